@@ -1,0 +1,231 @@
+"""The types that everything else is about: tools, calls, answers, messages, examples.
+
+Pure: no files, no MLX. A dict here is real JSON (arguments, schemas); everything else is a record.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Json = Any
+"""A JSON value: None, bool, int, float, str, list or dict with str keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call."""
+
+    name: str
+    description: str
+    parameters: dict[str, Json]
+    """JSON Schema of the arguments: {"type": "object", "properties": {...}, "required": [...]}."""
+    written: dict[str, Json]
+    """The tool as its dataset wrote it; prompts show this."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call: a function's name and its arguments as JSON."""
+
+    name: str
+    arguments: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """An object among acceptable values whose keys each have acceptable values of their own."""
+
+    keys: dict[str, "Choice"]
+
+
+Acceptable = Json
+"""A JSON value in which `Fields` may stand in the place of any object, at any depth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The acceptable values of one argument, and whether it may be left out."""
+
+    values: tuple[Acceptable, ...]
+    """Empty only where the argument is optional: then it must be left out."""
+    is_optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One call that must be made: the function and, for each argument, what is acceptable."""
+
+    name: str
+    arguments: dict[str, Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    """"system", "user", "assistant" or "tool"."""
+    content: str
+    calls: tuple[ToolCall, ...] = ()
+    """Calls that an assistant turn makes."""
+    tool_name: str = ""
+    """For a tool turn: the function whose result this is, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One thing to get right: messages and tools in, calls out. No answers: call nothing."""
+
+    id: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...]
+    answers: tuple[Answer, ...]
+    source: str
+    """Where the row came from: "xlam", "bfcl/simple_python", …"""
+
+    @property
+    def query(self) -> str:
+        """The last user message."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read in a model's text: calls, or the reason why none could be read."""
+
+    calls: tuple[ToolCall, ...]
+    problem: str | None = None
+
+
+_FIELDS = "$fields"
+"""The key that marks `Fields` in JSON."""
+
+
+def exact_answer(call: ToolCall) -> Answer:
+    """The answer that accepts this call's arguments and nothing else."""
+    return Answer(call.name, {key: Choice((value,)) for key, value in call.arguments.items()})
+
+
+def reference_call(
+    answer: Answer, query: str, parameters: dict[str, Json] | None = None
+) -> ToolCall:
+    """The one call, of all that `answer` accepts, that a model is taught to write for `query`.
+
+    Of several acceptable values the one that stands in the query is written, else the first. An
+    optional argument is written when one of its values stands in the query, or when the tool's
+    JSON Schema `parameters` names a default that would not do; else it is left to the function.
+    """
+    return ToolCall(answer.name, _reference_object(answer.arguments, query, parameters or {}))
+
+
+def answers_to_json(answers: tuple[Answer, ...]) -> list[Json]:
+    """`answers` as plain JSON; `answers_from_json` reads it back."""
+    return [{"name": a.name, "arguments": _choices_to_json(a.arguments)} for a in answers]
+
+
+def answers_from_json(data: list[Json]) -> tuple[Answer, ...]:
+    """The answers that `answers_to_json` wrote."""
+    return tuple(Answer(a["name"], _choices_from_json(a["arguments"])) for a in data)
+
+
+def _reference_object(
+    choices: dict[str, Choice], query: str, schema: dict[str, Json]
+) -> dict[str, Json]:
+    written: dict[str, Json] = {}
+    for key, choice in choices.items():
+        part = _part(_part(schema, "properties"), key)
+        named = next((v for v in choice.values if _stands_in(v, query)), None)
+        if named is not None:
+            written[key] = _reference_value(named, query, part)
+        elif choice.values and not (choice.is_optional and _default_will_do(choice, part)):
+            written[key] = _reference_value(choice.values[0], query, part)
+    return written
+
+
+def _default_will_do(choice: Choice, schema: dict[str, Json]) -> bool:
+    return "default" not in schema or schema["default"] in choice.values
+
+
+def _part(schema: dict[str, Json], key: str) -> dict[str, Json]:
+    part = schema.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _reference_value(value: Acceptable, query: str, schema: dict[str, Json]) -> Json:
+    if isinstance(value, Fields):
+        return _reference_object(value.keys, query, schema)
+    if isinstance(value, dict):
+        return {key: _reference_value(item, query, {}) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_reference_value(item, query, _part(schema, "items")) for item in value]
+    return value
+
+
+def _stands_in(value: Acceptable, query: str) -> bool:
+    leaves = [leaf for leaf in _leaves(value) if leaf not in ("", None)]
+    if not leaves or any(isinstance(leaf, bool) for leaf in leaves):
+        return False
+    return all(str(leaf).lower() in query.lower() for leaf in leaves)
+
+
+def _leaves(value: Acceptable) -> Iterator[Json]:
+    if isinstance(value, Fields):
+        for choice in value.keys.values():
+            if not choice.is_optional:
+                yield from _leaves(choice.values[0])
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _choices_to_json(choices: dict[str, Choice]) -> dict[str, Json]:
+    return {
+        key: {"values": [_acceptable_to_json(v) for v in choice.values]}
+        | ({"optional": True} if choice.is_optional else {})
+        for key, choice in choices.items()
+    }
+
+
+def _acceptable_to_json(value: Acceptable) -> Json:
+    if isinstance(value, Fields):
+        return {_FIELDS: _choices_to_json(value.keys)}
+    if isinstance(value, dict):
+        # An object that happens to have this one key must not be taken for Fields.
+        escape = "$" if _has_only_the_mark(value) else ""
+        return {escape + key: _acceptable_to_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_acceptable_to_json(item) for item in value]
+    return value
+
+
+def _choices_from_json(data: dict[str, Json]) -> dict[str, Choice]:
+    return {
+        key: Choice(
+            tuple(_acceptable_from_json(v) for v in choice["values"]),
+            choice.get("optional", False),
+        )
+        for key, choice in data.items()
+    }
+
+
+def _acceptable_from_json(value: Json) -> Acceptable:
+    if isinstance(value, dict) and value.keys() == {_FIELDS}:
+        return Fields(_choices_from_json(value[_FIELDS]))
+    if isinstance(value, dict):
+        escaped = 1 if _has_only_the_mark(value) else 0
+        return {key[escaped:]: _acceptable_from_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_acceptable_from_json(item) for item in value]
+    return value
+
+
+def _has_only_the_mark(value: dict[str, Json]) -> bool:
+    if len(value) != 1:
+        return False
+    (key,) = value
+    return key.endswith(_FIELDS) and not key.removesuffix(_FIELDS).strip("$")

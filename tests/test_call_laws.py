@@ -1,0 +1,109 @@
+"""Laws that tie calls, answers and verdicts together, tried on made-up answers."""
+
+import json
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calltune.calls import (
+    Acceptable,
+    Answer,
+    Choice,
+    Fields,
+    Json,
+    Reading,
+    ToolCall,
+    answers_from_json,
+    answers_to_json,
+    exact_answer,
+    reference_call,
+)
+from calltune.score.match import differences, judge
+
+# Few letters and numbers, so that equal and nearly equal values meet often.
+keys = st.sampled_from(["a", "b", "$fields", "$$fields", "values"])
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(0, 2), st.sampled_from([0.0, 1.0, 1.5, "", "a", "1", "é"])
+)
+values: st.SearchStrategy[Json] = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(keys, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def _choices(inner: st.SearchStrategy[Acceptable]) -> st.SearchStrategy[dict[str, Choice]]:
+    required = st.builds(Choice, st.lists(inner, min_size=1, max_size=2).map(tuple))
+    optional = st.builds(Choice, st.lists(inner, max_size=2).map(tuple), st.just(True))
+    return st.dictionaries(keys, required | optional, max_size=3)
+
+
+acceptable: st.SearchStrategy[Acceptable] = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(keys, inner, max_size=2)
+        | st.builds(Fields, _choices(inner))
+    ),
+    max_leaves=4,
+)
+names = st.sampled_from(["f", "g"])
+answers = st.builds(Answer, names, _choices(acceptable))
+calls = st.builds(ToolCall, names, st.dictionaries(keys, values, max_size=3))
+queries = st.text("ab1é ", max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(answers, max_size=3).map(tuple))
+def test_answers_come_back_from_json(written: tuple[Answer, ...]) -> None:
+    assert answers_from_json(json.loads(json.dumps(answers_to_json(written)))) == written
+
+
+@settings(deadline=None)
+@given(calls)
+def test_a_call_is_exact_for_its_exact_answer(call: ToolCall) -> None:
+    assert judge(Reading((call,)), (exact_answer(call),)).is_exact
+
+
+@settings(deadline=None)
+@given(st.lists(answers, max_size=3).map(tuple), queries)
+def test_reference_calls_are_exact_for_any_query(right: tuple[Answer, ...], query: str) -> None:
+    written = tuple(reference_call(answer, query) for answer in right)
+    assert judge(Reading(written), right).is_exact
+
+
+@settings(deadline=None)
+@given(
+    st.lists(calls, max_size=3),
+    st.lists(answers, max_size=3),
+    st.booleans(),
+    queries,
+    st.randoms(use_true_random=False),
+)
+def test_order_changes_no_verdict(
+    made: list[ToolCall],
+    right: list[Answer],
+    is_nearly_right: bool,
+    query: str,
+    shuffler: random.Random,
+) -> None:
+    if is_nearly_right:
+        made = [reference_call(answer, query) for answer in right] + made[:1]
+    verdict = judge(Reading(tuple(made)), tuple(right))
+    shuffled_calls, shuffled_answers = list(made), list(right)
+    shuffler.shuffle(shuffled_calls)
+    shuffler.shuffle(shuffled_answers)
+    assert judge(Reading(tuple(shuffled_calls)), tuple(shuffled_answers)) == verdict
+
+
+@settings(deadline=None)
+@given(st.lists(calls, max_size=3), st.lists(answers, max_size=3), st.booleans(), queries)
+def test_a_reading_is_exact_when_nothing_is_told_against_it(
+    made: list[ToolCall], right: list[Answer], is_nearly_right: bool, query: str
+) -> None:
+    if is_nearly_right:
+        made = [reference_call(answer, query) for answer in right] + made[:1]
+    reading = Reading(tuple(made))
+    is_exact = judge(reading, tuple(right)).is_exact
+    assert is_exact == (differences(reading, tuple(right)) == ())
