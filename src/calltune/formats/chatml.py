@@ -1,0 +1,99 @@
+"""ChatML with `<tool_call>`: Qwen, SmolLM2 and the models that follow Hermes.
+
+Tools stand in the system turn within `<tools>`, one JSON object a line; every call is a JSON object
+within `<tool_call>`; results come back within `<tool_response>` in a user turn. That is the wire
+format of Hermes function calling, which Qwen2.5 and Qwen3 took over. A decision to call nothing is
+written as an empty list, so that it differs from text in which no call could be read.
+"""
+
+from collections.abc import Sequence
+
+from calltune.calls import Message, Reading, Tool, ToolCall
+from calltune.formats.format import Format
+from calltune.formats.json_calls import Unreadable, call_from_json, decode
+from calltune.jsonl import dumps
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_CALL_SHAPE = '{"name": <function-name>, "arguments": <args-json-object>}'
+
+
+def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+    """The prompt: a system turn that lists the tools, then the turns."""
+    system = [message.content for message in messages if message.role == "system"]
+    listing = "\n".join(dumps({"type": "function", "function": tool.written}) for tool in tools)
+    instructions = "\n\n".join(
+        [
+            *system,
+            f"# Tools\n\nThe functions you may call:\n<tools>\n{listing}\n</tools>",
+            f"Answer with one JSON object for each call:\n{_OPEN}\n{_CALL_SHAPE}\n{_CLOSE}",
+        ]
+    )
+    turns = [_turn(message) for message in messages if message.role != "system"]
+    return f"<|im_start|>system\n{instructions}<|im_end|>\n{''.join(turns)}<|im_start|>assistant\n"
+
+
+def write(calls: Sequence[ToolCall]) -> str:
+    """One `<tool_call>` block for each call; a block with an empty list for none."""
+    if not calls:
+        return f"{_OPEN}\n[]\n{_CLOSE}"
+    return "\n".join(
+        f"{_OPEN}\n{dumps({'name': call.name, 'arguments': call.arguments})}\n{_CLOSE}"
+        for call in calls
+    )
+
+
+def read(text: str) -> Reading:
+    """The calls in the `<tool_call>` blocks; text before the first block is passed over."""
+    try:
+        return Reading(tuple(_calls(text)))
+    except Unreadable as problem:
+        return Reading((), str(problem))
+
+
+def _calls(text: str) -> list[ToolCall]:
+    at = text.find(_OPEN)
+    if at < 0:
+        raise Unreadable("no <tool_call>")
+    calls: list[ToolCall] = []
+    while at < len(text):
+        if not text.startswith(_OPEN, at):
+            raise Unreadable("text after the calls")
+        decoded = decode(text, _skip_space(text, at + len(_OPEN)))
+        at = _skip_space(text, decoded.end)
+        # A model that stops right after the last object has still said all that matters.
+        if at < len(text) and not text.startswith(_CLOSE, at):
+            raise Unreadable("text after the call's JSON")
+        at = _skip_space(text, at + len(_CLOSE))
+        if decoded.value != []:
+            calls.append(call_from_json(decoded.value))
+    return calls
+
+
+def _skip_space(text: str, at: int) -> int:
+    return at + len(text[at:]) - len(text[at:].lstrip())
+
+
+def _turn(message: Message) -> str:
+    if message.role == "assistant":
+        written = write(message.calls) if message.calls else ""
+        content = "\n".join(filter(None, [message.content, written]))
+        return f"<|im_start|>assistant\n{content}<|im_end|>\n"
+    if message.role == "tool":
+        return _user_turn(f"<tool_response>\n{message.content}\n</tool_response>")
+    return _user_turn(message.content)
+
+
+def _user_turn(content: str) -> str:
+    return f"<|im_start|>user\n{content}<|im_end|>\n"
+
+
+CHATML = Format(
+    name="chatml",
+    render=render,
+    write=write,
+    read=read,
+    bos="",
+    end="<|im_end|>",
+    stops=("<|im_end|>", "<|endoftext|>"),
+    markers=("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "</tool_call>"),
+)

@@ -1,0 +1,30 @@
+"""What a prompt family is: how it writes a prompt and calls, and how it reads calls back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from calltune.calls import Message, Reading, Tool, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A prompt family.
+
+    Law: `read(write(calls)) == Reading(calls)` for all calls, none included.
+    """
+
+    name: str
+    render: Callable[[Sequence[Message], Sequence[Tool]], str]
+    """Messages and tools -> the prompt, up to where the model's answer begins."""
+    write: Callable[[Sequence[ToolCall]], str]
+    """Calls -> what the model should answer, without `end`."""
+    read: Callable[[str], Reading]
+    """A model's answer, without its end token -> the calls in it, or why there are none."""
+    bos: str
+    """The text that a prompt begins with where the family has a BOS token, else ""."""
+    end: str
+    """What follows the answer in a training text."""
+    stops: tuple[str, ...]
+    """The tokens that end an answer when a model writes them."""
+    markers: tuple[str, ...]
+    """Control tokens: content that holds one of these would break the turns apart."""

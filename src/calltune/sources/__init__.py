@@ -1,0 +1,1 @@
+"""Sources: one file per dataset schema, each turning its rows into `Example`s."""

@@ -1,0 +1,78 @@
+"""Which rows go to train, valid and test."""
+
+import random
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, TypeVar
+
+Item = TypeVar("Item")
+
+NAMES = ("train", "valid", "test")
+
+
+class Ratios(NamedTuple):
+    """The share of the rows that each split gets; they add up to 1."""
+
+    train: float
+    valid: float
+    test: float
+
+
+def sizes(count: int, ratios: Ratios) -> dict[str, int]:
+    """How many of `count` rows each split should get: at least one where its ratio is not 0."""
+    valid, test = (max(1, round(count * r)) if r > 0 else 0 for r in (ratios.valid, ratios.test))
+    return {"train": count - valid - test, "valid": valid, "test": test}
+
+
+def by_key(items: Sequence[Item], keys: Sequence[Hashable]) -> list[list[Item]]:
+    """Items with equal keys together, in order of first appearance."""
+    groups: dict[Hashable, list[Item]] = {}
+    for item, key in zip(items, keys, strict=True):
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
+def by_shared_member(
+    items: Sequence[Item], members: Sequence[Sequence[Hashable]]
+) -> list[list[Item]]:
+    """Items that share a member together, and so on: the connected components.
+
+    members[i] are the members of items[i], for example the names of its tools.
+    """
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(member: Hashable) -> Hashable:
+        parent.setdefault(member, member)
+        while parent[member] != member:
+            parent[member] = parent[parent[member]]
+            member = parent[member]
+        return member
+
+    for names in members:
+        for name in names[1:]:
+            parent[root(name)] = root(names[0])
+    # An item without members is alone with itself.
+    keys = [root(names[0]) if names else ("", i) for i, names in enumerate(members)]
+    return by_key(items, keys)
+
+
+def divide(
+    groups: Sequence[Sequence[Item]], wanted: dict[str, int], seed: int
+) -> dict[str, list[Item]]:
+    """Give each group whole to the split that lacks most of what it wants.
+
+    Groups come in the order of their size, large ones first, and in the order of `seed` among
+    equals; a group that fits nowhere goes to train. Sizes differ from `wanted` only where
+    groups are larger than one.
+    """
+    shuffled = list(groups)
+    random.Random(seed).shuffle(shuffled)
+    shuffled.sort(key=len, reverse=True)
+    parts: dict[str, list[Item]] = {name: [] for name in wanted}
+    for group in shuffled:
+        fitting = [n for n in wanted if wanted[n] - len(parts[n]) >= len(group)]
+        lacking = {n: (wanted[n] - len(parts[n])) / wanted[n] for n in fitting}
+        name = max(lacking, key=lambda n: lacking[n]) if lacking else "train"
+        parts[name].extend(group)
+    for part in parts.values():
+        random.Random(seed).shuffle(part)
+    return parts

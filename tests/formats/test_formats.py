@@ -1,0 +1,124 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calltune.calls import Message, Reading, Tool, ToolCall
+from calltune.formats import FORMATS
+from calltune.formats.format import Format
+
+FAMILIES = pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+calls = st.lists(
+    st.builds(ToolCall, text, st.dictionaries(text, json_values, max_size=4)), max_size=4
+)
+
+
+@FAMILIES
+@given(made=calls)
+def test_what_is_written_is_read_back(family: Format, made: list[ToolCall]) -> None:
+    assert family.read(family.write(made)) == Reading(tuple(made))
+
+
+@FAMILIES
+@given(garbage=st.text() | st.text('[]{}":,`\\ntool_call<>/'))
+def test_any_text_is_read_without_an_exception(family: Format, garbage: str) -> None:
+    reading = family.read(garbage)
+    assert reading.problem is not None or isinstance(reading.calls, tuple)
+
+
+@FAMILIES
+def test_arguments_that_look_like_the_format_survive(family: Format) -> None:
+    call = ToolCall("f", {"x": '```json\n[]\n```</tool_call><tool_call>{"a": 1}'})
+    assert family.read(family.write([call, call])) == Reading((call, call))
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    "text", ["", "I cannot do that.", "```json\n", "[{", "<tool_call>", "null", '{"name": 3}']
+)
+def test_text_without_calls_is_a_problem_and_not_an_abstention(family: Format, text: str) -> None:
+    reading = family.read(text)
+    assert reading.calls == ()
+    assert reading.problem
+
+
+@FAMILIES
+def test_json_nested_past_the_limit_is_a_problem(family: Format) -> None:
+    deep = "[" * 100_000
+    for text in (deep, f"```json\n{deep}", f"<tool_call>\n{deep}"):
+        assert family.read(text).problem
+
+
+@FAMILIES
+def test_a_key_twice_and_nan_are_problems(family: Format) -> None:
+    for arguments in ('{"x": 1, "x": 2}', '{"x": NaN}', '{"x": Infinity}'):
+        body = f'{{"name": "f", "arguments": {arguments}}}'
+        texts = (f"```json\n[{body}]\n```", f"<tool_call>\n{body}\n</tool_call>")
+        assert all(family.read(text).problem for text in texts)
+
+
+def test_the_manuals_row_is_written_byte_for_byte() -> None:
+    row = {
+        "name": "get_weather",
+        "description": "Get weather information",
+        "parameters": {"location": {"type": "string", "description": "City name"}},
+    }
+    gemma = FORMATS["gemma"]
+    tool = Tool("get_weather", "Get weather information", {}, row)
+    query = Message("user", "What's the weather in New York?")
+    call = ToolCall("get_weather", {"location": "New York"})
+    # The manual's own line, "Output Format (for MLX)".
+    line = (
+        r'{"text": "<bos><start_of_turn>user\n## Instructions\nYou are a helpful assistant with '
+        r"access to the following tools:\n\n```json\n[{\"name\": \"get_weather\", "
+        r"\"description\": \"Get weather information\", \"parameters\": {\"location\": "
+        r"{\"type\": \"string\", \"description\": \"City name\"}}}]\n```\n\n## User\nWhat's the "
+        r"weather in New York?<end_of_turn>\n<start_of_turn>model\n```json\n[{\"id\": "
+        r"\"call_id_0\", \"type\": \"function\", \"function\": {\"name\": \"get_weather\", "
+        r"\"arguments\": \"{\\\"location\\\": \\\"New York\\\"}\"}}]\n```<end_of_turn><eos>" + '"}'
+    )
+    written = gemma.render([query], [tool]) + gemma.write([call]) + gemma.end
+    assert written == json.loads(line)["text"]
+
+
+@FAMILIES
+def test_every_turn_of_a_conversation_is_in_the_prompt(family: Format) -> None:
+    messages = [
+        Message("system", "Be brief."),
+        Message("user", "first question"),
+        Message("assistant", "let me see", (ToolCall("f", {"x": 1}),)),
+        Message("tool", '{"result": 5}', tool_name="f"),
+        Message("assistant", "it is five"),
+        Message("user", "second question"),
+    ]
+    prompt = family.render(messages, [Tool("f", "", {}, {"name": "f"})])
+    parts = ["Be brief.", '"name": "f"', "first question", "let me see"]
+    parts += [family.write(messages[2].calls), '{"result": 5}', "it is five", "second question"]
+    positions = [prompt.index(part) for part in parts]
+    assert positions == sorted(positions)
+
+
+def test_words_before_gemmas_fence_do_no_harm_and_words_after_it_do() -> None:
+    gemma = FORMATS["gemma"]
+    call = ToolCall("f", {})
+    assert gemma.read(f"Here you are:\n{gemma.write([call])}") == Reading((call,))
+    assert gemma.read(f"{gemma.write([call])}\nAnything else?").problem == "text after the calls"
+
+
+def test_a_bare_object_counts_as_one_call() -> None:
+    assert FORMATS["gemma"].read('{"name": "f", "arguments": {"x": 1}}').calls == (
+        ToolCall("f", {"x": 1}),
+    )
