@@ -1,0 +1,141 @@
+"""Where MLX computes: Metal, CUDA, or the CPU with a fast BLAS loaded before it.
+
+MLX's Linux CPU build is linked to a reference BLAS. OpenBLAS loaded into the global symbol scope
+before MLX takes its place, and makes matrix products some forty times faster.
+"""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from calltune.errors import FetchError, OptionError, OutputError
+from calltune.models.openblas import find_openblas
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What was chosen, and why."""
+
+    device: Literal["metal", "cuda", "cpu"]
+    precision: Literal["float32", "as stored"]
+    """On the CPU, half precision and quantised products crawl, so models are made float32."""
+    blas: Path | None
+    """The OpenBLAS that MLX's CPU products run through; None where there is none or no need."""
+    blas_name: str
+    reason: str
+
+    def describe(self) -> str:
+        """One line for people, such as `CPU, float32, OpenBLAS 0.3.34 (2 threads)`."""
+        names = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU"}
+        parts = [names[self.device], self.precision, self.blas_name]
+        return ", ".join(part for part in parts if part)
+
+
+def choose(device: str = "auto") -> Backend:
+    """Settle where MLX computes; call it before anything imports MLX.
+
+    `device` is auto, cpu or gpu. With auto the environment's `MLX_DEFAULT_DEVICE` decides, and
+    without that a GPU is taken where there is one.
+
+    Raises:
+        OptionError: the device is none of the three, is not there, or MLX cannot be imported.
+    """
+    wanted, by = _wanted(device)
+    loaded_before = "mlx.core" in sys.modules
+    blas, problem = (None, "") if sys.platform != "linux" else _load_blas(loaded_before)
+    mx = _import_mlx()
+    gpu: Literal["metal", "cuda"] | None = (
+        "metal" if mx.metal.is_available() else "cuda" if mx.cuda.is_available() else None
+    )
+    if wanted == "gpu" and gpu is None:
+        raise OptionError(
+            f"{by} asks for a GPU, but MLX sees none here; use --device cpu, or install the "
+            "cuda12 or cuda13 extra on a machine with an NVIDIA GPU"
+        )
+    if gpu is not None and wanted != "cpu":
+        mx.set_default_device(mx.gpu)
+        why = f"{by} asks for it" if wanted == "gpu" else "MLX found a GPU"
+        return Backend(gpu, "as stored", None, "", why)
+    mx.set_default_device(mx.cpu)
+    why = f"{by} asks for it" if wanted == "cpu" else "MLX found no GPU"
+    if problem:
+        _say_once(f"Slow matrix products: {problem}")
+        why += f"; {problem}"
+    name = _blas_name() if blas else "" if sys.platform == "darwin" else "reference BLAS"
+    return Backend("cpu", "float32", blas, name, why)
+
+
+def preload_line(backend: Backend) -> str:
+    """What to put before another MLX command so that it gets the same BLAS; empty without one."""
+    return f"LD_PRELOAD={backend.blas}" if backend.blas else ""
+
+
+def _wanted(device: str) -> tuple[str, str]:
+    """The device asked for, and who asks."""
+    if device not in DEVICES:
+        raise OptionError(f"--device {device} is not known; use one of {', '.join(DEVICES)}")
+    if device != "auto":
+        return device, f"--device {device}"
+    named = os.environ.get("MLX_DEFAULT_DEVICE", "").strip().lower() or "auto"
+    if named not in DEVICES:
+        raise OptionError(
+            f"MLX_DEFAULT_DEVICE={named} is not known; use one of {', '.join(DEVICES)}"
+        )
+    return named, f"MLX_DEFAULT_DEVICE={named}"
+
+
+def _load_blas(mlx_is_loaded: bool) -> tuple[Path | None, str]:
+    """The OpenBLAS that MLX will use, or None and what stands in the way."""
+    if (loaded := _global_openblas()) is not None:
+        return loaded, ""
+    if mlx_is_loaded:
+        return None, "MLX was imported before OpenBLAS could be loaded"
+    try:
+        path = find_openblas()
+        ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    except (FetchError, OutputError, OSError) as error:
+        return None, f"OpenBLAS could not be loaded ({error})"
+    return _global_openblas() or path, ""
+
+
+def _global_openblas() -> Path | None:
+    """The OpenBLAS in the process's global symbol scope: preloaded, or loaded by `choose`."""
+    if not hasattr(ctypes.CDLL(None), "openblas_get_config"):
+        return None
+    maps = Path("/proc/self/maps").read_text()
+    paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if "openblas" in line}
+    # NumPy brings an OpenBLAS of its own, whose symbols have other names.
+    for path in sorted(paths):
+        if Path(path).is_file() and hasattr(ctypes.CDLL(path), "openblas_get_config"):
+            return Path(path)
+    return None
+
+
+def _blas_name() -> str:
+    library = ctypes.CDLL(None)
+    library.openblas_get_config.restype = ctypes.c_char_p
+    version = library.openblas_get_config().decode().split()[1]
+    threads = library.openblas_get_num_threads()
+    return f"OpenBLAS {version} ({threads} thread{'' if threads == 1 else 's'})"
+
+
+@cache
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _import_mlx() -> Any:
+    try:
+        import mlx.core as mx
+    except ImportError as error:
+        raise OptionError(
+            f"MLX cannot be imported ({error}); on Linux run with one of the extras: "
+            "uv run --extra cpu, --extra cuda12 or --extra cuda13"
+        ) from error
+    return mx

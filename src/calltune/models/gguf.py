@@ -1,0 +1,201 @@
+"""A GGUF file (llama, gemma3) as a model folder that mlx_lm loads."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from gguf import GGUFReader, ReaderTensor
+from numpy.typing import NDArray
+
+from calltune.calls import Json
+from calltune.errors import ModelNotFound
+from calltune.jsonl import output_error, sync_folder, write_json
+from calltune.models.gguf_config import Shape, model_config, read_shape
+from calltune.models.gguf_tokenizer import GEMMA_TEMPLATE, read_tokenizer, write_tokenizer
+from calltune.models.gguf_weights import (
+    GROUP,
+    Dtype,
+    Stored,
+    affine,
+    dense,
+    pack,
+    stored,
+    write_safetensors,
+)
+
+_OUTER = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_INNER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OF_FAMILY = {
+    "llama": {"ffn_norm": "post_attention_layernorm"},
+    "gemma3": {
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+}
+
+
+class Weights(NamedTuple):
+    """Tensors to store, and the quantised modules among them with their bits."""
+
+    tensors: dict[str, Stored]
+    bits: dict[str, int]
+
+
+def convert(gguf_file: Path, folder: Path, dense: bool = False) -> None:
+    """Write the model in `gguf_file` to `folder`, whole or not at all.
+
+    Blocks that MLX can express stay quantised; the others become float16 (llama) or bfloat16
+    (gemma3, whose activations overflow float16). With `dense` everything is float32, exactly what
+    the file stands for. A folder that is already there is left as it is.
+
+    Raises:
+        ModelNotFound: not a GGUF file, or one that cannot be converted.
+        OutputError: the folder cannot be written.
+    """
+    if folder.is_dir():
+        return
+    reader = _open(gguf_file)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        raise output_error(folder, error) from error
+    try:
+        _write(reader, beside, dense)
+        _rename(beside, folder)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"Cannot use {gguf_file}: {error}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _open(gguf_file: Path) -> GGUFReader:
+    if not gguf_file.is_file():
+        raise ModelNotFound(f"No file {gguf_file}; check the path")
+    try:
+        return GGUFReader(gguf_file)
+    except (ValueError, IndexError, KeyError) as error:
+        raise ModelNotFound(
+            f"{gguf_file} is not a whole GGUF file ({error}); fetch it again"
+        ) from error
+
+
+def _rename(beside: Path, folder: Path) -> None:
+    try:
+        beside.chmod(0o755)
+        os.rename(beside, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        # Another process that converted the same file was first; its folder is as good.
+        if not folder.is_dir():
+            raise output_error(folder, error) from error
+
+
+def _write(reader: GGUFReader, folder: Path, is_dense: bool) -> None:
+    fields: dict[str, Json] = {name: field.contents() for name, field in reader.fields.items()}
+    shape = read_shape(fields)
+    is_gemma = shape.family == "gemma3"
+    tokenizer = read_tokenizer(fields, GEMMA_TEMPLATE if is_gemma else None)
+    dtype: Dtype = "F32" if is_dense else "BF16" if is_gemma else "F16"
+    weights = _weights(reader, shape, dtype, is_dense)
+    config = model_config(
+        shape,
+        n_vocabulary=int(reader.get_tensor(_position(reader, "token_embd.weight")).shape[1]),
+        is_tied="lm_head.weight" not in weights.tensors,
+        dtype={"F32": "float32", "F16": "float16", "BF16": "bfloat16", "U32": ""}[dtype],
+    )
+    stops = tokenizer.stop_tokens
+    ids: dict[str, Json] = {"bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.padding}
+    ids |= {"eos_token_id": stops if len(stops) > 1 else stops[0]}
+    if weights.bits:
+        smallest = min(weights.bits.values())
+        config["quantization"] = {"group_size": GROUP, "bits": smallest} | {
+            module: {"group_size": GROUP, "bits": bits} for module, bits in weights.bits.items()
+        }
+    write_safetensors(folder / "model.safetensors", weights.tensors)
+    write_tokenizer(tokenizer, folder, shape.context_length)
+    write_json(folder / "generation_config.json", ids)
+    write_json(folder / "config.json", config | ids)
+
+
+def _position(reader: GGUFReader, name: str) -> int:
+    for position, tensor in enumerate(reader.tensors):
+        if tensor.name == name:
+            return position
+    raise ModelNotFound(f"it has no tensor {name}; fetch it again")
+
+
+def _weights(reader: GGUFReader, shape: Shape, dtype: Dtype, is_dense: bool) -> Weights:
+    weights = Weights({}, {})
+    for tensor in reader.tensors:
+        module = _module(tensor.name, shape.family)
+        rows = _rows(tensor, shape)
+        exact = None if is_dense else affine(tensor.tensor_type, rows)
+        if exact is None:
+            numbers = dense(tensor, rows)
+            if shape.family == "gemma3" and module.endswith("norm"):
+                # The file holds 1 + weight, and mlx_lm adds the 1 itself.
+                numbers = numbers - np.float32(1)
+            weights.tensors[f"{module}.weight"] = stored(numbers, dtype)
+            continue
+        weights.bits[module] = exact.bits
+        weights.tensors[f"{module}.weight"] = Stored("U32", pack(exact.q, exact.bits))
+        weights.tensors[f"{module}.scales"] = stored(exact.scales, dtype)
+        weights.tensors[f"{module}.biases"] = stored(exact.biases, dtype)
+    missing = set(_expected(shape)) - {name.removesuffix(".weight") for name in weights.tensors}
+    if missing:
+        raise ModelNotFound(f"it has no tensor for {min(missing)}; fetch it again")
+    return weights
+
+
+def _module(name: str, family: str) -> str:
+    """mlx_lm's name for the module whose weight is the tensor `name`."""
+    inner = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+    if inner and (module := (_INNER | _OF_FAMILY[family]).get(inner[2])):
+        return f"model.layers.{inner[1]}.{module}"
+    if (module := _OUTER.get(name.removesuffix(".weight"))) and name.endswith(".weight"):
+        return module
+    raise ModelNotFound(
+        f"its tensor {name} has no place in a {family} model here; take the model from the hub "
+        "instead"
+    )
+
+
+def _expected(shape: Shape) -> Iterator[str]:
+    yield from ("model.embed_tokens", "model.norm")
+    for layer in range(shape.n_layers):
+        for module in (_INNER | _OF_FAMILY[shape.family]).values():
+            yield f"model.layers.{layer}.{module}"
+
+
+def _rows(tensor: ReaderTensor, shape: Shape) -> NDArray[np.uint8]:
+    """The tensor's rows as the file has them, in mlx_lm's order."""
+    rows: NDArray[np.uint8] = tensor.data
+    heads = {"attn_q": shape.n_heads, "attn_k": shape.n_kv_heads}
+    n_heads = heads.get(tensor.name.split(".")[-2])
+    if shape.family != "llama" or n_heads is None:
+        return rows
+    # A GGUF interleaves the two halves of each head's rows; rotary embedding here wants them apart.
+    halves = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)

@@ -1,0 +1,107 @@
+"""A model and its tokenizer in memory, ready for the backend that was chosen."""
+
+from dataclasses import dataclass
+from json import JSONDecodeError
+from pathlib import Path
+from typing import Any
+
+from calltune.errors import AdapterMismatch, CalltuneError, ModelNotFound
+from calltune.jsonl import read_json
+from calltune.models.backend import Backend
+from calltune.models.float32 import make_float32
+from calltune.models.resolve import resolve
+
+WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """mlx_lm's model and tokenizer, and where they came from."""
+
+    model: Any
+    """An `mlx.nn.Module` in evaluation mode."""
+    tokenizer: Any
+    """An `mlx_lm.tokenizer_utils.TokenizerWrapper`."""
+    folder: Path
+    reference: str
+
+
+def load(reference: str, backend: Backend, adapter: Path | None = None) -> LoadedModel:
+    """Load the model that `reference` names, with its adapter where one is given.
+
+    On the CPU the weights are dequantised and made float32 first, so that adapters train and run
+    in float32 too. Call `choose` first: this imports MLX.
+
+    Raises:
+        ModelNotFound: the model, its files or the adapter's files are missing or broken.
+        AdapterMismatch: the adapter was trained for another model.
+        FetchError: the model could not be fetched.
+    """
+    if adapter is not None:
+        check_adapter(adapter)
+    folder = resolve(reference)
+
+    from mlx_lm.utils import load_model, load_tokenizer
+
+    is_dense = backend.precision == "float32"
+    try:
+        model, config = load_model(folder, lazy=is_dense)
+    except (ValueError, TypeError, KeyError, RuntimeError, JSONDecodeError) as error:
+        raise ModelNotFound(
+            f"The model in {folder} cannot be loaded ({_first_line(error)}); check that its files "
+            "are whole and that mlx_lm knows its model_type"
+        ) from error
+    if is_dense:
+        make_float32(model)
+    if adapter is not None:
+        put_on(model, adapter, reference)
+    model.eval()
+    tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+    return LoadedModel(model, tokenizer, folder, reference)
+
+
+def check_adapter(adapter: Path) -> None:
+    """See that an adapter folder holds what mlx_lm writes.
+
+    Raises:
+        ModelNotFound: a file is missing.
+    """
+    for name in (WEIGHTS, CONFIG):
+        if not (adapter / name).is_file():
+            raise ModelNotFound(
+                f"No {name} in {adapter}; train first with calltune train --adapter-path "
+                f"{adapter}, or pass the --adapter-path of a finished training"
+            )
+
+
+def put_on(model: Any, adapter: Path, reference: str) -> None:
+    """Put an adapter's layers onto a model, in place.
+
+    Raises:
+        AdapterMismatch: the adapter's tensors do not fit the model.
+        ModelNotFound: the adapter's files are missing or broken.
+    """
+    from mlx_lm.tuner.utils import load_adapters
+
+    check_adapter(adapter)
+    try:
+        trained_for = read_json(adapter / CONFIG).get("model", "an unnamed model")
+    except (CalltuneError, AttributeError) as error:
+        raise ModelNotFound(
+            f"{adapter / CONFIG} is broken ({_first_line(error)}); train the adapter again"
+        ) from error
+    try:
+        load_adapters(model, str(adapter))
+    except ValueError as error:
+        raise AdapterMismatch(
+            f"The adapter in {adapter} was trained for {trained_for} and does not fit {reference}; "
+            f"pass --model {trained_for}, or the adapter of {reference}"
+        ) from error
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:
+        raise ModelNotFound(
+            f"The adapter in {adapter} is broken ({_first_line(error)}); train it again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

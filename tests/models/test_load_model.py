@@ -1,0 +1,127 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from gguf import GGMLQuantizationType as Kind
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from calltune.errors import AdapterMismatch, ModelNotFound
+from calltune.models.backend import Backend
+from calltune.models.load import load
+
+import tiny_gguf
+
+CPU = Backend("cpu", "float32", None, "", "")
+GPU = Backend("metal", "as stored", None, "", "")
+LORA = {"rank": 4, "scale": 20.0, "dropout": 0.5}
+
+
+@pytest.fixture
+def adapter(tiny_llama: Path, tmp_path: Path) -> Path:
+    """An adapter as mlx_lm saves it, that changes what the tiny llama computes."""
+    model = load(str(tiny_llama), CPU).model
+    model.freeze()
+    linear_to_lora_layers(model, 1, LORA)
+    trainable: Any = tree_flatten(model.trainable_parameters())
+    weights = {name: mx.random.normal(weight.shape) for name, weight in trainable}
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    config = {"fine_tune_type": "lora", "num_layers": 1, "lora_parameters": LORA}
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"model": "the-tiny-llama"}))
+    return folder
+
+
+def arrays(model: Any) -> dict[str, mx.array]:
+    found: Any = tree_flatten(model.parameters())
+    return dict(found)
+
+
+def logits(model: Any) -> mx.array:
+    result: mx.array = model(mx.array([[3, 4, 5]]))
+    return result
+
+
+def test_on_the_cpu_every_float_is_float32_and_nothing_stays_quantised(tmp_path: Path) -> None:
+    tiny_gguf.write(
+        tmp_path / "tiny.gguf", "gemma3", {"attn_q": Kind.Q5_0, "token_embd": Kind.Q8_0}
+    )
+    loaded = load(str(tmp_path / "tiny.gguf"), CPU)
+    assert {array.dtype for array in arrays(loaded.model).values()} == {mx.float32}
+    assert logits(loaded.model).dtype == mx.float32
+    assert loaded.tokenizer.eos_token_ids == {1, 5}
+
+
+def test_on_a_gpu_weights_stay_as_stored(tmp_path: Path) -> None:
+    tiny_gguf.write(tmp_path / "tiny.gguf", "llama", {"attn_q": Kind.Q4_1})
+    loaded = load(str(tmp_path / "tiny.gguf"), GPU)
+    dtypes = {array.dtype for array in arrays(loaded.model).values()}
+    assert dtypes == {mx.float16, mx.uint32}
+
+
+def test_an_adapter_changes_the_answer_and_its_dropout_is_off(
+    adapter: Path, tiny_llama: Path
+) -> None:
+    base = logits(load(str(tiny_llama), CPU).model)
+    model = load(str(tiny_llama), CPU, adapter).model
+    assert not mx.allclose(logits(model), base).item()
+    assert mx.array_equal(logits(model), logits(model)).item()
+
+
+def test_a_float32_adapter_leaves_activations_in_the_stored_type(
+    adapter: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_llama, folder)
+    weights = mx.load(str(tiny_llama / "model.safetensors"))
+    assert isinstance(weights, dict)
+    halves = {name: weight.astype(mx.float16) for name, weight in weights.items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), halves)
+    assert logits(load(str(folder), GPU, adapter).model).dtype == mx.float16
+
+
+def test_an_adapter_for_another_model_names_both(adapter: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    tiny_gguf.write(other, "gemma3")
+    with pytest.raises(AdapterMismatch, match="trained for the-tiny-llama") as raised:
+        load(str(other), CPU, adapter)
+    assert f"does not fit {other}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("missing", ["adapters.safetensors", "adapter_config.json"])
+def test_an_adapter_folder_without_its_files_says_to_train_first(
+    missing: str, adapter: Path, tiny_llama: Path
+) -> None:
+    (adapter / missing).unlink()
+    with pytest.raises(ModelNotFound, match=rf"No {missing} in .*; train first"):
+        load(str(tiny_llama), CPU, adapter)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"num_layers": 1}'])
+def test_a_broken_adapter_config_is_one_line(content: str, adapter: Path, tiny_llama: Path) -> None:
+    (adapter / "adapter_config.json").write_text(content)
+    with pytest.raises(ModelNotFound, match="broken") as raised:
+        load(str(tiny_llama), CPU, adapter)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_broken_weights_file_is_one_line(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    shutil.copytree(tiny_llama, folder)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:1000])
+    with pytest.raises(ModelNotFound, match="cannot be loaded"):
+        load(str(folder), CPU)
+
+
+def test_an_unknown_model_type_is_one_line(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(tiny_llama, folder)
+    (folder / "config.json").write_text('{"model_type": "no_such_family"}')
+    with pytest.raises(ModelNotFound, match="no_such_family"):
+        load(str(folder), CPU)
