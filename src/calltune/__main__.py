@@ -1,0 +1,5 @@
+"""`python -m calltune`."""
+
+from calltune.cli import main
+
+main()

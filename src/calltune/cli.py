@@ -1,0 +1,108 @@
+"""The command line: one subcommand a stage, its options the fields of the stage's dataclass."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, Parameter
+from cyclopts.config import Toml
+
+from calltune import __version__
+from calltune.errors import CalltuneError, OptionError
+from calltune.stages import (
+    analyze,
+    backend,
+    infer,
+    load,
+    look,
+    model,
+    prep,
+    quickstart,
+    test,
+    train,
+)
+
+_OUT_OF_MEMORY = (
+    "Memory ran out; use --grad-checkpoint, a smaller --batch-size or --max-seq-length, fewer "
+    "--num-layers, or a 4-bit model"
+)
+
+app = App(
+    name="calltune",
+    help="Turn a small open model into one that calls your tools, with MLX.",
+    help_epilogue="Every command takes --config RECIPE.toml; a flag beats the file.",
+    version=__version__,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0, or 1 with one line about what is wrong."""
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+    except CalltuneError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where it can", 130)
+    except MemoryError:
+        _fail(_OUT_OF_MEMORY)
+    except RuntimeError as error:
+        # MLX says it so on every backend: [malloc], [metal::malloc], cudaMalloc.
+        if "malloc" not in str(error).lower():
+            raise
+        _fail(_OUT_OF_MEMORY)
+    sys.exit(0)
+
+
+def door(stage: str) -> NoReturn:
+    """Run one stage with the program's arguments, for the commands that the manual names."""
+    main([stage, *sys.argv[1:]])
+
+
+def _run(arguments: list[str]) -> None:
+    arguments, recipe = _take_recipe(arguments)
+    app.config = () if recipe is None else (Toml(recipe, must_exist=True, search_parents=False),)
+    app(arguments, result_action="return_value")
+
+
+def _take_recipe(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments without `--config FILE`, and the file."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-c"):
+            following = arguments[index + 1 : index + 2]
+            path = Path(value if equals else "".join(following))
+            if not path.is_file():
+                raise OptionError(f"No recipe {path}; give the path of a TOML file to --config")
+            rest = arguments[index + (1 if equals else 2) :]
+            return [*arguments[:index], *rest], path
+    return arguments, None
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    print(f"calltune: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _add(name: str, options: type[Any], run: Callable[[Any], Path], help: str) -> None:
+    def command(given: Any = None) -> None:
+        run(options() if given is None else given)
+
+    command.__annotations__ = {"given": Annotated[options, Parameter(name="*")], "return": None}
+    if any(field.default is MISSING for field in fields(options)):
+        # cyclopts wants a default just where every option has one.
+        command.__defaults__ = None
+    app.command(command, name=name, help=help, sort_key=len(list(app)))
+
+
+_add("quickstart", quickstart.QuickstartOptions, quickstart.run, "See it work: every stage, small.")
+_add("load", load.LoadOptions, load.run, "Fetch rows of a dataset.")
+_add("prep", prep.PrepOptions, prep.run, "Make train, valid and test splits of the rows.")
+_add("look", look.LookOptions, look.run, "Show rows as the trainer sees them.")
+_add("train", train.TrainOptions, train.run, "Fine-tune: an adapter for the model.")
+_add("infer", infer.InferOptions, infer.run, "Test the base model.")
+_add("test", test.TestOptions, test.run, "Test the fine-tuned model and compare.")
+_add("analyze", analyze.AnalyzeOptions, analyze.run, "Compare base and tuned results.")
+_add("model", model.ModelOptions, model.run, "Fetch or convert a model; print its folder.")
+_add("backend", backend.BackendOptions, backend.run, "Say where MLX computes, and why.")

@@ -1,0 +1,1 @@
+"""Decoding: prompts in, texts out."""

@@ -1,0 +1,91 @@
+"""Single examples in the terminal: what was asked, what was right, what each model wrote."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from calltune.calls import Reading, reference_call
+from calltune.jsonl import dumps
+from calltune.score.compare import Comparison
+from calltune.score.match import differences
+from calltune.score.metrics import Record
+from calltune.score.results import Results, answers_of, reading_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHOWN_LETTERS = 1200
+"""How much of one text is shown."""
+
+
+class Block(NamedTuple):
+    """One labelled piece of an example."""
+
+    label: str
+    text: str
+    style: str
+
+
+def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None:
+    """The examples that tuning fixed, then those that it broke."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    before, after = base.records, tuned.records
+    for what, ids in (("Fixed", comparison.fixed), ("Broken", comparison.broken)):
+        for number, id in enumerate(ids, start=1):
+            console.print(Text(f"{what} {number} of {len(ids)}: {_visible(id)}", "bold"))
+            for block in _blocks(before[id], after[id]):
+                console.print(Text(block.label, "dim"))
+                console.print(Padding(Text(_visible(block.text), block.style), (0, 0, 0, 4)))
+            console.print()
+
+
+def print_record(console: "Console", record: Record) -> None:
+    """One example of one model: what was asked, what was right, what it wrote."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print(Text(_visible(record["id"]), "bold"))
+    blocks = [
+        Block("query", record["query"], ""),
+        Block("right", _right_calls(record), "cyan"),
+        *_written_blocks("model wrote", record),
+    ]
+    for block in blocks:
+        console.print(Text(block.label, "dim"))
+        console.print(Padding(Text(_visible(block.text), block.style), (0, 0, 0, 4)))
+    console.print()
+
+
+def _blocks(before: Record, after: Record) -> Iterator[Block]:
+    yield Block("query", before["query"], "")
+    yield Block("right", _right_calls(before), "cyan")
+    for label, record in (("base wrote", before), ("tuned wrote", after)):
+        yield from _written_blocks(label, record)
+
+
+def _written_blocks(label: str, record: Record) -> Iterator[Block]:
+    is_exact = record["verdict"]["is_exact"]
+    yield Block(label, record["text"] or "(nothing)", "green" if is_exact else "red")
+    if not is_exact:
+        yield Block("  which is wrong in", _wrongs(reading_of(record), record), "")
+
+
+def _right_calls(record: Record) -> str:
+    calls = (reference_call(answer, record["query"]) for answer in answers_of(record))
+    return "\n".join(f"{call.name} {dumps(call.arguments)}" for call in calls) or "(no call)"
+
+
+def _wrongs(reading: Reading, record: Record) -> str:
+    return "\n".join(differences(reading, answers_of(record))) or "(nothing found)"
+
+
+def _visible(text: str) -> str:
+    """`text` cut to a length, with control characters as escapes: a terminal obeys them."""
+    more = len(text) - SHOWN_LETTERS
+    cut = text[:SHOWN_LETTERS] + (f"… ({more:,} more letters)" if more > 0 else "")
+    return "".join(
+        letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in cut
+    )

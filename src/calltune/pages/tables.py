@@ -1,0 +1,190 @@
+"""Results as tables in the terminal; plain text when the output is not a terminal."""
+
+from typing import TYPE_CHECKING
+
+from calltune.calls import Json
+from calltune.score.compare import Comparison, Side
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+CLAIM_NAMES = {
+    "success": "every call right",
+    "function_names": "right functions",
+    "parsed": "readable",
+}
+"""The rates of a summary in plain words, best first."""
+
+TOOLS_NAMES = {
+    "0": "no tools offered",
+    "1": "1 tool offered",
+    "2-3": "2-3 tools offered",
+    "4+": "4+ tools offered",
+}
+CALLS_NAMES = {"0": "no call to make", "1": "1 call to make", "2+": "2+ calls to make"}
+"""The sizes of a comparison's groups in plain words."""
+
+
+def print_summary(document: dict[str, Json]) -> None:
+    """One model's results: counts, rates with their 95 % intervals, and the speed."""
+    from rich.text import Text
+
+    console = _console()
+    summary = document["summary"]
+    console.print()
+    console.print(Text(f"{summary['examples']:,} examples", "bold"))
+    console.print(Text(_model_name(document["model"], document["adapter"])), soft_wrap=True)
+    table = _table("", "count", "rate", "95 % interval")
+    for key, name in CLAIM_NAMES.items():
+        rate = summary[key]
+        interval = f"{_percent(rate['low'])} to {_percent(rate['high'])}"
+        table.add_row(name, _count(rate), _percent(rate["rate"]), interval)
+    _print_table(console, table)
+    console.print(Text(_speed(summary)), soft_wrap=True)
+    console.print()
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Base and tuned side by side: all examples, then by size, then what changed sides."""
+    from rich.text import Text
+
+    console = _console()
+    base, tuned = comparison.base, comparison.tuned
+    n = base.summary["examples"]
+    console.print()
+    console.print(Text(f"Base against tuned on the same {n:,} examples", "bold"))
+    _print_sides(console, base, tuned)
+    table = _table("", "base", "tuned", "change")
+    for key, name in CLAIM_NAMES.items():
+        _add_change(table, name, base.summary[key], tuned.summary[key])
+    _add_groups(table, comparison)
+    _print_table(console, table)
+    console.print(
+        Text.assemble(
+            "Tuning fixed ",
+            (f"{len(comparison.fixed):,}", "bold green"),
+            " and broke ",
+            (f"{len(comparison.broken):,}", "bold red" if comparison.broken else "bold"),
+            f"; {comparison.n_both_right:,} were right both times, "
+            f"{comparison.n_both_wrong:,} wrong both times.",
+        )
+    )
+    console.print(Text(chance_in_words(comparison)))
+    console.print()
+
+
+def chance_in_words(comparison: Comparison) -> str:
+    """What McNemar's test says of the difference, in a sentence."""
+    if not comparison.fixed and not comparison.broken:
+        return "No example changed sides, so the two are equal here."
+    p = comparison.p_value
+    share = "less than 0.1 %" if p < 0.001 else f"{100 * p:.1f} %"
+    test = f"(McNemar's exact test, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})"
+    if p < 0.05:
+        return (
+            f"The difference is unlikely to be chance: two equally good models would part "
+            f"this far in {share} of such tests {test}."
+        )
+    return (
+        f"The difference may be chance: two equally good models would part this far in "
+        f"{share} of such tests {test}. Test more examples to know."
+    )
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _table(*headings: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    # Narrow enough for five-digit counts in 80 columns.
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def _print_table(console: "Console", table: "Table") -> None:
+    console.print()
+    console.print(table)
+    console.print()
+
+
+def _print_sides(console: "Console", base: Side, tuned: Side) -> None:
+    from rich.text import Text
+
+    for label, side in (("base ", base), ("tuned", tuned)):
+        name = _model_name(side.model, side.adapter)
+        console.print(Text(f"{label}  {name}"), soft_wrap=True)
+    if base.format != tuned.format:
+        console.print(Text(f"The prompt formats differ: {base.format}, {tuned.format}.", "yellow"))
+    for label, side in (("base", base), ("tuned", tuned)):
+        if side.n_left_out:
+            is_are = "example is" if side.n_left_out == 1 else "examples are"
+            console.print(
+                Text(f"{side.n_left_out:,} {is_are} in the {label} results only: left out.")
+            )
+
+
+def _add_groups(table: "Table", comparison: Comparison) -> None:
+    for groups, names in ((comparison.by_tools, TOOLS_NAMES), (comparison.by_calls, CALLS_NAMES)):
+        if len(groups) < 2:
+            continue
+        table.add_section()
+        table.add_row(CLAIM_NAMES["success"])
+        for group in groups:
+            name = f"  {names[group.name]}"
+            _add_change(table, name, group.base["success"], group.tuned["success"])
+
+
+def _add_change(table: "Table", name: str, base: dict[str, Json], tuned: dict[str, Json]) -> None:
+    table.add_row(name, _count_and_percent(base), _count_and_percent(tuned), _change(base, tuned))
+
+
+def _change(base: dict[str, Json], tuned: dict[str, Json]) -> "Text":
+    from rich.text import Text
+
+    points = round(100 * tuned["rate"]) - round(100 * base["rate"])
+    if tuned["count"] == base["count"]:
+        return Text("same", "dim")
+    return Text(f"{points:+d} points", "bold green" if tuned["count"] > base["count"] else "red")
+
+
+def _count(rate: dict[str, Json]) -> str:
+    return f"{rate['count']:,} of {rate['of']:,}"
+
+
+def _count_and_percent(rate: dict[str, Json]) -> str:
+    return f"{_count(rate)} {_percent(rate['rate']):>5}"
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share)} %"
+
+
+def _model_name(model: str, adapter: str | None) -> str:
+    return f"{model} + {adapter}" if adapter else model
+
+
+def _speed(summary: dict[str, Json]) -> str:
+    seconds, tokens = summary["seconds"], summary["generated_tokens"]
+    if taken_over := summary.get("taken_over", 0):
+        # The seconds are those of this run, the tokens those of every example.
+        return f"{taken_over:,} of the answers were there from an earlier run."
+    per_second = f", {tokens / seconds:,.0f} a second" if seconds > 0 else ""
+    return (
+        f"{tokens:,} tokens written in {seconds:,.1f} s{per_second}, "
+        f"after {summary['prompt_tokens']:,} prompt tokens."
+    )

@@ -1,0 +1,154 @@
+"""Two models on the same examples: what tuning changed, and whether chance could have."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import comb
+
+from calltune.calls import Json
+from calltune.errors import DataError
+from calltune.score.metrics import Record, by_group, summarise
+from calltune.score.results import Results
+
+SIZES_OF_TOOLS = ("0", "1", "2-3", "4+")
+SIZES_OF_CALLS = ("0", "1", "2+")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two models and how it did on the shared examples."""
+
+    path: str
+    """Its results file."""
+    model: str
+    adapter: str | None
+    format: str
+    summary: dict[str, Json]
+    """As `metrics.summarise` gives it."""
+    n_left_out: int
+    """Examples of the file that the other one does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The shared examples of one size, before and after."""
+
+    name: str
+    base: dict[str, Json]
+    tuned: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Base against tuned on the examples that both have."""
+
+    test_path: str
+    test_sha256: str
+    base: Side
+    tuned: Side
+    by_tools: tuple[Group, ...]
+    """By how many tools were offered."""
+    by_calls: tuple[Group, ...]
+    """By how many calls were right."""
+    fixed: tuple[str, ...]
+    """Ids of the examples that only the tuned model got exactly right."""
+    broken: tuple[str, ...]
+    """Ids of the examples that only the base model got exactly right."""
+    n_both_right: int
+    n_both_wrong: int
+    p_value: float
+    """How often chance alone would part the two at least this far: McNemar's exact test."""
+
+    def to_json(self) -> dict[str, Json]:
+        """The comparison as plain JSON."""
+        return asdict(self)
+
+
+def compare(base: Results, tuned: Results) -> Comparison:
+    """Hold two results files against each other, on the examples that both have.
+
+    Raises:
+        DataError: they come from different test sets, or share no example.
+    """
+    shared = _shared_ids(base, tuned)
+    before, after = _pick(base, shared), _pick(tuned, shared)
+    right_before = {record["id"] for record in before if record["verdict"]["is_exact"]}
+    right_after = {record["id"] for record in after if record["verdict"]["is_exact"]}
+    fixed = tuple(id for id in shared if id in right_after - right_before)
+    broken = tuple(id for id in shared if id in right_before - right_after)
+    return Comparison(
+        test_path=tuned.test_path,
+        test_sha256=tuned.test_digest,
+        base=_side(base, before),
+        tuned=_side(tuned, after),
+        by_tools=_groups(before, after, _size_of_tools, SIZES_OF_TOOLS),
+        by_calls=_groups(before, after, _size_of_calls, SIZES_OF_CALLS),
+        fixed=fixed,
+        broken=broken,
+        n_both_right=len(right_before & right_after),
+        n_both_wrong=len(shared) - len(right_before | right_after),
+        p_value=mcnemar(len(fixed), len(broken)),
+    )
+
+
+def mcnemar(n_fixed: int, n_broken: int) -> float:
+    """Exact two-sided p-value of McNemar's test.
+
+    Were both models equally good, each example on which they differ would fall to either side
+    like a fair coin; this is how often the coin lands at least this unevenly.
+    """
+    n = n_fixed + n_broken
+    tail = sum(comb(n, k) for k in range(min(n_fixed, n_broken) + 1))
+    return min(1.0, float(2 * tail / 2**n))
+
+
+def _shared_ids(base: Results, tuned: Results) -> list[str]:
+    if base.test_digest != tuned.test_digest:
+        raise DataError(
+            f"{base.path} and {tuned.path} come from different test sets "
+            f"({base.test_path}, SHA-256 {base.test_digest[:12]}…, and "
+            f"{tuned.test_path}, {tuned.test_digest[:12]}…); test both models on one set"
+        )
+    in_tuned = tuned.records.keys()
+    shared = [id for id in base.records if id in in_tuned]
+    if not shared:
+        raise DataError(
+            f"{base.path} ({len(base.records)} examples) and {tuned.path} ({len(in_tuned)}) "
+            "have no example in common; test both models on the same examples"
+        )
+    return shared
+
+
+def _pick(results: Results, ids: list[str]) -> list[Record]:
+    records = results.records
+    return [records[id] for id in ids]
+
+
+def _side(results: Results, shared: list[Record]) -> Side:
+    return Side(
+        path=str(results.path),
+        model=results.document["model"],
+        adapter=results.document["adapter"],
+        format=results.document["format"],
+        summary=summarise(shared),
+        n_left_out=len(results.records) - len(shared),
+    )
+
+
+def _groups(
+    before: list[Record],
+    after: list[Record],
+    size: Callable[[Record], str],
+    sizes: tuple[str, ...],
+) -> tuple[Group, ...]:
+    base, tuned = by_group(before, size), by_group(after, size)
+    return tuple(Group(name, base[name], tuned[name]) for name in sizes if name in base)
+
+
+def _size_of_tools(record: Record) -> str:
+    n = record["n_tools"]
+    return str(n) if n < 2 else "2-3" if n < 4 else "4+"
+
+
+def _size_of_calls(record: Record) -> str:
+    n = len(record["expected"])
+    return str(n) if n < 2 else "2+"

@@ -1,0 +1,69 @@
+"""Hold the tuned model's results against the base model's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calltune.errors import DataError, OptionError
+from calltune.jsonl import write_json
+from calltune.score.compare import compare
+from calltune.score.results import Results, read_results
+
+BASE_WRITERS = "`python src/inference.py` or `calltune infer`"
+TUNED_WRITERS = "`python src/test_model.py` or `calltune test`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalyzeOptions:
+    """Options of `calltune analyze`."""
+
+    base_results: Path = Path("data/results/base_model_test_results.json")
+    """Results of the base model."""
+
+    finetuned_results: Path = Path("data/results/finetuned_model_test_results.json")
+    """Results of the fine-tuned model, or the `test_model_results.json` that names them."""
+
+    output: Path = Path("data/results/comparison.json")
+    """Where the comparison is written, as JSON."""
+
+    verbose: bool = False
+    """Show the examples that tuning fixed or broke."""
+
+    def __post_init__(self) -> None:
+        if self.base_results.resolve() == self.finetuned_results.resolve():
+            raise OptionError(
+                f"--base-results and --finetuned-results are both {self.base_results}; "
+                "name two results files"
+            )
+        if self.output.resolve() in (self.base_results.resolve(), self.finetuned_results.resolve()):
+            raise OptionError(
+                f"--output {self.output} would overwrite results; name another file for it"
+            )
+
+
+def run(options: AnalyzeOptions) -> Path:
+    """Compare two results files, print the comparison and write it; the file written.
+
+    Raises:
+        DataError: a file is missing or broken, or the two come from different test sets.
+    """
+    from calltune.pages.examples import print_changed
+    from calltune.pages.tables import print_comparison
+
+    base = _read(options.base_results, BASE_WRITERS)
+    tuned = _read(options.finetuned_results, TUNED_WRITERS)
+    if options.output.resolve() in (base.path.resolve(), tuned.path.resolve()):
+        raise OptionError(
+            f"--output {options.output} would overwrite results; name another file for it"
+        )
+    comparison = compare(base, tuned)
+    write_json(options.output, comparison.to_json())
+    if options.verbose:
+        print_changed(comparison, base, tuned)
+    print_comparison(comparison)
+    return options.output
+
+
+def _read(path: Path, writers: str) -> Results:
+    if not path.is_file():
+        raise DataError(f"No results in {path}; write them with {writers}, or check the path")
+    return read_results(path)

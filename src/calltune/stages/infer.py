@@ -1,0 +1,54 @@
+"""infer: the base model on the test split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferOptions:
+    """Options of `calltune infer`."""
+
+    model: str = "mlx-community/gemma-3-1b-it-4bit"
+    """Hub id, folder, .gguf file or pip:NAME of the base model."""
+    data: Path = Path("data/training")
+    """Folder with the test.jsonl that prep wrote."""
+    num_examples: int = 50
+    """How many test examples; -1 is all."""
+    results_dir: Path = Path("data/results")
+    """Folder for base_model_test_results.json."""
+    max_tokens: int = 512
+    """Longest answer, in tokens."""
+    batch_size: int = 16
+    """Examples that are answered at once."""
+    verbose: bool = False
+    """Show each example: query, expected calls, what the model wrote."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
+
+
+def run(options: InferOptions) -> Path:
+    """Test the base model; the results file. Examples that are done are not done again."""
+    from calltune.models.backend import choose
+
+    backend = choose(options.device)
+    print(f"Backend: {backend.describe()}")
+
+    from calltune.pages.progress import progress_of
+    from calltune.pages.tables import print_summary
+    from calltune.trial import Trial, run_trial
+
+    trial = Trial(
+        model=options.model,
+        adapter=None,
+        test_file=options.data / "test.jsonl",
+        num_examples=options.num_examples,
+        max_tokens=options.max_tokens,
+        batch_size=options.batch_size,
+        results_file=options.results_dir / "base_model_test_results.json",
+    )
+    with progress_of("base model", options.verbose) as show:
+        document = run_trial(trial, backend, show)
+    print_summary(document)
+    print(f"Wrote {trial.results_file}")
+    return trial.results_file

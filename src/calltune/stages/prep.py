@@ -1,0 +1,283 @@
+"""prep: rows of any known dataset -> train.jsonl, valid.jsonl and test.jsonl."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from calltune.calls import Example, Json, answers_to_json, reference_call
+from calltune.errors import DataError, OptionError
+from calltune.formats import FORMATS, Format
+from calltune.jsonl import Line, dumps, file_digest, read_lines, write_json, write_rows
+from calltune.splits import NAMES, Ratios, by_key, by_shared_member, divide, sizes
+
+_IDS_KEPT = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepOptions:
+    """Options of `calltune prep`."""
+
+    input_file: Path
+    """Path to input dataset file."""
+    output_dir: Path = Path("data")
+    """Data root; the splits land in its folder training."""
+    num_examples: int | None = None
+    """Maximum number of rows to process, from the top of the file."""
+    train_ratio: float = 0.8
+    """Proportion for the training set."""
+    val_ratio: float = 0.1
+    """Proportion for the validation set."""
+    test_ratio: float = 0.1
+    """Proportion for the test set."""
+    random_seed: int = 42
+    """Random seed for reproducible splits."""
+    format: str = "gemma"
+    """Prompt family: gemma, or chatml for Qwen and SmolLM2."""
+    schema: str = "auto"
+    """Dataset schema: auto (recognised row by row), xlam, bfcl, openai or hermes."""
+    split_by: Literal["row", "tool"] = "row"
+    """row: any row may go anywhere. tool: no tool of the training set occurs in the others."""
+    bos: bool = True
+    """Begin each text with the family's BOS. mlx_lm's trainer adds one of its own: --no-bos."""
+    max_tokens: int | None = None
+    """Drop rows longer than this many tokens of --model's tokenizer."""
+    model: str | None = None
+    """The model whose tokenizer counts for --max-tokens."""
+    max_row_kb: int = 1024
+    """Drop rows larger than this many kilobytes."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        ratios = Ratios(self.train_ratio, self.val_ratio, self.test_ratio)
+        if min(ratios) < 0 or self.train_ratio == 0:
+            raise OptionError(
+                f"Ratios {self._ratios_text()}: none may be negative and train must be above 0"
+            )
+        if not math.isclose(sum(ratios), 1, abs_tol=1e-6):
+            raise OptionError(
+                f"Ratios {self._ratios_text()} add up to {sum(ratios):g}; make them add up to 1"
+            )
+        if self.num_examples is not None and self.num_examples < 1:
+            raise OptionError(f"--num_examples is {self.num_examples}; it must be at least 1")
+        if self.format not in FORMATS:
+            raise OptionError(f"No format {self.format}; choose one of {', '.join(FORMATS)}")
+        if (self.max_tokens is None) != (self.model is None):
+            raise OptionError("--max-tokens and --model go together; give both or neither")
+
+    @property
+    def ratios(self) -> Ratios:
+        """The three ratios together."""
+        return Ratios(self.train_ratio, self.val_ratio, self.test_ratio)
+
+    def _ratios_text(self) -> str:
+        return f"{self.train_ratio:g}, {self.val_ratio:g}, {self.test_ratio:g}"
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """What has been made of the input so far."""
+
+    read: int = 0
+    rows: list[dict[str, Json]] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    tools: list[list[str]] = field(default_factory=list)
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    """Reason -> where the dropped rows stood."""
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def keep(self, row: dict[str, Json], example: Example) -> None:
+        self.rows.append(row)
+        self.prompts.append(row["text"][: row["completion_start"]])
+        self.tools.append([tool.name for tool in example.tools])
+
+    def drop(self, reason: str, line: Line, row_id: Json) -> None:
+        named = f" ({row_id})" if isinstance(row_id, (str, int)) else ""
+        self.dropped.setdefault(reason, []).append(f"line {line.number}{named}")
+
+
+def run(options: PrepOptions) -> Path:
+    """Write the splits and prep.json; the folder they are in.
+
+    Raises:
+        DataError: no input file, a line that is not JSON, no row that can be used, or fewer
+            rows than splits.
+    """
+    prepared = _prepare(options)
+    groups = (
+        by_key(prepared.rows, prepared.prompts)
+        if options.split_by == "row"
+        else by_shared_member(prepared.rows, prepared.tools)
+    )
+    wanted = sizes(len(prepared.rows), options.ratios)
+    n_splits = sum(ratio > 0 for ratio in options.ratios)
+    if len(groups) < n_splits or wanted["train"] < 1:
+        raise DataError(
+            f"{options.input_file}: {len(groups)} different rows are left for {n_splits} splits; "
+            "prepare more rows or set a ratio to 0"
+        )
+    parts = divide(groups, wanted, options.random_seed)
+    folder = options.output_dir / "training"
+    for name in NAMES:
+        _write_split(folder / f"{name}.jsonl", parts[name])
+    report = _report(options, prepared, parts)
+    write_json(folder / "prep.json", report)
+    _print_report(report, folder)
+    return folder
+
+
+def _prepare(options: PrepOptions) -> _Prepared:
+    from calltune.sources.recognise import parse
+    from calltune.sources.rows import Unusable
+
+    family = FORMATS[options.format]
+    count_tokens = _token_counter(options)
+    prepared = _Prepared()
+    seen: Counter[str] = Counter()
+    for line in _first_lines(options):
+        prepared.read += 1
+        try:
+            _check_size(line, options.max_row_kb)
+            parsed = parse(line.row, f"{options.input_file.stem}:{line.number}", options.schema)
+        except Unusable as unusable:
+            prepared.drop(unusable.reason, line, line.row.get("id"))
+            continue
+        prepared.notes.update(parsed.notes)
+        for example in parsed.examples:
+            seen[example.id] += 1
+            row = _row(example, family, options, seen[example.id])
+            try:
+                _check_row(row, example, family, count_tokens, options.max_tokens)
+            except Unusable as unusable:
+                prepared.drop(unusable.reason, line, example.id)
+            else:
+                prepared.keep(row, example)
+    if not prepared.rows:
+        raise DataError(_nothing_left(options.input_file, prepared))
+    return prepared
+
+
+def _first_lines(options: PrepOptions) -> Iterator[Line]:
+    for count, line in enumerate(read_lines(options.input_file)):
+        if count == options.num_examples:
+            return
+        yield line
+
+
+def _row(example: Example, family: Format, options: PrepOptions, nth: int) -> dict[str, Json]:
+    prompt = family.render(example.messages, example.tools)
+    if not options.bos:
+        prompt = prompt.removeprefix(family.bos)
+    schemas = {tool.name: tool.parameters for tool in example.tools}
+    calls = [reference_call(a, example.query, schemas.get(a.name)) for a in example.answers]
+    return {
+        "text": f"{prompt}{family.write(calls)}{family.end}",
+        "completion_start": len(prompt),
+        "id": example.id if nth == 1 else f"{example.id}#{nth}",
+        "query": example.query,
+        "tools": [tool.written for tool in example.tools],
+        "answers": answers_to_json(example.answers),
+        "source": example.source,
+        "format": family.name,
+    }
+
+
+def _check_size(line: Line, max_kb: int) -> None:
+    from calltune.sources.rows import Unusable
+
+    if (size := len(dumps(line.row))) > max_kb * 1024:
+        raise Unusable(f"larger than {max_kb} KB", f"{size // 1024} KB")
+
+
+def _check_row(
+    row: dict[str, Json],
+    example: Example,
+    family: Format,
+    count_tokens: Callable[[str], int] | None,
+    max_tokens: int | None,
+) -> None:
+    from calltune.sources.rows import Unusable
+
+    try:
+        row["text"].encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("text that is not Unicode", str(error)) from None
+    content = dumps([m.content for m in example.messages]) + dumps(row["tools"])
+    if marker := next((m for m in family.markers if m in content), None):
+        raise Unusable("control token of the format in the text", marker)
+    if count_tokens and max_tokens is not None and count_tokens(row["text"]) > max_tokens:
+        raise Unusable(f"longer than {max_tokens} tokens", row["id"])
+
+
+def _token_counter(options: PrepOptions) -> Callable[[str], int] | None:
+    if options.model is None:
+        return None
+    from tokenizers import Tokenizer
+
+    from calltune.models.resolve import resolve
+
+    tokenizer = Tokenizer.from_file(str(resolve(options.model) / "tokenizer.json"))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _write_split(path: Path, rows: list[dict[str, Json]]) -> None:
+    # mlx_lm cannot read an empty split, and one left from before would mix two preparations.
+    if rows:
+        write_rows(path, rows)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _nothing_left(path: Path, prepared: _Prepared) -> str:
+    if not prepared.read:
+        return f"{path} has no rows; load the dataset again"
+    reason, places = max(prepared.dropped.items(), key=lambda item: len(item[1]))
+    return (
+        f"{path}: none of {prepared.read} rows can be used, {len(places)} for this reason: "
+        f"{reason} (first at {places[0]}); rows need query, tools and answers, or another "
+        "known schema"
+    )
+
+
+def _report(
+    options: PrepOptions, prepared: _Prepared, parts: dict[str, list[dict[str, Json]]]
+) -> dict[str, Json]:
+    folder = options.output_dir / "training"
+    return {
+        "input": str(options.input_file),
+        "input_sha256": file_digest(options.input_file),
+        "format": options.format,
+        "bos": options.bos,
+        "split_by": options.split_by,
+        "ratios": list(options.ratios),
+        "random_seed": options.random_seed,
+        "max_tokens": options.max_tokens,
+        "model": options.model,
+        "counts": {"read": prepared.read, "kept": len(prepared.rows)}
+        | {name: len(rows) for name, rows in parts.items()},
+        "repeated_prompts": len(prepared.prompts) - len(set(prepared.prompts)),
+        "dropped": {
+            reason: {"count": len(places), "first": places[:_IDS_KEPT]}
+            for reason, places in sorted(prepared.dropped.items())
+        },
+        "notes": dict(prepared.notes.most_common()),
+        "sha256": {
+            f"{name}.jsonl": file_digest(folder / f"{name}.jsonl")
+            for name, rows in parts.items()
+            if rows
+        },
+    }
+
+
+def _print_report(report: dict[str, Json], folder: Path) -> None:
+    counts = report["counts"]
+    splits = ", ".join(f"{name} {counts[name]}" for name in NAMES)
+    print(f"Kept {counts['kept']} examples of {counts['read']} rows: {splits}")
+    for reason, drop in report["dropped"].items():
+        places = ", ".join(drop["first"]) + (", …" if drop["count"] > len(drop["first"]) else "")
+        print(f"  dropped {drop['count']}: {reason} ({places})")
+    for note, count in report["notes"].items():
+        print(f"  note, {count} times: {note}")
+    print(f"Wrote {folder}")

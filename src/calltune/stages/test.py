@@ -1,0 +1,101 @@
+"""test: the fine-tuned model on the test split, compared with the base model's results."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from calltune.errors import DataError, ModelNotFound
+from calltune.jsonl import read_json, write_json
+
+RESULTS_NAME = "finetuned_model_test_results.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestOptions:
+    """Options of `calltune test`."""
+
+    __test__ = False  # pytest would take it for a test by its name
+
+    adapter_path: Path = Path("gemma-3-1b-function-calling-4bit")
+    """Folder of the adapter."""
+    model: str | None = None
+    """The base model; the one that the adapter was trained on unless given."""
+    data: Path = Path("data/training")
+    """Folder with the test.jsonl that prep wrote."""
+    num_examples: int = 50
+    """How many test examples; -1 is all."""
+    results_dir: Path = Path("data/results")
+    """Folder for finetuned_model_test_results.json."""
+    max_tokens: int = 512
+    """Longest answer, in tokens."""
+    batch_size: int = 16
+    """Examples that are answered at once."""
+    verbose: bool = False
+    """Show each example: query, expected calls, what the model wrote."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
+
+
+def run(options: TestOptions) -> Path:
+    """Test the fine-tuned model; the results file. Examples that are done are not done again.
+
+    Prints the comparison with base_model_test_results.json where that is there and is of the
+    same test set.
+    """
+    model = options.model or _trained_on(options.adapter_path)
+
+    from calltune.models.backend import choose
+
+    backend = choose(options.device)
+    print(f"Backend: {backend.describe()}")
+
+    from calltune.pages.progress import progress_of
+    from calltune.pages.tables import print_summary
+    from calltune.trial import Trial, run_trial
+
+    trial = Trial(
+        model=model,
+        adapter=options.adapter_path,
+        test_file=options.data / "test.jsonl",
+        num_examples=options.num_examples,
+        max_tokens=options.max_tokens,
+        batch_size=options.batch_size,
+        results_file=options.results_dir / RESULTS_NAME,
+    )
+    with progress_of("tuned model", options.verbose) as show:
+        document = run_trial(trial, backend, show)
+    # The manual names both files.
+    write_json(options.results_dir / "test_model_results.json", {"results_file": RESULTS_NAME})
+    print_summary(document)
+    print(f"Wrote {trial.results_file}")
+    _print_comparison(options.results_dir / "base_model_test_results.json", trial.results_file)
+    return trial.results_file
+
+
+def _trained_on(adapter_path: Path) -> str:
+    config_file = adapter_path / "adapter_config.json"
+    if not config_file.is_file():
+        raise ModelNotFound(
+            f"No adapter in {adapter_path} (adapter_config.json is missing); train first, or "
+            "give its folder with --adapter-path"
+        )
+    config = read_json(config_file)
+    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
+        raise ModelNotFound(f"{config_file} names no model; give the base model with --model")
+    return str(config["model"])
+
+
+def _print_comparison(base_file: Path, tuned_file: Path) -> None:
+    from calltune.pages.tables import print_comparison
+    from calltune.score.compare import compare
+    from calltune.score.results import read_results
+
+    if not base_file.exists():
+        print("Test the base model with `calltune infer` to compare the two")
+        return
+    try:
+        comparison = compare(read_results(base_file), read_results(tuned_file))
+    except DataError as error:
+        print(f"No comparison: {error}")
+        return
+    print_comparison(comparison)

@@ -1,0 +1,1 @@
+"""Training: what calltune adds to mlx_lm's trainer for call data."""

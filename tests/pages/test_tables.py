@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+
+from calltune.calls import Json
+from calltune.pages.tables import chance_in_words, print_comparison, print_summary
+from calltune.score.compare import Comparison, compare
+from calltune.score.metrics import summarise
+from calltune.score.results import Results
+
+
+def record(number: int, is_exact: bool, n_tools: int = 1) -> dict[str, Json]:
+    return {
+        "id": f"e{number}",
+        "n_tools": n_tools,
+        "expected": [{"name": "f", "arguments": {}}],
+        "verdict": {"is_exact": is_exact, "has_right_names": is_exact, "is_parsed": True},
+    }
+
+
+def document(adapter: str | None, exact: list[bool], n_tools: int = 1) -> dict[str, Json]:
+    records = [record(i, is_exact, n_tools if i else 1) for i, is_exact in enumerate(exact)]
+    speed = {"seconds": 20.0, "prompt_tokens": 12_000, "generated_tokens": 1500}
+    return {
+        "model": "pip:gemma3-270m",
+        "adapter": adapter,
+        "format": "gemma",
+        "test_set": {"path": "test.jsonl", "sha256": "ab"},
+        "summary": summarise(records) | speed,
+        "results": records,
+    }
+
+
+def comparison(before: list[bool], after: list[bool], n_tools: int = 1) -> Comparison:
+    return compare(
+        Results(Path("base.json"), document(None, before, n_tools)),
+        Results(Path("tuned.json"), document("my-adapter", after, n_tools)),
+    )
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What was printed, without the spaces that only align it."""
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    return [" ".join(line.split()) for line in lines]
+
+
+@pytest.fixture(autouse=True)
+def piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_summary_shows_counts_rates_intervals_and_speed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_summary(document("my-adapter", [True] * 12 + [False] * 28))
+    lines = shown(capsys)
+    assert "pip:gemma3-270m + my-adapter" in lines
+    assert "every call right 12 of 40 30 % 18 % to 45 %" in lines
+    assert "readable 40 of 40 100 % 91 % to 100 %" in lines
+    assert "1,500 tokens written in 20.0 s, 75 a second, after 12,000 prompt tokens." in lines
+
+
+def test_no_speed_is_told_of_answers_from_an_earlier_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    resumed = document(None, [True] * 3)
+    resumed["summary"] |= {"seconds": 0.0, "taken_over": 2}
+    print_summary(resumed)
+    lines = shown(capsys)
+    assert "2 of the answers were there from an earlier run." in lines
+    assert not any("a second" in line for line in lines)
+
+
+def test_a_comparison_shows_both_sides_and_the_change(capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(comparison([False] * 40, [True] * 12 + [False] * 28, n_tools=5))
+    lines = shown(capsys)
+    assert "Base against tuned on the same 40 examples" in lines
+    assert "tuned pip:gemma3-270m + my-adapter" in lines
+    assert "every call right 0 of 40 0 % 12 of 40 30 % +30 points" in lines
+    assert "readable 40 of 40 100 % 40 of 40 100 % same" in lines
+    assert "1 tool offered 0 of 1 0 % 1 of 1 100 % +100 points" in lines
+    assert "4+ tools offered 0 of 39 0 % 11 of 39 28 % +28 points" in lines
+    assert "Tuning fixed 12 and broke 0; 0 were right both times, 28 wrong both times." in lines
+
+
+def test_examples_of_one_size_are_not_split_by_it(capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(comparison([False, True], [True, True]))
+    assert not any("tool offered" in line or "to make" in line for line in shown(capsys))
+
+
+def test_examples_left_out_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(comparison([False] * 3, [True] * 2))
+    assert "1 example is in the base results only: left out." in shown(capsys)
+
+
+def test_large_counts_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(comparison([False] * 12_345, [True] * 12_345, n_tools=3))
+    assert any("12,345 of 12,345 100 % +100 points" in line for line in shown(capsys))
+
+
+def test_chance_is_told_in_plain_words() -> None:
+    def words(before: str, after: str) -> str:
+        return chance_in_words(comparison([c == "r" for c in before], [c == "r" for c in after]))
+
+    assert words("rw", "rw").startswith("No example changed sides")
+    assert words("www", "rrw").startswith("The difference may be chance")
+    assert words("w" * 9, "r" * 9).startswith("The difference is unlikely to be chance")
+    assert "in 0.4 % of such tests" in words("w" * 9, "r" * 9)
+    assert "in less than 0.1 % of such tests" in words("w" * 20, "r" * 20)

@@ -1,0 +1,54 @@
+from math import sqrt
+
+import pytest
+
+from calltune.calls import Json
+from calltune.score.metrics import by_group, rate, summarise
+
+
+def record(*, exact: bool = False, names: bool = False, parsed: bool = False) -> dict[str, Json]:
+    return {"verdict": {"is_exact": exact, "has_right_names": names, "is_parsed": parsed}}
+
+
+EXACT = record(exact=True, names=True, parsed=True)
+NAMED = record(names=True, parsed=True)
+UNREAD = record()
+
+
+def test_each_claim_is_counted_on_its_own() -> None:
+    summary = summarise([EXACT, NAMED, NAMED, UNREAD])
+    assert summary["examples"] == 4
+    counts = {name: summary[name]["count"] for name in ("success", "function_names", "parsed")}
+    assert counts == {"success": 1, "function_names": 3, "parsed": 3}
+    assert summary["success"]["of"] == 4
+    assert summary["success"]["rate"] == 0.25
+
+
+@pytest.mark.parametrize(("count", "of"), [(12, 40), (1, 2), (0, 10), (10, 10), (999, 1000)])
+def test_the_interval_ends_where_the_rate_is_1_96_deviations_away(count: int, of: int) -> None:
+    interval = rate(count, of)
+    for end in {interval["low"], interval["high"]} - {0.0, 1.0}:
+        deviation = sqrt(end * (1 - end) / of)
+        assert abs(count / of - end) / deviation == pytest.approx(1.95996, abs=1e-5)
+    assert 0 < interval["high"] - interval["low"] < 1
+
+
+def test_the_interval_holds_its_rate_and_stays_a_share() -> None:
+    for of in range(1, 60):
+        for count in range(of + 1):
+            r = rate(count, of)
+            assert 0 <= r["low"] <= r["rate"] <= r["high"] <= 1
+
+
+def test_no_examples_give_no_rate_and_know_nothing() -> None:
+    success = summarise([])["success"]
+    assert success == {"count": 0, "of": 0, "rate": 0.0, "low": 0.0, "high": 1.0}
+
+
+def test_groups_are_summarised_apart_in_order_of_appearance() -> None:
+    records = [EXACT | {"size": "b"}, UNREAD | {"size": "a"}, NAMED | {"size": "b"}]
+    groups = by_group(records, lambda r: str(r["size"]))
+    assert list(groups) == ["b", "a"]
+    assert groups["b"]["success"]["count"] == 1
+    assert groups["b"]["examples"] == 2
+    assert groups["a"]["parsed"]["count"] == 0
