@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from calltune.calls import Json
 from calltune.errors import DataError, OptionError
-from calltune.jsonl import file_digest, read_json, write_json
+from calltune.jsonl import file_digest, output_error, read_json, write_json
 from calltune.runs import describe, options_to_json
 
 RUN_FILE = "run.json"
@@ -176,11 +176,8 @@ def _fit(model: Any, rows: list[Any], valid: list[Any], options: TrainOptions, f
         adapter.resume(model, options.resume_adapter_file)
         print(f"Resuming from {options.resume_adapter_file}")
     config = options_to_json(options) | shape.to_json() | {"format": family}
-    # The record of an earlier run would speak for weights that are no longer there.
-    (options.adapter_path / RUN_FILE).unlink(missing_ok=True)
     metrics_file = options.adapter_path / "metrics.jsonl"
-    metrics_file.parent.mkdir(parents=True, exist_ok=True)
-    metrics_file.unlink(missing_ok=True)
+    _clear_records(options.adapter_path / RUN_FILE, metrics_file)
 
     def save(step: int) -> None:
         numbered = step if step % options.save_every == 0 else None
@@ -188,6 +185,16 @@ def _fit(model: Any, rows: list[Any], valid: list[Any], options: TrainOptions, f
 
     progress = Progress(options.iters, metrics_file)
     train(model, rows, valid, _schedule(options), progress, save)
+
+
+def _clear_records(*files: Path) -> None:
+    """Remove what an earlier run recorded: it would speak for weights that are no longer there."""
+    for file in files:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(file, error) from error
 
 
 def _schedule(options: TrainOptions) -> Any:

@@ -1,6 +1,5 @@
 """Adapters: put on a model, and written as mlx_lm writes them."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from calltune.calls import Json
 from calltune.errors import ModelNotFound, OptionError
-from calltune.jsonl import output_error, sync_folder, write_json
+from calltune.jsonl import replacing, write_json
 from calltune.models.load import CONFIG, WEIGHTS
 
 
@@ -120,16 +119,5 @@ def checkpointed(model: Any, enabled: bool) -> Iterator[None]:
 
 
 def _save_weights(path: Path, weights: dict[str, mx.array]) -> None:
-    # MLX opens the file by its name, so the name beside must end as it wants.
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.partial.safetensors")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mx.save_safetensors(str(beside), weights)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        mx.save_safetensors(file, weights)

@@ -13,6 +13,7 @@ from mlx_lm.tuner.callbacks import TrainingCallback
 
 from calltune.calls import Json
 from calltune.errors import CalltuneError
+from calltune.jsonl import output_error
 
 
 class Diverged(CalltuneError):
@@ -125,5 +126,8 @@ class Progress(TrainingCallback):  # type: ignore[misc]
 
     def record(self, metrics: dict[str, Json]) -> None:
         """Append one line to metrics.jsonl."""
-        with self._file.open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+        try:
+            with self._file.open("a") as file:
+                file.write(json.dumps(metrics) + "\n")
+        except OSError as error:
+            raise output_error(self._file, error) from error

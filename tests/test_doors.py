@@ -1,0 +1,105 @@
+"""The manual's commands and the command line's looks."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from cyclopts.config import Toml
+
+from calltune.cli import app
+from calltune.stages.quickstart import STAGES, recipes_folder
+
+SRC = Path(__file__).parents[1] / "src"
+DOORS = {
+    "load_data.py": ["--dataset", "--split", "--num_examples", "--output_dir"],
+    "prep_data.py": [
+        "--input_file",
+        "--output_dir",
+        "--num_examples",
+        "--train_ratio",
+        "--val_ratio",
+        "--test_ratio",
+        "--random_seed",
+    ],
+    "inference.py": ["--num_examples", "--verbose"],
+    "test_model.py": ["--num_examples", "--verbose"],
+    "analyze_results.py": ["--verbose"],
+}
+TRAIN_FLAGS = [
+    "--model",
+    "--train",
+    "--data",
+    "--iters",
+    "--val-batches",
+    "--learning-rate",
+    "--batch-size",
+    "--num-layers",
+    "--save-every",
+    "--adapter-path",
+    "--resume-adapter-file",
+    "--grad-checkpoint",
+    "--seed",
+]
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_shows_its_options(door: str) -> None:
+    ended = run(SRC / door, "--help")
+    assert ended.returncode == 0, ended.stderr
+    for option in DOORS[door]:
+        assert option.replace("_", "-") in ended.stdout
+
+
+@pytest.mark.parametrize("spelling", ["--num_examples", "--num-examples"])
+def test_both_spellings_of_an_option_work(spelling: str) -> None:
+    ended = run(SRC / "inference.py", spelling, "0")
+    assert ended.stderr == "calltune: --num_examples is 0; give 1 or more, or -1 for all\n"
+
+
+def test_train_takes_every_flag_of_the_manual() -> None:
+    help = run("-m", "calltune", "train", "--help").stdout
+    assert [flag for flag in TRAIN_FLAGS if f"{flag} " not in help] == []
+
+
+def test_help_imports_no_engine() -> None:
+    code = (
+        "import sys; from calltune.cli import app; app(['--help'], result_action='return_value');"
+        "print([m for m in ('mlx', 'mlx_lm', 'transformers', 'datasets', 'numpy') "
+        "if m in sys.modules])"
+    )
+    assert run("-c", code).stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes_folder().glob("*.toml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_gives_valid_options(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = tomllib.loads(recipe.read_text())
+    assert tables.keys() <= set(STAGES) and tables
+    monkeypatch.setattr(app, "config", (Toml(recipe, must_exist=True),))
+    for stage, table in tables.items():
+        bound = app.parse_args([stage], print_error=True, exit_on_error=False)[1]
+        options = bound.arguments.get("given")
+        assert {name: str(getattr(options, name)) for name in table} == {
+            name: str(value) for name, value in table.items()
+        }
+
+
+def test_a_flag_beats_the_recipe_and_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[prep]\ninput_file = "from-recipe"\n')
+    assert "from-recipe" in run("-m", "calltune", "prep", "--config", recipe).stderr
+    ended = run("-m", "calltune", "prep", "--config", recipe, "--input_file", "from-flag")
+    assert "from-flag" in ended.stderr
+    recipe.write_text('[prep]\ninput_file = "x"\ncolour = "red"\n')
+    ended = run("-m", "calltune", "prep", "--config", recipe)
+    assert ended.returncode == 2
+    assert "colour" in ended.stderr
