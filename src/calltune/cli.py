@@ -1,5 +1,6 @@
 """The command line: one subcommand a stage, its options the fields of the stage's dataclass."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
@@ -39,6 +40,8 @@ app = App(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0, or 1 with one line about what is wrong."""
+    # transformers says at every start that it found no PyTorch; nothing here wants it.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
     except CalltuneError as error:

@@ -37,6 +37,13 @@ class Backend:
         return ", ".join(part for part in parts if part)
 
 
+def announce(backend: Backend) -> None:
+    """Print what was chosen, and what a user may have to wait for."""
+    print(f"Backend: {backend.describe()}", flush=True)
+    if backend.device == "cuda":
+        print("The first steps on a machine build GPU kernels; that can take minutes", flush=True)
+
+
 def choose(device: str = "auto") -> Backend:
     """Settle where MLX computes; call it before anything imports MLX.
 

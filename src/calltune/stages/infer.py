@@ -29,10 +29,10 @@ class InferOptions:
 
 def run(options: InferOptions) -> Path:
     """Test the base model; the results file. Examples that are done are not done again."""
-    from calltune.models.backend import choose
+    from calltune.models.backend import announce, choose
 
     backend = choose(options.device)
-    print(f"Backend: {backend.describe()}")
+    announce(backend)
 
     from calltune.pages.progress import progress_of
     from calltune.pages.tables import print_summary

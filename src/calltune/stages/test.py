@@ -44,10 +44,10 @@ def run(options: TestOptions) -> Path:
     """
     model = options.model or _trained_on(options.adapter_path)
 
-    from calltune.models.backend import choose
+    from calltune.models.backend import announce, choose
 
     backend = choose(options.device)
-    print(f"Backend: {backend.describe()}")
+    announce(backend)
 
     from calltune.pages.progress import progress_of
     from calltune.pages.tables import print_summary

@@ -119,10 +119,10 @@ def _is_done(adapter_path: Path, made_from: dict[str, Json]) -> bool:
 
 
 def _train(rows: list[Any], valid: list[Any], options: TrainOptions) -> None:
-    from calltune.models.backend import choose
+    from calltune.models.backend import announce, choose
 
     backend = choose(options.device)
-    print(f"Backend: {backend.describe()}")
+    announce(backend)
 
     from calltune.batches import check_markers
     from calltune.formats import FORMATS
