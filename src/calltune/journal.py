@@ -1,11 +1,11 @@
-"""Records kept one by one while a long run goes on, so that a killed run can be taken up again."""
+"""Records kept one by one while a long run goes on, so that nothing done is done again."""
 
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from calltune.calls import Json
 from calltune.jsonl import dumps, output_error
@@ -16,40 +16,42 @@ class Journal(NamedTuple):
 
     path: Path
     identity: dict[str, Json]
-    """Records of another identity are not taken over."""
+    """Records of another identity are not taken over, and give way to new ones."""
 
     def records(self) -> list[dict[str, Json]]:
-        """The whole records of an interrupted run; none when it was another run's."""
-        if not self.path.exists():
-            return []
-        whole = []
-        for line in self.path.read_bytes().splitlines():
-            try:
-                whole.append(json.loads(line))
-            except ValueError:
-                # The line in writing when the run was killed.
-                break
-        if not whole or whole[0] != {"identity": self.identity}:
-            return []
-        return whole[1:]
+        """The records that were written whole; none when they are of another identity."""
+        return [json.loads(line) for line in self._lines()[1:]]
 
     @contextmanager
-    def continued(self) -> Iterator[IO[str]]:
-        """The file, with its whole records in it, open for `append`."""
-        kept = self.records()
+    def open(self) -> Iterator[BinaryIO]:
+        """The file, after its last whole record, for `append`."""
+        lines = self._lines() or [_line({"identity": self.identity})]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("w", encoding="utf-8") as file:
-                for line in [{"identity": self.identity}, *kept]:
-                    file.write(dumps(line) + "\n")
-                file.flush()
+            with self.path.open("r+b" if self.path.exists() else "wb") as file:
+                if len(lines) == 1:
+                    file.write(lines[0])
+                # What a killed run left in the middle of a line.
+                file.truncate(sum(map(len, lines)))
+                file.seek(0, os.SEEK_END)
                 yield file
         except OSError as error:
             raise output_error(self.path, error) from error
 
     @staticmethod
-    def append(file: IO[str], record: dict[str, Json]) -> None:
+    def append(file: BinaryIO, record: dict[str, Json]) -> None:
         """Write one record through to the disk."""
-        file.write(dumps(record) + "\n")
+        file.write(_line(record))
         file.flush()
         os.fsync(file.fileno())
+
+    def _lines(self) -> list[bytes]:
+        """The whole lines, the identity first; none when there is no such file."""
+        if not self.path.exists():
+            return []
+        lines = [line for line in self.path.read_bytes().splitlines(True) if line.endswith(b"\n")]
+        return lines if lines[:1] == [_line({"identity": self.identity})] else []
+
+
+def _line(data: dict[str, Json]) -> bytes:
+    return dumps(data).encode() + b"\n"

@@ -9,7 +9,7 @@ from typing import Any
 from calltune.batches import PreparedRow, check_markers, prompt_tokens, read_prepared
 from calltune.calls import Json, answers_from_json
 from calltune.decode.engine import Completion, Prompt, complete
-from calltune.errors import DataError, OptionError
+from calltune.errors import OptionError
 from calltune.formats import FORMATS
 from calltune.journal import Journal
 from calltune.jsonl import file_digest, write_json
@@ -18,7 +18,6 @@ from calltune.models.load import WEIGHTS, check_adapter, load
 from calltune.runs import describe
 from calltune.score.match import judge
 from calltune.score.metrics import Record, summarise
-from calltune.score.results import read_results
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,9 @@ def run_trial(
 ) -> dict[str, Json]:
     """Answer every row that has no answer yet, and write the results file; its content.
 
-    Records of an interrupted or smaller trial of the same model, adapter, rows, limit and
-    backend are taken over. `show(record, done, of)` is called for each new one.
+    Each record is kept beside the results as soon as it is there; those of an earlier trial of the
+    same model, adapter, rows, limit and backend are taken over. `show(record, done, of)` is
+    called for each new one.
 
     Raises:
         DataError: no test rows.
@@ -60,13 +60,13 @@ def run_trial(
     rows = read_prepared(trial.test_file)
     rows = rows if trial.num_examples < 0 else rows[: trial.num_examples]
     identity = _identity(trial, backend)
-    journal = Journal(trial.results_file.with_suffix(".partial.jsonl"), identity)
-    known = {record["id"]: record for record in [*_finished(trial, identity), *journal.records()]}
+    journal = Journal(trial.results_file.with_suffix(".records.jsonl"), identity)
+    known = {record["id"]: record for record in journal.records()}
     missing = [row for row in rows if row.id not in known]
     taken_over = len(rows) - len(missing)
     started = time.perf_counter()
     if missing:
-        with journal.continued() as file:
+        with journal.open() as file:
             for done, record in enumerate(_answers(trial, missing, backend), taken_over + 1):
                 journal.append(file, record)
                 known[record["id"]] = record
@@ -75,7 +75,6 @@ def run_trial(
     document = _document(trial, identity, [known[row.id] for row in rows])
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
     write_json(trial.results_file, document)
-    journal.path.unlink(missing_ok=True)
     return document
 
 
@@ -95,17 +94,6 @@ def _adapter_digest(adapter: Path | None) -> str | None:
         return None
     check_adapter(adapter)
     return file_digest(adapter / WEIGHTS)
-
-
-def _finished(trial: Trial, identity: dict[str, Json]) -> list[Record]:
-    """The records of an earlier results file of the same identity."""
-    if not trial.results_file.exists():
-        return []
-    try:
-        earlier = read_results(trial.results_file).document
-    except DataError:
-        return []
-    return earlier["results"] if earlier.get("identity") == identity else []
 
 
 def _answers(trial: Trial, rows: Sequence[PreparedRow], backend: Backend) -> Iterator[Record]:

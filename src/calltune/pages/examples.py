@@ -28,7 +28,6 @@ class Block(NamedTuple):
 def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None:
     """The examples that tuning fixed, then those that it broke."""
     from rich.console import Console
-    from rich.padding import Padding
     from rich.text import Text
 
     console = Console(highlight=False)
@@ -38,13 +37,12 @@ def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None
             console.print(Text(f"{what} {number} of {len(ids)}: {_visible(id)}", "bold"))
             for block in _blocks(before[id], after[id]):
                 console.print(Text(block.label, "dim"))
-                console.print(Padding(Text(_visible(block.text), block.style), (0, 0, 0, 4)))
+                _print_indented(console, block)
             console.print()
 
 
 def print_record(console: "Console", record: Record) -> None:
     """One example of one model: what was asked, what was right, what it wrote."""
-    from rich.padding import Padding
     from rich.text import Text
 
     console.print(Text(_visible(record["id"]), "bold"))
@@ -55,8 +53,16 @@ def print_record(console: "Console", record: Record) -> None:
     ]
     for block in blocks:
         console.print(Text(block.label, "dim"))
-        console.print(Padding(Text(_visible(block.text), block.style), (0, 0, 0, 4)))
+        _print_indented(console, block)
     console.print()
+
+
+def _print_indented(console: "Console", block: Block) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    text = Text(_visible(block.text), block.style)
+    console.print(Padding(text, (0, 0, 0, 4), expand=False))
 
 
 def _blocks(before: Record, after: Record) -> Iterator[Block]:
