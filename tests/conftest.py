@@ -1,10 +1,14 @@
-"""Fixtures: tiny models, and a cache and a home of the tests' own."""
+"""Fixtures: tiny models. Property tests have no deadline: machines differ too much."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import tiny
+
+settings.register_profile("calltune", deadline=None)
+settings.load_profile("calltune")
 
 
 @pytest.fixture(scope="session")
