@@ -1,9 +1,10 @@
 """A local run sends nothing anywhere."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
+
+import tiny
 
 # Every connection that Python code opens raises this event, whatever library opens it.
 WATCH = """
@@ -39,16 +40,7 @@ def run_watched(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_local_run_opens_no_outbound_socket(tmp_path: Path, tiny_gemma: Path) -> None:
-    tool = {"name": "add", "description": "Add.", "parameters": {"x": {"type": "int"}}}
-    rows = [
-        {
-            "query": f"Add {i}.",
-            "tools": json.dumps([tool]),
-            "answers": json.dumps([{"name": "add", "arguments": {"x": i}}]),
-        }
-        for i in range(20)
-    ]
-    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.write_rows(tmp_path / "mine.jsonl", 20)
     model = str(tiny_gemma)
     few = ["--num_examples", "2", "--max-tokens", "4"]
     commands = [

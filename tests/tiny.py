@@ -1,4 +1,4 @@
-"""Two-layer random models with a byte tokenizer, as folders that mlx_lm loads."""
+"""Two-layer random models with a byte tokenizer, as folders that mlx_lm loads; and rows."""
 
 import json
 from pathlib import Path
@@ -44,6 +44,21 @@ def write_gemma(folder: Path) -> Path:
 def write_llama(folder: Path) -> Path:
     """A Llama of two layers with ChatML's tokens."""
     return _write(folder, LLAMA_CONFIG, CHATML_TOKENS, bos="<|im_start|>", eos="<|im_end|>")
+
+
+def write_rows(path: Path, count: int) -> Path:
+    """Rows as xlam has them, with one tool of one argument."""
+    tool = {"name": "add", "description": "Add.", "parameters": {"x": {"type": "int"}}}
+    rows = [
+        {
+            "query": f"Add {i}.",
+            "tools": json.dumps([tool]),
+            "answers": json.dumps([{"name": "add", "arguments": {"x": i}}]),
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def make_model(config: dict[str, Any]) -> Any:

@@ -11,11 +11,7 @@ from typing import Any
 
 import pytest
 
-TOOL = {
-    "name": "add",
-    "description": "Add.",
-    "parameters": {"x": {"type": "int", "description": "First"}},
-}
+import tiny
 
 
 def calltune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -32,15 +28,7 @@ def calltune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[s
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/training as prep writes it by default."""
     folder = tmp_path_factory.mktemp("pipeline")
-    rows = [
-        {
-            "query": f"Add {i}.",
-            "tools": json.dumps([TOOL]),
-            "answers": json.dumps([{"name": "add", "arguments": {"x": i}}]),
-        }
-        for i in range(40)
-    ]
-    (folder / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny.write_rows(folder / "rows", 40)
     assert calltune("prep", "--input_file", "rows", cwd=folder).returncode == 0
     return folder
 
@@ -85,12 +73,14 @@ def test_training_writes_what_mlx_lm_writes_and_metrics(trained: Path) -> None:
     assert record["options"]["iters"] == 6 and record["versions"]["mlx-lm"]
 
 
-def test_the_adapter_loads_in_mlx_lm(trained: Path, tiny_gemma: Path) -> None:
+def test_the_adapter_loads_in_mlx_lm_and_changes_the_model(trained: Path, tiny_gemma: Path) -> None:
     code = (
-        "import sys; from mlx_lm import load, generate\n"
-        "model, tokenizer = load(sys.argv[1], adapter_path=sys.argv[2])\n"
-        "print('lora', 'lora_a' in model.layers[-1].self_attn.q_proj)\n"
-        "print(len(generate(model, tokenizer, 'Add 3.', max_tokens=4)) >= 0)"
+        "import sys; import mlx.core as mx; from mlx_lm import load, generate\n"
+        "base, tokenizer = load(sys.argv[1])\n"
+        "tuned, _ = load(sys.argv[1], adapter_path=sys.argv[2])\n"
+        "tokens = mx.array([tokenizer.encode('Add 3.')])\n"
+        "generate(tuned, tokenizer, 'Add 3.', max_tokens=4)\n"
+        "print(mx.allclose(base(tokens), tuned(tokens)).item())"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, tiny_gemma, trained / "adapters"],
@@ -98,7 +88,7 @@ def test_the_adapter_loads_in_mlx_lm(trained: Path, tiny_gemma: Path) -> None:
         text=True,
         check=False,
     )
-    assert ended.stdout.split() == ["lora", "True", "True"], ended.stderr
+    assert ended.stdout == "False\n", ended.stderr
 
 
 def test_training_again_with_the_same_options_keeps_the_adapter(
@@ -246,8 +236,6 @@ def test_an_adapter_of_another_model_is_refused(
     config = json.loads((tiny_gemma / "config.json").read_text())
     import mlx.core as mx
     from mlx.utils import tree_flatten
-
-    import tiny
 
     config |= {"hidden_size": 48}
     (tmp_path / "wider" / "config.json").write_text(json.dumps(config))

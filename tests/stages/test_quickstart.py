@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import tiny
+
 RECIPE = """
 [load]
 dataset = "mine.jsonl"
@@ -37,23 +39,10 @@ def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def write_rows(path: Path) -> None:
-    tool = {"name": "add", "description": "Add.", "parameters": {"x": {"type": "int"}}}
-    rows = [
-        {
-            "query": f"Add {i}.",
-            "tools": json.dumps([tool]),
-            "answers": json.dumps([{"name": "add", "arguments": {"x": i}}]),
-        }
-        for i in range(30)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_a_recipe_runs_every_stage_it_names_and_keeps_what_is_done(
     tmp_path: Path, tiny_gemma: Path
 ) -> None:
-    write_rows(tmp_path / "mine.jsonl")
+    tiny.write_rows(tmp_path / "mine.jsonl", 30)
     (tmp_path / "mine.toml").write_text(RECIPE.format(model=tiny_gemma))
     first = quickstart(tmp_path)
     assert first.returncode == 0, first.stderr
