@@ -72,7 +72,7 @@ def run_trial(
                 known[record["id"]] = record
                 show(record, done, len(rows))
     seconds = time.perf_counter() - started
-    document = _document(trial, identity, [known[row.id] for row in rows])
+    document = _document(trial, identity, rows[0].format, [known[row.id] for row in rows])
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
     write_json(trial.results_file, document)
     return document
@@ -149,14 +149,16 @@ def _record(row: PreparedRow, completion: Completion, text: str, prompt_length: 
     }
 
 
-def _document(trial: Trial, identity: dict[str, Json], records: list[Record]) -> dict[str, Json]:
+def _document(
+    trial: Trial, identity: dict[str, Json], family: str, records: list[Record]
+) -> dict[str, Json]:
     totals = {
         key: sum(record[key] for record in records) for key in ("prompt_tokens", "generated_tokens")
     }
     return {
         "model": trial.model,
         "adapter": None if trial.adapter is None else str(trial.adapter),
-        "format": read_prepared(trial.test_file)[0].format,
+        "format": family,
         "test_set": {
             "path": str(trial.test_file),
             "sha256": identity["test_sha256"],

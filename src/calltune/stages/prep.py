@@ -11,6 +11,8 @@ from calltune.calls import Example, Json, answers_to_json, reference_call
 from calltune.errors import DataError, OptionError
 from calltune.formats import FORMATS, Format
 from calltune.jsonl import Line, dumps, file_digest, read_lines, write_json, write_rows
+from calltune.sources.recognise import parse
+from calltune.sources.rows import Unusable
 from calltune.splits import NAMES, Ratios, by_key, by_shared_member, divide, sizes
 
 _IDS_KEPT = 5
@@ -129,9 +131,6 @@ def run(options: PrepOptions) -> Path:
 
 
 def _prepare(options: PrepOptions) -> _Prepared:
-    from calltune.sources.recognise import parse
-    from calltune.sources.rows import Unusable
-
     family = FORMATS[options.format]
     count_tokens = _token_counter(options)
     prepared = _Prepared()
@@ -185,8 +184,6 @@ def _row(example: Example, family: Format, options: PrepOptions, nth: int) -> di
 
 
 def _check_size(line: Line, max_kb: int) -> None:
-    from calltune.sources.rows import Unusable
-
     if (size := len(dumps(line.row))) > max_kb * 1024:
         raise Unusable(f"larger than {max_kb} KB", f"{size // 1024} KB")
 
@@ -198,12 +195,6 @@ def _check_row(
     count_tokens: Callable[[str], int] | None,
     max_tokens: int | None,
 ) -> None:
-    from calltune.sources.rows import Unusable
-
-    try:
-        row["text"].encode()
-    except UnicodeEncodeError as error:
-        raise Unusable("text that is not Unicode", str(error)) from None
     content = dumps([m.content for m in example.messages]) + dumps(row["tools"])
     if marker := next((m for m in family.markers if m in content), None):
         raise Unusable("control token of the format in the text", marker)
