@@ -14,6 +14,7 @@ from calltune.jsonl import (
     Line,
     dumps,
     file_digest,
+    new_folder,
     read_json,
     read_lines,
     read_rows,
@@ -231,3 +232,32 @@ def test_a_folder_in_place_of_a_file_is_told(
     with pytest.raises(OutputError, match="Cannot write"):
         write_json(Path(folder), {})
     assert names_in(tmp_path) == ["here"]
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "model"
+    with pytest.raises(ZeroDivisionError), new_folder(folder) as beside:
+        (beside / "a").write_text("half")
+        raise ZeroDivisionError
+    assert list(folder.parent.iterdir()) == []
+    with new_folder(folder) as beside:
+        (beside / "a").write_text("whole")
+        assert not folder.exists()
+    assert (folder / "a").read_text() == "whole"
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with new_folder(folder) as beside:
+        (beside / "a").write_text("second")
+        folder.mkdir()
+        (folder / "a").write_text("first")
+    assert (folder / "a").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_new_folder_where_a_file_stands_gets_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Cannot write"), new_folder(tmp_path / "file" / "model"):
+        pass

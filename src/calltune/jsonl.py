@@ -6,6 +6,8 @@ import io
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -125,6 +127,34 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         # Whatever went wrong above is the news, not that there is nothing to clear away.
         with suppress(OSError):
             beside.unlink()
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `folder` when the block ends well, and is removed when not.
+
+    When another process has made `folder` meanwhile, that one is kept.
+
+    Raises:
+        OutputError: the folder cannot be made or renamed in.
+    """
+    with _writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield beside
+        try:
+            # Opened for reading, a file is flushed the same way as a folder.
+            for file in beside.iterdir():
+                sync_folder(file)
+            beside.chmod(0o755)
+            os.rename(beside, folder)
+            sync_folder(folder.parent)
+        except OSError as error:
+            if not folder.is_dir():
+                raise output_error(folder, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,14 +1,12 @@
 """A model folder written again with float32 weights, for programs that would crawl on less."""
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from calltune.calls import Json
 from calltune.errors import ModelNotFound
-from calltune.jsonl import output_error, sync_folder, write_json
+from calltune.jsonl import new_folder, output_error, write_json
 from calltune.models.float32 import make_float32
 
 
@@ -33,23 +31,12 @@ def write_dense(source: Path, folder: Path) -> None:
     config: dict[str, Json] = json.loads((source / "config.json").read_text("utf-8"))
     config = {key: value for key, value in config.items() if not key.startswith("quantization")}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with new_folder(folder) as beside:
             _copy_small_files(source, beside)
             save_model(beside, model)
             write_json(beside / "config.json", config | {"torch_dtype": "float32"})
-            for file in beside.iterdir():
-                sync_folder(file)
-            beside.chmod(0o755)
-            os.rename(beside, folder)
-            sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
-        # Another process that wrote the same folder was first; it is as good.
-        if not folder.is_dir():
-            raise output_error(folder, error) from error
+        raise output_error(folder, error) from error
 
 
 def _copy_small_files(source: Path, target: Path) -> None:

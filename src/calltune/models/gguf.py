@@ -1,9 +1,6 @@
 """A GGUF file (llama, gemma3) as a model folder that mlx_lm loads."""
 
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +11,7 @@ from numpy.typing import NDArray
 
 from calltune.calls import Json
 from calltune.errors import ModelNotFound
-from calltune.jsonl import output_error, sync_folder, write_json
+from calltune.jsonl import new_folder, write_json
 from calltune.models.gguf_config import Shape, model_config, read_shape
 from calltune.models.gguf_tokenizer import GEMMA_TEMPLATE, read_tokenizer, write_tokenizer
 from calltune.models.gguf_weights import (
@@ -77,17 +74,10 @@ def convert(gguf_file: Path, folder: Path, dense: bool = False) -> None:
         return
     reader = _open(gguf_file)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise output_error(folder, error) from error
-    try:
-        _write(reader, beside, dense)
-        _rename(beside, folder)
+        with new_folder(folder) as beside:
+            _write(reader, beside, dense)
     except ModelNotFound as error:
         raise ModelNotFound(f"Cannot use {gguf_file}: {error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _open(gguf_file: Path) -> GGUFReader:
@@ -99,17 +89,6 @@ def _open(gguf_file: Path) -> GGUFReader:
         raise ModelNotFound(
             f"{gguf_file} is not a whole GGUF file ({error}); fetch it again"
         ) from error
-
-
-def _rename(beside: Path, folder: Path) -> None:
-    try:
-        beside.chmod(0o755)
-        os.rename(beside, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        # Another process that converted the same file was first; its folder is as good.
-        if not folder.is_dir():
-            raise output_error(folder, error) from error
 
 
 def _write(reader: GGUFReader, folder: Path, is_dense: bool) -> None:
