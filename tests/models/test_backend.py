@@ -80,6 +80,22 @@ def test_choosing_twice_gives_the_same() -> None:
     assert done.stdout == "True\n"
 
 
+def test_slow_functions_are_replaced_on_the_linux_cpu_alone() -> None:
+    code = """
+from calltune.models.backend import choose
+choose("cpu")
+from calltune.models.cpu_math import is_sped_up
+print(is_sped_up())
+import mlx.core as mx
+mx.cuda.is_available = lambda: True
+mx.set_default_device = print
+choose("gpu")
+print(is_sped_up())
+"""
+    first, *_, last = python(code).stdout.splitlines()
+    assert (first, last) == (str(ON_LINUX), "False")
+
+
 def test_a_cache_that_cannot_be_written_costs_speed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     code = "from calltune.models.backend import choose; print(choose('cpu').device)"

@@ -47,6 +47,8 @@ def complete(
     """
     from mlx_lm.generate import BatchGenerator
 
+    from calltune.models.at_once import at_once
+
     generator = BatchGenerator(
         model,
         max_tokens=max_tokens,
@@ -61,7 +63,9 @@ def complete(
             _admit(generator, waiting, running, 2 * batch_size)
             if not running:
                 return
-            yield from _finished(generator.next_generated(), running)
+            with at_once():
+                responses = generator.next_generated()
+            yield from _finished(responses, running)
     finally:
         generator.close()
 

@@ -44,16 +44,19 @@ def announce(backend: Backend) -> None:
         print("The first steps on a machine build GPU kernels; that can take minutes", flush=True)
 
 
-def choose(device: str = "auto") -> Backend:
+def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
     """Settle where MLX computes; call it before anything imports MLX.
 
     `device` is auto, cpu or gpu. With auto the environment's `MLX_DEFAULT_DEVICE` decides, and
-    without that a GPU is taken where there is one.
+    without that a GPU is taken where there is one. With small steps MLX is told to leave CUDA
+    graphs alone, unless the environment says otherwise: making them takes longer than they save.
 
     Raises:
         OptionError: the device is none of the three, is not there, or MLX cannot be imported.
     """
     wanted, by = _wanted(device)
+    if is_step_small:
+        os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
     loaded_before = "mlx.core" in sys.modules
     blas, problem = (None, "") if sys.platform != "linux" else _load_blas(loaded_before)
     mx = _import_mlx()
@@ -67,9 +70,11 @@ def choose(device: str = "auto") -> Backend:
         )
     if gpu is not None and wanted != "cpu":
         mx.set_default_device(mx.gpu)
+        _set_cpu_math(False)
         why = f"{by} asks for it" if wanted == "gpu" else "MLX found a GPU"
         return Backend(gpu, "as stored", None, "", why)
     mx.set_default_device(mx.cpu)
+    _set_cpu_math(sys.platform == "linux")
     why = f"{by} asks for it" if wanted == "cpu" else "MLX found no GPU"
     if problem:
         _say_once(f"Slow matrix products: {problem}")
@@ -135,6 +140,17 @@ def _blas_name() -> str:
 @cache
 def _say_once(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _set_cpu_math(is_wanted: bool) -> None:
+    """Replace MLX's slow functions, or do not; on macOS its CPU has Accelerate's."""
+    # This imports MLX, so it comes after OpenBLAS.
+    from calltune.models.cpu_math import restore, speed_up_cpu
+
+    if is_wanted:
+        speed_up_cpu()
+    else:
+        restore()
 
 
 def _import_mlx() -> Any:

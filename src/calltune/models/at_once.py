@@ -1,0 +1,194 @@
+"""A Linux CPU's vector loops, through NumPy, where MLX takes one number at a time.
+
+Each function is evaluated as it is called. Under `mx.grad` the gradients are right, but arrays
+that are evaluated early are all kept until the gradients are there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from calltune.models.cpu_math import (
+    GELU_CUBIC,
+    GELU_SCALE,
+    Array,
+    core,
+    gelu_approx,
+    gelu_slope,
+    install,
+    is_sped_up,
+    originals,
+    silu,
+    silu_slope,
+)
+
+LOWEST = np.finfo(np.float32).min
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Evaluate activations, attention and logsumexp in NumPy; nothing without `speed_up_cpu`."""
+    if not is_sped_up() or core.logsumexp is logsumexp_at_once:
+        yield
+        return
+    install(
+        {
+            "gelu_approx": gelu_at_once,
+            "silu": silu_at_once,
+            "logsumexp": logsumexp_at_once,
+            "scaled_dot_product_attention": attention_at_once,
+        }
+    )
+    try:
+        yield
+    finally:
+        install(originals | {"gelu_approx": gelu_approx, "silu": silu})
+
+
+def gelu_at_once(x: Array) -> Array:
+    """As `nn.gelu_approx`."""
+    return _gelu(x) if _is_at_hand(x) else gelu_approx(x)
+
+
+def silu_at_once(x: Array) -> Array:
+    """As `nn.silu`."""
+    return _silu(x) if _is_at_hand(x) else silu(x)
+
+
+def logsumexp_at_once(a: Array, axis: Any = None, keepdims: bool = False, **more: Any) -> Array:
+    """As `mx.logsumexp`; in NumPy over the last axis alone."""
+    if more or axis not in (-1, a.ndim - 1) or not _is_at_hand(a):
+        return originals["logsumexp"](a, axis, keepdims, **more)
+    total = _logsumexp(a)
+    return total if keepdims else total.squeeze(-1)
+
+
+def attention_at_once(
+    q: Array, k: Array, v: Array, *, scale: float, mask: Any = None, **more: Any
+) -> Array:
+    """As `mx.fast.scaled_dot_product_attention`: its products are MLX's, its softmax is NumPy's.
+
+    q (B, H, Lq, D); k (B, Hk, Lk, D) and v (B, Hk, Lk, Dv), where Hk divides H; mask "causal",
+    bool (True is seen) or float32 (is added), broadcastable to (B, H, Lq, Lk). (B, H, Lq, Dv).
+    """
+    is_plain = all(value is None for value in more.values()) and _is_usable_mask(mask)
+    if not is_plain or not _is_at_hand(q, k, v):
+        original = originals["scaled_dot_product_attention"]
+        return original(q, k, v, scale=scale, mask=mask, **more)
+    (B, H, Lq, D), (_, Hk, Lk, _) = q.shape, k.shape
+    # Queries that share their keys are rows of one product.
+    queries = (q * scale).reshape(B, Hk, H // Hk * Lq, D)
+    scores = (queries @ k.swapaxes(-1, -2)).reshape(B, H, Lq, Lk)
+    weights = _softmax(scores, mask).reshape(B, Hk, H // Hk * Lq, Lk)
+    return (weights @ v).reshape(B, H, Lq, v.shape[-1])
+
+
+def _is_at_hand(*arrays: Array) -> bool:
+    """Whether these are float32, not empty, and can be evaluated here; if so, they are."""
+    return all(a.dtype == mx.float32 and a.size for a in arrays) and _can_evaluate(*arrays)
+
+
+def _is_usable_mask(mask: Any) -> bool:
+    if isinstance(mask, mx.array):
+        return mask.dtype in (mx.bool_, mx.float32) and _can_evaluate(mask)
+    return mask in (None, "causal")
+
+
+def _can_evaluate(*arrays: Array) -> bool:
+    """No inside `mx.compile` and `mx.vmap`."""
+    try:
+        mx.eval(*arrays)
+    except ValueError:
+        return False
+    return True
+
+
+def _numpy(array: Array) -> NDArray[Any]:
+    """The array's own memory."""
+    return np.array(array, copy=False)
+
+
+@core.custom_function  # type: ignore[untyped-decorator]
+def _gelu(x: Array) -> Array:
+    values = _numpy(x)
+    # Tanh of infinity is 1, as it should be.
+    with np.errstate(over="ignore"):
+        result = np.square(values, out=np.empty_like(values))
+        result *= np.float32(GELU_CUBIC)
+        result += np.float32(GELU_SCALE)
+        result *= values
+    np.tanh(result, out=result)
+    result += 1
+    result *= values
+    result *= np.float32(0.5)
+    return mx.array(result)
+
+
+@core.custom_function  # type: ignore[untyped-decorator]
+def _silu(x: Array) -> Array:
+    values = _numpy(x)
+    result = np.negative(values, out=np.empty_like(values))
+    with np.errstate(over="ignore"):
+        np.exp(result, out=result)
+    result += 1
+    return mx.array(np.divide(values, result, out=result))
+
+
+_gelu.vjp(gelu_slope)
+_silu.vjp(silu_slope)
+
+
+@core.custom_function  # type: ignore[untyped-decorator]
+def _logsumexp(a: Array) -> Array:
+    values = _numpy(a)
+    highest = values.max(axis=-1, keepdims=True)
+    # All -inf gives -inf, any inf gives inf.
+    shift = np.where(np.isinf(highest), np.float32(0), highest)
+    result = values - shift
+    with np.errstate(over="ignore", divide="ignore"):
+        np.exp(result, out=result)
+        return mx.array(np.log(result.sum(axis=-1, keepdims=True)) + shift)
+
+
+@_logsumexp.vjp  # type: ignore[untyped-decorator]
+def _logsumexp_slope(a: Array, cotangent: Array, output: Array) -> Array:
+    return cotangent * mx.exp(a - output)
+
+
+def _softmax(scores: Array, mask: Any) -> Array:
+    """Softmax over the last axis of fresh `scores` (B, H, Lq, Lk), which it overwrites."""
+    if isinstance(mask, mx.array) and mask.dtype == mx.float32:
+        scores, mask = scores + mask, None
+    seen = _seen(mask, *scores.shape[-2:])
+    # A query that sees nothing gets an even mean of all, and no gradient flows from it, as in MLX.
+    sees = None if seen is None else np.asarray(seen.any(axis=-1, keepdims=True))
+
+    @core.custom_function  # type: ignore[untyped-decorator]
+    def softmax(scores: Array) -> Array:
+        values = _numpy(scores)
+        if seen is not None:
+            values += np.where(seen, np.float32(0), LOWEST)
+        with np.errstate(invalid="ignore"):
+            values -= values.max(axis=-1, keepdims=True)
+            np.exp(values, out=values)
+        values /= values.sum(axis=-1, keepdims=True)
+        return scores
+
+    @softmax.vjp  # type: ignore[untyped-decorator]
+    def backward(_: Any, cotangent: Array, weights: Array) -> Array:
+        mean = (cotangent * weights).sum(axis=-1, keepdims=True)
+        change = weights * (cotangent - mean)
+        return change if sees is None or sees.all() else mx.where(mx.array(sees), change, 0)
+
+    return softmax(scores)
+
+
+def _seen(mask: Any, Lq: int, Lk: int) -> NDArray[np.bool_] | None:
+    """Which keys each query sees, broadcastable to (B, H, Lq, Lk); None is all."""
+    if isinstance(mask, str):
+        return np.tri(Lq, Lk, Lk - Lq, dtype=np.bool_)
+    return None if mask is None else _numpy(mask)
