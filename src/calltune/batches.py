@@ -16,10 +16,36 @@ from calltune.errors import DataError, OptionError
 from calltune.formats import FORMATS, Format
 from calltune.jsonl import read_lines
 
-LENGTH_STEP = 32
-"""Lengths are rounded up to a multiple of this, so that few shapes occur."""
-TARGET_STEP = 64
-"""Counts of trained tokens in a batch are rounded up to a multiple of this."""
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The shapes that batches are rounded up to."""
+
+    steps_per_octave: int | None
+    """Lengths between a power of two and the next; None takes every multiple of 32."""
+    pads_rows: bool
+    """A batch of fewer rows is filled up with empty ones."""
+
+    def length(self, count: int) -> int:
+        """The length for `count` positions: 32 at least."""
+        return self._round(count, 32)
+
+    def targets(self, count: int) -> int:
+        """The number of trained positions for `count` of them: 64 at least."""
+        return self._round(count, 64)
+
+    def _round(self, count: int, least: int) -> int:
+        step = least
+        if self.steps_per_octave is not None:
+            octave = 1 << max(0, count - 1).bit_length()
+            step = max(least, octave // 2 // self.steps_per_octave)
+        return max(1, -(-count // step)) * step
+
+
+FINE = Ladder(None, pads_rows=False)
+"""For backends where a new shape costs nothing: little padding."""
+COARSE = Ladder(4, pads_rows=True)
+"""For compiled steps: each new shape is traced once, which takes longer than many steps."""
 
 
 class Tokenizer(Protocol):
@@ -74,16 +100,23 @@ class Tokenized(NamedTuple):
 class Batch(NamedTuple):
     """Rows of like length, padded at the end.
 
-    inputs (B, L) int32 token ids; positions (T,) int32 indexes into the B * L positions whose
-    next token is trained on; targets (T,) int32 those next tokens; weights (T,) float32, 1 for a
-    target and 0 for what pads T up; n_tokens the real tokens in the batch, prompts included.
+    rows the B' <= B rows that are in it; inputs (B, L) int32 token ids; positions (T,) int32
+    indexes into the B * L positions whose next token is trained on; targets (T,) int32 those next
+    tokens; weights (T,) float32, 1 for a target and 0 for what pads T up; n_tokens the real
+    tokens in the batch, prompts included.
     """
 
+    rows: tuple[TokenRow, ...]
     inputs: NDArray[np.int32]
     positions: NDArray[np.int32]
     targets: NDArray[np.int32]
     weights: NDArray[np.float32]
     n_tokens: int
+
+    @property
+    def n_trained(self) -> int:
+        """The tokens that are trained on."""
+        return sum(len(row.tokens) - row.completion_start for row in self.rows)
 
 
 def read_prepared(path: Path) -> list[PreparedRow]:
@@ -142,32 +175,41 @@ def tokenize(
     return Tokenized(fitting, too_long)
 
 
-def epoch(rows: Sequence[TokenRow], batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
+def epoch(
+    rows: Sequence[TokenRow], batch_size: int, seed: int, number: int, ladder: Ladder = FINE
+) -> list[list[TokenRow]]:
     """Every row once, in batches of rows of like length, the batches in random order.
 
-    Rows are shuffled before they are sorted by rounded length, so that equal lengths meet in
-    new company each epoch. The last batch may hold fewer rows; none is dropped.
+    The order depends on the seed and the epoch's number alone. Rows are shuffled before they are
+    sorted by rounded length, so that equal lengths meet in new company each epoch. One batch may
+    hold fewer rows; none is dropped.
     """
+    rng = np.random.default_rng([seed, number])
     order = sorted(
-        rng.permutation(len(rows)).tolist(), key=lambda i: _round_up(len(rows[i].tokens))
+        rng.permutation(len(rows)).tolist(), key=lambda i: ladder.length(len(rows[i].tokens) - 1)
     )
     starts = range(0, len(order), batch_size)
-    for start in rng.permutation(len(starts)).tolist():
-        first = starts[start]
-        yield collate([rows[i] for i in order[first : first + batch_size]])
+    chosen = [order[first : first + batch_size] for first in starts]
+    return [[rows[i] for i in chosen[j]] for j in rng.permutation(len(chosen)).tolist()]
 
 
-def in_order(rows: Sequence[TokenRow], batch_size: int) -> Iterator[Batch]:
-    """Every row once, from short to long, the same batches every time."""
-    order = sorted(rows, key=lambda row: len(row.tokens))
-    for first in range(0, len(order), batch_size):
-        yield collate(order[first : first + batch_size])
+def in_order(rows: Sequence[TokenRow], most_positions: int) -> Iterator[list[TokenRow]]:
+    """Every row once, from short to long, in batches of at most so many positions, or one row."""
+    batch: list[TokenRow] = []
+    for row in sorted(rows, key=lambda row: (len(row.tokens), row.tokens)):
+        if batch and (len(batch) + 1) * len(row.tokens) > most_positions:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
-def collate(rows: Sequence[TokenRow]) -> Batch:
-    """Pad rows into one batch."""
-    length = _round_up(max(len(row.tokens) for row in rows) - 1)
-    inputs = np.zeros((len(rows), length), np.int32)
+def collate(rows: Sequence[TokenRow], ladder: Ladder = FINE, batch_size: int = 0) -> Batch:
+    """Pad rows into one batch; with a ladder that pads rows, to `batch_size` of them."""
+    length = ladder.length(max((len(row.tokens) - 1 for row in rows), default=1))
+    n_rows = max(len(rows), batch_size if ladder.pads_rows else 1)
+    inputs = np.zeros((n_rows, length), np.int32)
     positions: list[int] = []
     targets: list[int] = []
     for index, row in enumerate(rows):
@@ -176,18 +218,15 @@ def collate(rows: Sequence[TokenRow]) -> Batch:
         first, last = row.completion_start - 1, len(row.tokens) - 1
         positions.extend(range(index * length + first, index * length + last))
         targets.extend(row.tokens[row.completion_start :])
-    padding = _round_up(len(targets), TARGET_STEP) - len(targets)
+    padding = ladder.targets(len(targets)) - len(targets)
     return Batch(
+        tuple(rows),
         inputs,
         np.array(positions + [0] * padding, np.int32),
         np.array(targets + [0] * padding, np.int32),
         np.array([1.0] * len(targets) + [0.0] * padding, np.float32),
         sum(len(row.tokens) for row in rows),
     )
-
-
-def _round_up(count: int, step: int = LENGTH_STEP) -> int:
-    return -(-count // step) * step
 
 
 def _prepared(path: Path, number: int, row: dict[str, Json]) -> PreparedRow:

@@ -25,11 +25,14 @@ def describe() -> dict[str, Json]:
 
 
 def options_to_json(options: Any) -> dict[str, Json]:
-    """A stage's options as JSON; paths become strings."""
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
-    }
+    """A stage's options as JSON, equal to what is read back; paths become strings."""
+    return {field.name: _to_json(getattr(options, field.name)) for field in fields(options)}
+
+
+def _to_json(value: Any) -> Json:
+    if isinstance(value, Path):
+        return str(value)
+    return [_to_json(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _versions() -> dict[str, str]:

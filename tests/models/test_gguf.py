@@ -13,7 +13,7 @@ from mlx_lm.utils import load_model
 
 from calltune.errors import ModelNotFound, OutputError
 from calltune.models import gguf
-from calltune.models.float32 import make_float32
+from calltune.models.float32 import dequantize
 from calltune.models.gguf import convert
 
 import tiny_gguf
@@ -31,7 +31,7 @@ MIXED = {
 
 def float32_weights(folder: Path) -> dict[str, mx.array]:
     model, _ = load_model(folder, lazy=True)
-    make_float32(model)
+    dequantize(model)
     return dict(tree_flatten(model.parameters()))
 
 

@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from calltune.errors import AdapterMismatch, ModelNotFound
+from calltune.models import load as load_module
 from calltune.models.backend import Backend
 from calltune.models.load import load
 
@@ -17,6 +18,8 @@ import tiny_gguf
 
 CPU = Backend("cpu", "float32", None, "", "")
 GPU = Backend("metal", "as stored", None, "", "")
+CUDA = Backend("cuda", "as stored", None, "", "")
+ALL = (CPU, CUDA, GPU)
 LORA = {"rank": 4, "scale": 20.0, "dropout": 0.5}
 
 
@@ -61,6 +64,50 @@ def test_on_a_gpu_weights_stay_as_stored(tmp_path: Path) -> None:
     loaded = load(str(tmp_path / "tiny.gguf"), GPU)
     dtypes = {array.dtype for array in arrays(loaded.model).values()}
     assert dtypes == {mx.float16, mx.uint32}
+
+
+@pytest.fixture
+def quantised(tmp_path: Path) -> str:
+    path = tmp_path / "quantised.gguf"
+    tiny_gguf.write(path, "llama", {"attn_q": Kind.Q4_1})
+    return str(path)
+
+
+def is_quantised(model: Any) -> bool:
+    return mx.uint32 in {array.dtype for array in arrays(model).values()}
+
+
+@pytest.mark.parametrize("backend", [CPU, CUDA, GPU], ids=["cpu", "cuda", "metal"])
+def test_weights_are_dequantised_or_not_as_asked(quantised: str, backend: Backend) -> None:
+    models = [load(quantised, backend, compute=kind).model for kind in ("quantized", "dense")]
+    assert [is_quantised(model) for model in models] == [True, False]
+    one, other = (logits(model).astype(mx.float32) for model in models)
+    # The same function, to the rounding of its products in float32 or float16.
+    tolerance = 1e-5 if backend is CPU else 5e-3
+    assert mx.abs(one - other).max() < tolerance * mx.abs(one).max()
+    for model in models:
+        floats = {array.dtype for array in arrays(model).values()} - {mx.uint32}
+        assert floats == ({mx.float32} if backend is CPU else {mx.float16})
+
+
+def test_auto_dequantises_where_dense_products_are_faster(
+    quantised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_module, "device_bytes", lambda _: 10**9)
+    kept = {b.device: is_quantised(load(quantised, b, compute="auto").model) for b in ALL}
+    assert kept == {"cpu": False, "cuda": False, "metal": True}
+
+
+def test_auto_leaves_weights_quantised_that_would_fill_the_gpu(
+    quantised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_module, "device_bytes", lambda _: 1000)
+    assert is_quantised(load(quantised, CUDA, compute="auto").model)
+
+
+def test_without_a_word_a_gpu_keeps_weights_as_stored(quantised: str) -> None:
+    kept = {b.device: is_quantised(load(quantised, b).model) for b in ALL}
+    assert kept == {"cpu": False, "cuda": True, "metal": True}
 
 
 def test_an_adapter_changes_the_answer_and_its_dropout_is_off(

@@ -2,112 +2,159 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
-from calltune.batches import Batch, TokenRow, collate
-from calltune.tune.adapter import AdapterShape, attach
-from calltune.tune.loss import completion_loss
+from calltune.batches import COARSE, FINE, Ladder, collate
+from calltune.tune import loss
+from calltune.tune.loss import completion_loss, completion_loss_alone
+from calltune.tune.trunk import Trunk, WholeModel, cut
 
 import tiny
+from plain import CONFIGS, UNTIED, difference, quantised, random_rows
 
-CONFIGS = pytest.mark.parametrize(
-    "config",
-    [tiny.GEMMA_CONFIG, tiny.LLAMA_CONFIG, tiny.LLAMA_CONFIG | {"tie_word_embeddings": False}],
-    ids=["gemma", "llama", "llama untied"],
-)
-LORA = AdapterShape("lora", num_layers=1, rank=4, scale=20.0, dropout=0.0)
+ON_CPU = pytest.mark.parametrize("on_cpu", [False, True])
+NAMES = pytest.mark.parametrize("name", CONFIGS)
+COUNT = 150
 
 
-def random_rows(lengths: list[int], seed: int = 0) -> list[TokenRow]:
-    rng = np.random.default_rng(seed)
-    return [
-        TokenRow(str(i), tuple(rng.integers(6, 300, length).tolist()), length // 2)
-        for i, length in enumerate(lengths)
-    ]
+def inputs_of_the_head(trunk: Trunk) -> mx.array:
+    """(T, D), or (T, V) of a model that is not cut."""
+    width = trunk.hidden(mx.array([[7]])).shape[-1]
+    return mx.random.normal((COUNT, width), key=mx.random.key(1))
 
 
-def loss_of(model: Any, batch: Batch) -> mx.array:
-    parts = (batch.inputs, batch.positions, batch.targets, batch.weights)
-    return completion_loss(model, *(mx.array(part) for part in parts)).mean
+def targets_and_weights() -> tuple[mx.array, mx.array]:
+    targets = mx.random.randint(0, 320, (COUNT,), key=mx.random.key(2))
+    # The last ten pad the others up.
+    return targets, (mx.arange(COUNT) < COUNT - 10).astype(mx.float32)
 
 
-def plain_loss(model: Any, rows: list[TokenRow]) -> mx.array:
-    """One row at a time, all logits, no padding: what the loss must equal."""
-    total, count = mx.array(0.0), 0
-    for row in rows:
-        tokens = mx.array(row.tokens)
-        logits = model(tokens[None, :-1])[0].astype(mx.float32)
-        losses = nn.losses.cross_entropy(logits, tokens[1:])
-        total += losses[row.completion_start - 1 :].sum()
-        count += len(row.tokens) - row.completion_start
-    return total / count
+def plain(trunk: Trunk, rows: mx.array) -> mx.array:
+    targets, weights = targets_and_weights()
+    losses = nn.losses.cross_entropy(trunk.logits(rows).astype(mx.float32), targets)
+    return (losses * weights).sum()  # type: ignore[no-any-return]
 
 
-@CONFIGS
-def test_loss_equals_a_plain_one(config: dict[str, Any]) -> None:
-    model = tiny.make_model(config)
-    # Longer than the sliding window of 64, and short enough to be padded much.
-    rows = random_rows([20, 90, 131])
-    assert abs(loss_of(model, collate(rows)).item() - plain_loss(model, rows).item()) < 1e-5
+def assert_equals_plain(trunk: Trunk, on_cpu: bool) -> None:
+    rows = inputs_of_the_head(trunk)
+    wanted, wanted_gradient = mx.value_and_grad(lambda rows: plain(trunk, rows))(rows)
+    # Twice: nothing is kept or overwritten.
+    for _ in range(2):
+        found, gradient = mx.value_and_grad(
+            lambda rows: completion_loss(trunk, rows, *targets_and_weights(), on_cpu)
+        )(rows)
+        alone = completion_loss_alone(trunk, rows, *targets_and_weights(), on_cpu)
+        assert difference(found, wanted) < 1e-6
+        assert difference(alone, wanted) < 1e-6
+        assert difference(gradient, wanted_gradient) < 1e-5
+        assert not gradient[COUNT - 10 :].any()
 
 
-@CONFIGS
-def test_gradients_equal_plain_ones(config: dict[str, Any]) -> None:
-    model = tiny.make_model(config)
-    attach(model, LORA, seed=1)
-    rows = random_rows([20, 90])
-    batch = collate(rows)
-    _, gradients = nn.value_and_grad(model, lambda m: loss_of(m, batch))(model)
-    _, plain = nn.value_and_grad(model, lambda m: plain_loss(m, rows))(model)
-    ours, theirs = dict(tree_flatten(gradients)), dict(tree_flatten(plain))
-    assert ours.keys() == theirs.keys() and ours
-    assert max(float(mx.abs(theirs[name]).max()) for name in theirs) > 1e-4
-    for name, gradient in ours.items():
-        assert mx.allclose(gradient, theirs[name], rtol=1e-4, atol=1e-6), name
+@ON_CPU
+@NAMES
+@pytest.mark.parametrize("chunk", [2**25, 1], ids=["whole", "chunks of 64"])
+def test_loss_and_gradient_equal_those_of_all_logits(
+    name: str, on_cpu: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "CHUNK_LOGITS", chunk)
+    assert_equals_plain(cut(tiny.make_model(CONFIGS[name]), 1), on_cpu)
 
 
-def test_the_head_is_applied_to_the_trained_positions_alone() -> None:
-    model = tiny.make_model(tiny.LLAMA_CONFIG | {"tie_word_embeddings": False})
-    seen = []
-
-    class Watched(nn.Linear):
-        def __call__(self, x: mx.array) -> mx.array:
-            seen.append(x.shape)
-            return super().__call__(x)
-
-    model.lm_head.__class__ = Watched
-    batch = collate(random_rows([200, 201]))
-    loss_of(model, batch)
-    assert seen == [(len(batch.positions), 32)]
+@ON_CPU
+@NAMES
+def test_they_do_with_a_quantised_head(name: str, on_cpu: bool) -> None:
+    assert_equals_plain(cut(quantised(CONFIGS[name]), 1), on_cpu)
 
 
-def test_prompt_and_padding_tokens_are_not_trained_on() -> None:
-    row = random_rows([40])[0]
-    batch = collate([row])
-    logits = mx.random.normal((1, batch.inputs.shape[1], 320))
-
-    class Fixed:
-        model_type = "other"
-
-        def __call__(self, _: mx.array) -> mx.array:
-            return logits
-
-    def loss(fixed: mx.array) -> mx.array:
-        nonlocal logits
-        logits = fixed
-        return loss_of(Fixed(), batch)
-
-    gradient = mx.abs(mx.grad(loss)(logits)).sum(axis=-1)[0]
-    trained = [float(value) > 0 for value in gradient]
-    first, last = row.completion_start - 1, len(row.tokens) - 1
-    assert trained == [first <= position < last for position in range(len(trained))]
+@ON_CPU
+def test_they_do_with_a_bias_after_the_head(on_cpu: bool) -> None:
+    model = tiny.make_model(UNTIED)
+    model.lm_head.bias = mx.random.normal((320,))
+    assert_equals_plain(cut(model, 1), on_cpu)
 
 
-def test_lora_at_step_0_equals_the_base() -> None:
-    model = tiny.make_model(tiny.GEMMA_CONFIG)
-    batch = collate(random_rows([30]))
-    before = loss_of(model, batch).item()
-    attach(model, LORA, seed=1)
-    assert loss_of(model, batch).item() == before
+@ON_CPU
+def test_they_do_with_a_model_that_is_not_cut(on_cpu: bool) -> None:
+    assert_equals_plain(WholeModel(tiny.make_model(UNTIED)), on_cpu)
+
+
+@ON_CPU
+def test_a_likely_target_and_an_impossible_one_are_exact(on_cpu: bool) -> None:
+    trunk = cut(tiny.make_model(UNTIED), 1)
+    # Logits from -100 to 100: exp of those is more than float32 holds.
+    trunk.model.lm_head.weight = mx.linspace(-10, 10, 320)[:, None] * mx.ones((1, 32))
+    rows = mx.full((2, 32), 10 / 32)
+    targets, weights = mx.array([319, 0]), mx.ones((2,))
+    found = completion_loss(trunk, rows, targets, weights, on_cpu).item()
+    alone = completion_loss_alone(trunk, rows, targets, weights, on_cpu).item()
+    wanted = nn.losses.cross_entropy(trunk.logits(rows), targets).sum().item()
+    assert found == pytest.approx(wanted, rel=1e-6) and alone == pytest.approx(wanted, rel=1e-6)
+    assert wanted > 200
+
+
+def test_the_gradient_is_scaled_by_what_follows() -> None:
+    trunk = cut(tiny.make_model(UNTIED), 1)
+    rows = inputs_of_the_head(trunk)
+
+    def half(rows: mx.array) -> mx.array:
+        return completion_loss(trunk, rows, *targets_and_weights()) / 2
+
+    wanted = mx.grad(lambda rows: plain(trunk, rows))(rows)
+    assert difference(2 * mx.grad(half)(rows), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16], ids=["bfloat16", "float16"])
+@NAMES
+def test_half_precision_loses_little_and_the_gradient_keeps_its_type(
+    name: str, dtype: mx.Dtype
+) -> None:
+    model = tiny.make_model(CONFIGS[name])
+    model.set_dtype(dtype)
+    trunk = cut(model, 1)
+    rows = inputs_of_the_head(trunk).astype(dtype)
+    found, gradient = mx.value_and_grad(
+        lambda rows: completion_loss(trunk, rows, *targets_and_weights())
+    )(rows)
+    assert found.dtype == mx.float32 and gradient.dtype == dtype
+    model.set_dtype(mx.float32)
+    exact, exact_gradient = mx.value_and_grad(lambda rows: plain(trunk, rows))(
+        rows.astype(mx.float32)
+    )
+    assert difference(found, exact) < 2e-3
+    assert difference(gradient.astype(mx.float32), exact_gradient) < 3e-2
+
+
+@NAMES
+def test_the_head_is_applied_to_the_trained_positions_alone(name: str) -> None:
+    trunk = cut(tiny.make_model(CONFIGS[name]), 1)
+    seen: list[Any] = []
+
+    def watched(rows: mx.array) -> mx.array:
+        seen.append(rows.shape[0])
+        return Trunk.logits(trunk, rows)
+
+    trunk.logits = watched  # type: ignore[method-assign]
+    batch = collate(random_rows((200, 201)))
+    hidden = trunk.hidden(mx.array(batch.inputs)).reshape(-1, 32)[mx.array(batch.positions)]
+    completion_loss_alone(trunk, hidden, mx.array(batch.targets), mx.array(batch.weights))
+    assert seen == [len(batch.positions)] and seen[0] < batch.inputs.size
+
+
+@pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
+def test_prompt_and_padding_tokens_get_no_gradient(ladder: Ladder) -> None:
+    rows = random_rows((40, 33))
+    batch = collate(rows, ladder, 3)
+
+    def of_all(logits: mx.array) -> mx.array:
+        """The loss as `step` takes it, of all logits (B, L, V)."""
+        trunk = WholeModel(lambda _: logits)
+        given = logits.reshape(-1, 320)[mx.array(batch.positions)]
+        return completion_loss(trunk, given, mx.array(batch.targets), mx.array(batch.weights))
+
+    logits = mx.random.normal((*batch.inputs.shape, 320))
+    gradient = mx.abs(mx.grad(of_all)(logits)).sum(axis=-1).tolist()
+    for row, values in zip(rows, gradient, strict=False):
+        first, last = row.completion_start - 1, len(row.tokens) - 1
+        trained = [value > 0 for value in values]
+        assert trained == [first <= position < last for position in range(len(values))]
+    assert all(not any(values) for values in gradient[len(rows) :])

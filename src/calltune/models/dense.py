@@ -7,7 +7,7 @@ from pathlib import Path
 from calltune.calls import Json
 from calltune.errors import ModelNotFound
 from calltune.jsonl import new_folder, output_error, write_json
-from calltune.models.float32 import make_float32
+from calltune.models.float32 import dequantize
 
 
 def write_dense(source: Path, folder: Path) -> None:
@@ -27,7 +27,7 @@ def write_dense(source: Path, folder: Path) -> None:
         raise ModelNotFound(
             f"The model in {source} cannot be loaded ({error}); check that its files are whole"
         ) from error
-    make_float32(model)
+    dequantize(model)
     config: dict[str, Json] = json.loads((source / "config.json").read_text("utf-8"))
     config = {key: value for key, value in config.items() if not key.startswith("quantization")}
     try:

@@ -1,21 +1,37 @@
-"""A model in float32, which is what the CPU is fast at."""
+"""A model with other floats: in float32, which the CPU is fast at, or without quantisation."""
 
-from typing import Any
+from typing import Any, Literal
+
+Precision = Literal["float32", "as stored"]
 
 
 def make_float32(model: Any) -> None:
-    """Dequantise a lazily loaded model and make every float in it float32, in place.
-
-    Arrays are evaluated one by one, so that the stored and the float32 form of only one of them
-    are held at a time.
-    """
+    """Make every float in a lazily loaded model float32, in place; quantised weights stay so."""
     import mlx.core as mx
-    from mlx.utils import tree_flatten
-    from mlx_lm.utils import dequantize_model
 
     _make_scales_float32(model)
-    dequantize_model(model)
     model.set_dtype(mx.float32)
+    _evaluate_one_by_one(model)
+
+
+def dequantize(model: Any, precision: Precision = "float32") -> None:
+    """Dequantise a lazily loaded model, in place; to float32, or to the type of its scales."""
+    import mlx.core as mx
+    from mlx_lm.utils import dequantize_model
+
+    if precision == "float32":
+        _make_scales_float32(model)
+    dequantize_model(model)
+    if precision == "float32":
+        model.set_dtype(mx.float32)
+    _evaluate_one_by_one(model)
+
+
+def _evaluate_one_by_one(model: Any) -> None:
+    """The stored and the new form of only one array are held at a time."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
     parameters: Any = tree_flatten(model.parameters())
     for _, array in parameters:
         mx.eval(array)

@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from calltune.errors import AdapterMismatch, CalltuneError, ModelNotFound
 from calltune.jsonl import read_json
 from calltune.models.backend import Backend
-from calltune.models.float32 import make_float32
+from calltune.models.float32 import dequantize, make_float32
+from calltune.models.memory import device_bytes
 from calltune.models.resolve import resolve
 
+Compute = Literal["auto", "quantized", "dense"]
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 
 
@@ -26,11 +28,15 @@ class LoadedModel:
     reference: str
 
 
-def load(reference: str, backend: Backend, adapter: Path | None = None) -> LoadedModel:
+def load(
+    reference: str, backend: Backend, adapter: Path | None = None, compute: Compute | None = None
+) -> LoadedModel:
     """Load the model that `reference` names, with its adapter where one is given.
 
-    On the CPU the weights are dequantised and made float32 first, so that adapters train and run
-    in float32 too. Call `choose` first: this imports MLX.
+    On the CPU floats are made float32, so that adapters train and run in float32 too. Quantised
+    weights are dequantised on the CPU, and on a GPU where `compute` says dense; auto settles that
+    for training. Dequantised weights compute the same function. Call `choose` first: this imports
+    MLX.
 
     Raises:
         ModelNotFound: the model, its files or the adapter's files are missing or broken.
@@ -41,23 +47,42 @@ def load(reference: str, backend: Backend, adapter: Path | None = None) -> Loade
         check_adapter(adapter)
     folder = resolve(reference)
 
+    import mlx.core as mx
     from mlx_lm.utils import load_model, load_tokenizer
 
-    is_dense = backend.precision == "float32"
     try:
-        model, config = load_model(folder, lazy=is_dense)
+        model, config = load_model(folder, lazy=True)
     except (ValueError, TypeError, KeyError, RuntimeError, JSONDecodeError) as error:
         raise ModelNotFound(
             f"The model in {folder} cannot be loaded ({_first_line(error)}); check that its files "
             "are whole and that mlx_lm knows its model_type"
         ) from error
-    if is_dense:
+    if _is_dense(compute, backend, folder):
+        dequantize(model, backend.precision)
+    elif backend.precision == "float32":
         make_float32(model)
+    mx.eval(model.parameters())
     if adapter is not None:
         put_on(model, adapter, reference)
     model.eval()
     tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
     return LoadedModel(model, tokenizer, folder, reference)
+
+
+def _is_dense(compute: Compute | None, backend: Backend, folder: Path) -> bool:
+    """Whether the weights are to be dequantised, should they be quantised.
+
+    Products with quantised weights are fast on Metal alone. Elsewhere `auto` dequantises them
+    where their 16 bits, four times what is stored, take less than half of the GPU's memory.
+    """
+    if compute in ("dense", "quantized"):
+        return compute == "dense"
+    if backend.device == "cpu":
+        return True
+    if compute is None or backend.device == "metal":
+        return False
+    n_stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return 4 * n_stored <= device_bytes(backend) / 2
 
 
 def check_adapter(adapter: Path) -> None:

@@ -1,133 +1,222 @@
 """What a training run shows and records while it goes on."""
 
-import json
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import mlx.core as mx
-from mlx_lm.tuner.callbacks import TrainingCallback
 
-from calltune.calls import Json
 from calltune.errors import CalltuneError
-from calltune.jsonl import output_error
+from calltune.tune.live import LiveLine
+from calltune.tune.metrics_file import append
+from calltune.tune.stopwatch import Stopwatch
+from calltune.tune.trackers import Tracker
 
 
 class Diverged(CalltuneError):
     """The loss is no longer a number."""
 
 
-class Progress(TrainingCallback):  # type: ignore[misc]
-    """One live line, a printed line at each report, and a line in metrics.jsonl.
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One training step, over all processes that took part in it."""
 
-    It takes the place of mlx_lm's `TrainUI` (same methods) and is its callback too.
+    step: int
+    """Counted from 1."""
+    loss_sum: float
+    """Nats, summed over the trained tokens."""
+    n_trained: int
+    """Tokens that the loss is of."""
+    n_tokens: int
+    """Tokens of the rows, prompts included."""
+    n_padded: int
+    """Positions computed: `n_tokens` and the padding."""
+    learning_rate: float
+    grad_norm: float | None
+    """Length of the gradient before it was clipped, where it is known."""
+
+
+class Progress:
+    """One live line, a printed line at each report, a line in metrics.jsonl, and trackers.
+
+    Without a terminal there is no live line, and with `shown` false nothing is printed at all.
+    A tracker that fails is let go with a note; training goes on.
     """
 
-    def __init__(self, iters: int, metrics_file: Path) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self.tokens = 0
-        """Real tokens trained on so far, prompts included; the batch iterator adds to it."""
-        self._tokens_reported = 0
-        self._iters = iters
+    def __init__(
+        self,
+        total_steps: int,
+        metrics_file: Path | None,
+        first_step: int = 0,
+        trackers: Sequence[Tracker] = (),
+        shown: bool = True,
+        *,
+        first_tokens: int = 0,
+        first_elapsed_s: float = 0.0,
+    ) -> None:
+        """`first_…` are the steps, tokens and seconds behind a run that goes on where it was."""
+        self._total_steps, self._first_step = total_steps, first_step
         self._file = metrics_file
-        self._console = Console(highlight=False)
-        self._bar = Bar(
-            TextColumn("train"),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("train", total=iters, note="")
+        self._trackers = list(trackers)
+        self._line = LiveLine(total_steps, first_step, shown)
+        self._sums = _Sums()
+        self._tokens = first_tokens
+        self._first_elapsed_s = first_elapsed_s
+        self._first_step_s: float | None = None
+        self._start_clock()
 
     def __enter__(self) -> Self:
-        """Start the live line."""
-        self._started = self._reported = time.perf_counter()
-        self._bar.start()
+        """Start the live line and the clock."""
+        self._start_clock()
+        self._line.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Take the live line away."""
-        self._bar.stop()
+        """Take the live line away and finish the trackers, however training ended."""
+        self._line.stop()
+        for tracker in list(self._trackers):
+            with self._let_go_if_failing(tracker):
+                tracker.finish()
 
-    def advance(self) -> None:
-        """One step is done."""
-        self._bar.advance(self._task)
+    def step(self, report: StepReport) -> None:
+        """One step is done: bring the live line up to date.
 
-    @contextmanager
-    def val_task(self, total: int) -> Iterator[Callable[[], None]]:
-        """Show that validation runs; what is yielded is called after each of its batches."""
-        before = self._bar.tasks[0].fields["note"]
-        self._bar.update(self._task, note="validating")
-        started = time.perf_counter()
-        try:
-            yield lambda: None
-        finally:
-            # Validation is no training time.
-            self._reported += time.perf_counter() - started
-            self._bar.update(self._task, note=before)
+        Raises:
+            Diverged: the loss or the gradient is not finite.
+        """
+        _check_finite("loss", report.loss_sum, report.step)
+        _check_finite("gradient's length", report.grad_norm or 0.0, report.step)
+        self._sums.add(report)
+        self._tokens += report.n_tokens
+        if self._first_step_s is None:
+            self._first_step_s = self._watch.training_s()
+        self._line.update(report.step, self._in_words(report.step, self._measured()))
 
-    def report_train(self, *_: object) -> None:
-        """Nothing: `on_train_loss_report` knows more."""
+    def report(self, step: int) -> None:
+        """Print and record the means over the steps since the last report; nothing without any.
 
-    def report_val(self, *_: object) -> None:
-        """Nothing: `on_val_loss_report` knows more."""
+        `train_loss` is per trained token, `learning_rate` the last step's, `elapsed_s` all time
+        spent; `tokens_per_second` is without the time of phases.
+        """
+        if not self._sums.n_steps:
+            return
+        metrics = self._measured()
+        self._sums, self._reported_s = _Sums(), self._watch.training_s()
+        self._line.print(f"  step {step:>5}  train {self._in_words(step, metrics)}")
+        self._record(step, metrics)
 
-    def report_save(self, *_: object) -> None:
-        """Nothing: calltune saves by itself."""
-
-    def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
-        """Print and record a training report.
+    def validated(self, step: int, loss: float, seconds: float, is_best: bool) -> None:
+        """Print and record a validation.
 
         Raises:
             Diverged: the loss is not finite.
         """
-        step, loss = int(train_info["iteration"]), float(train_info["train_loss"])
-        if not math.isfinite(loss):
-            raise Diverged(
-                f"The loss is {loss} at step {step}; lower --learning-rate or --num-layers "
-                "(the last checkpoint is kept)"
-            )
-        now = time.perf_counter()
-        speed = (self.tokens - self._tokens_reported) / (now - self._reported)
-        self._tokens_reported, self._reported = self.tokens, now
-        peak_gb = mx.get_peak_memory() / 1e9
-        left = (now - self._started) / step * (self._iters - step)
-        self._bar.update(self._task, note=f"loss {loss:.3f}")
-        self._console.print(
-            f"  step {step:>5}  train loss {loss:.3f}  {speed:,.0f} tokens/s  "
-            f"{peak_gb:.1f} GB  {left / 60:.1f} min left"
-        )
-        self.record(
-            {
-                "step": step,
-                "train_loss": loss,
-                "learning_rate": float(train_info["learning_rate"]),
-                "tokens_per_second": speed,
-                "tokens": self.tokens,
-                "peak_gb": peak_gb,
-                "elapsed_s": now - self._started,
-            }
+        _check_finite("validation loss", loss, step)
+        best = "  best so far" if is_best else ""
+        self._line.print(f"  step {step:>5}  valid loss {loss:.3f}{best}")
+        self._record(step, {"val_loss": loss, "val_s": seconds})
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show something else that goes on; what is yielded adds to how much of it is done.
+
+        The time of the block is no training time. A phase may hold another.
+        """
+        with self._watch.away(), self._line.instead(name, total) as advance:
+            yield advance
+
+    def note(self, text: str) -> None:
+        """Print one line above the live one."""
+        self._line.print(text)
+
+    def _start_clock(self) -> None:
+        self._watch, self._reported_s = Stopwatch(), 0.0
+        self._first_step_s = None
+
+    def _measured(self) -> dict[str, float]:
+        """What metrics.jsonl says of the steps since the last report."""
+        training_s = self._watch.training_s() - self._reported_s
+        return self._sums.means() | {
+            "tokens_per_second": self._sums.n_tokens / training_s,
+            "tokens": self._tokens,
+            "peak_gb": mx.get_peak_memory() / 1e9,
+            "elapsed_s": self._first_elapsed_s + self._watch.elapsed_s(),
+        }
+
+    def _in_words(self, step: int, metrics: dict[str, float]) -> str:
+        left_s = self._left_s(step)
+        left = f"{left_s / 60:.1f} min" if left_s < 5400 else f"{left_s / 3600:.1f} h"
+        return (
+            f"loss {metrics['train_loss']:.3f}  {metrics['tokens_per_second']:,.0f} tokens/s  "
+            f"{metrics['peak_gb']:.1f} GB  {left} left"
         )
 
-    def on_val_loss_report(self, val_info: dict[str, Any]) -> None:
-        """Print and record a validation report."""
-        step, loss = int(val_info["iteration"]), float(val_info["val_loss"])
-        self._console.print(f"  step {step:>5}  valid loss {loss:.3f}")
-        self.record({"step": step, "val_loss": loss, "val_s": float(val_info["val_time"])})
+    def _left_s(self, step: int) -> float:
+        """Training time that the steps to come will take at the pace so far."""
+        n_done, spent_s = step - self._first_step, self._watch.training_s()
+        if n_done > 1 and self._first_step_s is not None:
+            # Kernels are compiled in the first step, so it says little about the others.
+            n_done, spent_s = n_done - 1, spent_s - self._first_step_s
+        return spent_s / n_done * (self._total_steps - step)
 
-    def record(self, metrics: dict[str, Json]) -> None:
-        """Append one line to metrics.jsonl."""
+    def _record(self, step: int, metrics: dict[str, float]) -> None:
+        if self._file is not None:
+            append(self._file, {"step": step} | metrics)
+        for tracker in list(self._trackers):
+            with self._let_go_if_failing(tracker):
+                tracker.log(step, metrics)
+
+    @contextmanager
+    def _let_go_if_failing(self, tracker: Tracker) -> Iterator[None]:
         try:
-            with self._file.open("a") as file:
-                file.write(json.dumps(metrics) + "\n")
-        except OSError as error:
-            raise output_error(self._file, error) from error
+            yield
+        except Exception as error:
+            self._trackers.remove(tracker)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.note(f"{tracker.name} failed and gets nothing more ({reason})")
+
+
+def _check_finite(what: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise Diverged(
+            f"The {what} is {value} at step {step}; lower --learning-rate or --num-layers "
+            "(the last checkpoint is kept)"
+        )
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What the steps since the last report add up to."""
+
+    n_steps: int = 0
+    n_trained: int = 0
+    n_tokens: int = 0
+    n_padded: int = 0
+    loss: float = 0.0
+    learning_rate: float = 0.0
+    grad_norm: float = 0.0
+    n_grad_norms: int = 0
+
+    def add(self, report: StepReport) -> None:
+        self.n_steps += 1
+        self.n_trained += report.n_trained
+        self.n_tokens += report.n_tokens
+        self.n_padded += report.n_padded
+        self.loss += report.loss_sum
+        self.learning_rate = report.learning_rate
+        if report.grad_norm is not None:
+            self.grad_norm += report.grad_norm
+            self.n_grad_norms += 1
+
+    def means(self) -> dict[str, float]:
+        means = {
+            "train_loss": self.loss / self.n_trained,
+            "learning_rate": self.learning_rate,
+            "padding_share": 1 - self.n_tokens / self.n_padded,
+        }
+        if self.n_grad_norms:
+            means["grad_norm"] = self.grad_norm / self.n_grad_norms
+        return means

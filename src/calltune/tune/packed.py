@@ -1,0 +1,221 @@
+"""LoRA on projections that share their input, as one product each way.
+
+q, k and v read the same hidden states, and so do gate and up. Their frozen matrices and LoRA
+matrices are put side by side, so that a step launches a third of the kernels. The function is
+the same as that of mlx_lm's `LoRALinear`; the trained matrices are kept in float32 and rounded
+to the activations' type where they are used, so that nothing is promoted.
+
+LoRA: Hu et al., https://arxiv.org/abs/2106.09685.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tuner.lora import LoRALinear
+
+GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Projections that are called with the same array, by their names in mlx_lm's models."""
+
+
+class Frozen(NamedTuple):
+    """A frozen product and its transpose: (N, D) -> (N, O) and (N, O) -> (N, D)."""
+
+    forward: Callable[[mx.array], mx.array]
+    backward: Callable[[mx.array], mx.array]
+
+
+class Part(NamedTuple):
+    """One projection of a packed group."""
+
+    name: str
+    n_outputs: int
+
+
+class PackedLoRA(nn.Module):  # type: ignore[misc]
+    """The first projection of a group; it computes all of them.
+
+    a (D, P * R) and b (P * R, O) hold the parts' LoRA matrices side by side, b in blocks on its
+    diagonal; P parts, R rank, D inputs, O the parts' outputs together. They are trained in
+    float32; `stacks.Stacks.ready` puts them here in the activations' type, `scale` times a.
+    """
+
+    def __init__(self, parts: Sequence[Part], layers: Sequence[LoRALinear]) -> None:
+        super().__init__()
+        self.a = mx.concatenate([layer.lora_a for layer in layers], axis=1).astype(mx.float32)
+        self.b = _blocks([layer.lora_b.astype(mx.float32) for layer in layers])
+        # Held in functions: none of this is a parameter.
+        frozen = _frozen([layer.linear for layer in layers])
+        mask = _blocks([mx.ones_like(layer.lora_b) for layer in layers]) if parts[1:] else None
+        mx.eval(self.a, self.b, mask)
+        self._parts: Callable[[], Sequence[Part]] = lambda: parts
+        self.mask: Callable[[], mx.array | None] = lambda: mask
+        self.scale = layers[0].scale
+        self._rank = layers[0].lora_a.shape[1]
+        self._product: Callable[[mx.array], mx.array] = lambda x: _product(
+            frozen, x, self.a, self.b
+        )
+        self._waiting: Callable[[], _Outputs | None] = lambda: None
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """The first part's output; the others wait for the modules that stand in their places."""
+        if len(self._parts()) == 1:
+            return self._product(x)
+        split: Any = mx.split
+        outputs: list[mx.array] = split(self._product(x), self._borders(), axis=-1)
+        self._waiting = lambda: _Outputs(x, outputs)
+        return outputs[0]
+
+    def other(self, index: int, x: mx.array) -> mx.array:
+        """The output of another part for the same x."""
+        waiting = self._waiting()
+        if waiting is None or waiting.x is not x:
+            self(x)
+            waiting = self._waiting()
+            assert waiting is not None
+        if index == len(self._parts()) - 1:
+            self._waiting = lambda: None
+        return waiting.outputs[index]
+
+    def unpacked(self, a: mx.array, b: mx.array) -> dict[str, mx.array]:
+        """The parts' matrices by mlx_lm's names, `a` and `b` being this group's."""
+        matrices, rank = {}, self._rank
+        starts = [0, *self._borders()]
+        for index, part in enumerate(self._parts()):
+            rows = slice(index * rank, (index + 1) * rank)
+            columns = slice(starts[index], starts[index] + part.n_outputs)
+            matrices[f"{part.name}.lora_a"] = mx.contiguous(a[:, rows])
+            matrices[f"{part.name}.lora_b"] = mx.contiguous(b[rows, columns])
+        return matrices
+
+    def packed(self, matrices: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
+        """The reverse of `unpacked`: a and b."""
+        names = [part.name for part in self._parts()]
+        a = mx.concatenate([matrices[f"{name}.lora_a"] for name in names], axis=1)
+        return a, _blocks([matrices[f"{name}.lora_b"] for name in names])
+
+    def _borders(self) -> list[int]:
+        borders, end = [], 0
+        for part in self._parts()[:-1]:
+            end += part.n_outputs
+            borders.append(end)
+        return borders
+
+
+class PackedMember(nn.Module):  # type: ignore[misc]
+    """Another projection of a group: it hands out what the first one computed."""
+
+    def __init__(self, first: PackedLoRA, index: int) -> None:
+        super().__init__()
+        self._output: Callable[[mx.array], mx.array] = lambda x: first.other(index, x)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """This part's output for x."""
+        return self._output(x)
+
+
+class _Outputs(NamedTuple):
+    x: mx.array
+    outputs: list[mx.array]
+
+
+def pack(layer: Any, prefix: str) -> None:
+    """Pack the LoRA projections of one decoder layer, in place; `prefix` is the layer's name.
+
+    Layers with dropout stay as they are: each projection drops inputs of its own.
+    """
+    for block_name, block in layer.children().items():
+        if not isinstance(block, nn.Module):
+            continue
+        found = {
+            name: module
+            for name, module in block.children().items()
+            if type(module) is LoRALinear and module.dropout._p_1 == 1
+        }
+        for names in _groups(found):
+            parts = [
+                Part(f"{prefix}.{block_name}.{name}", found[name].lora_b.shape[1]) for name in names
+            ]
+            first = PackedLoRA(parts, [found[name] for name in names])
+            setattr(block, names[0], first)
+            for index, name in enumerate(names[1:], start=1):
+                setattr(block, name, PackedMember(first, index))
+
+
+def _groups(found: dict[str, LoRALinear]) -> list[tuple[str, ...]]:
+    """The names in `found`, those that share an input together."""
+    together = [
+        names
+        for names in GROUPS
+        if all(name in found for name in names)
+        and len({_layout(found[name].linear) for name in names}) == 1
+    ]
+    taken = {name for names in together for name in names}
+    return together + [(name,) for name in found if name not in taken]
+
+
+def _layout(linear: Any) -> tuple[Any, ...]:
+    """What linear layers must share to be put side by side; models may quantise some finer."""
+    quantisation = [getattr(linear, name, None) for name in ("group_size", "bits", "mode")]
+    return type(linear), "bias" in linear, linear.weight.dtype, *quantisation
+
+
+def _product(frozen: Frozen, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
+    """X (…, D) -> frozen(x) + (x @ a) @ b, in x's type; b has LoRA's scale in it."""
+    a, b = a.astype(x.dtype), b.astype(x.dtype)
+
+    @mx.custom_function
+    def forward(x: mx.array, a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
+        z = x @ a
+        return mx.addmm(frozen.forward(x), z, b), z
+
+    @forward.vjp
+    def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
+        (x, a, b), (gradient, _), (_, z) = primals, cotangents, outputs
+        dz = gradient @ b.T
+        return mx.addmm(frozen.backward(gradient), dz, a.T), x.T @ dz, z.T @ gradient
+
+    outputs: Any = forward(x.reshape(-1, x.shape[-1]), a, b)
+    y: mx.array = outputs[0]
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def _frozen(linears: Sequence[Any]) -> Frozen:
+    """The linear layers side by side as one frozen product."""
+    first = linears[0]
+    bias = mx.concatenate([layer.bias for layer in linears]) if "bias" in first else None
+    weight = mx.concatenate([layer.weight for layer in linears])
+    mx.eval(weight)
+    if isinstance(first, nn.QuantizedLinear):
+        scales = mx.concatenate([layer.scales for layer in linears])
+        biases = (
+            None
+            if first.get("biases") is None
+            else mx.concatenate([layer.biases for layer in linears])
+        )
+        how = {"group_size": first.group_size, "bits": first.bits, "mode": first.mode}
+
+        def product(x: mx.array, transpose: bool) -> mx.array:
+            return mx.quantized_matmul(x, weight, scales, biases, transpose=transpose, **how)
+
+    else:
+
+        def product(x: mx.array, transpose: bool) -> mx.array:
+            return x @ (weight.T if transpose else weight)
+
+    def forward(x: mx.array) -> mx.array:
+        y = product(x, True)
+        return y if bias is None else y + bias
+
+    return Frozen(forward, lambda gradient: product(gradient, False))
+
+
+def _blocks(matrices: Sequence[mx.array]) -> mx.array:
+    """Matrices in blocks on the diagonal of one that is zero elsewhere."""
+    width = sum(matrix.shape[1] for matrix in matrices)
+    rows, start = [], 0
+    for matrix in matrices:
+        rows.append(mx.pad(matrix, [(0, 0), (start, width - start - matrix.shape[1])]))
+        start += matrix.shape[1]
+    return mx.concatenate(rows)

@@ -1,0 +1,198 @@
+"""The frozen layers' output for each row, computed once and read in every step.
+
+With the lower layers frozen, what they give for a row never changes: not in a later epoch, not
+in validation, not in another run with other rates. It is computed in bulk before training.
+Prior work: AutoFreeze (arXiv 2102.01386), Skip2-LoRA (arXiv 2410.21073).
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from calltune.batches import TokenRow
+from calltune.errors import OutputError
+from calltune.jsonl import replacing
+from calltune.models.at_once import at_once
+from calltune.tune.trunk import Trunk
+
+Mode = Literal["auto", "memory", "disk", "off"]
+Tokens = tuple[int, ...]
+
+BULK_POSITIONS = 4096
+"""Positions in a bulk batch, at most, or one row."""
+
+
+class PrefixCache:
+    """Outputs of the frozen layers, one after the other: N positions of D numbers.
+
+    `data` is (N, D): an MLX array, or a mapped file of unsigned integers of the width of `dtype`.
+    """
+
+    def __init__(self, data: Any, dtype: mx.Dtype, starts: dict[Tokens, int]) -> None:
+        self._data = data
+        self._starts = starts
+        self._dtype = dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the cache."""
+        return int(self._data.nbytes)
+
+    def gather(self, rows: Sequence[TokenRow], shape: tuple[int, int]) -> mx.array:
+        """The rows' outputs (B, L, D), `shape` being (B, L).
+
+        Padding holds outputs of other positions, which no trained position sees.
+        """
+        index = np.zeros(shape, np.int32)
+        for number, row in enumerate(rows):
+            n_inputs = len(row.tokens) - 1
+            start = self._starts[row.tokens]
+            index[number, :n_inputs] = np.arange(start, start + n_inputs)
+        if isinstance(self._data, mx.array):
+            return self._data[mx.array(index)]
+        return mx.array(self._data[index]).view(self._dtype)
+
+
+class Key(NamedTuple):
+    """What a cached output depends on, beside the tokens."""
+
+    model: str
+    """A digest of the model's files."""
+    n_frozen: int
+    precision: str
+
+
+def fill(
+    trunk: Trunk,
+    rows: Sequence[TokenRow],
+    advance: Callable[[int], None],
+    file: Path | None = None,
+    key: Key | None = None,
+) -> PrefixCache:
+    """The cache of these rows, in memory or in `file`.
+
+    A file that is there, whole and of this key is read, not computed again. `advance` is told
+    how many rows are done. Rows with equal tokens are computed once.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    starts = _starts(rows)
+    if file is None:
+        outputs = _outputs(trunk, starts, advance)
+        data = _in_memory(outputs, positions(rows))
+        return PrefixCache(data, data.dtype, starts)
+    assert key is not None
+    if (kept := _read(file, starts, key)) is None:
+        _write(file, _outputs(trunk, starts, advance), positions(rows), key)
+        kept = _read(file, starts, key)
+        if kept is None:
+            raise OutputError(f"{file} was written and cannot be read back; check the disk")
+    return kept
+
+
+def file_for(folder: Path, key: Key, rows: Sequence[TokenRow]) -> Path:
+    """Where the cache of these rows is kept: the name says all it depends on."""
+    digest = hashlib.sha256(json.dumps(key).encode())
+    for tokens in _starts(rows):
+        digest.update(np.array([len(tokens), *tokens], np.int32).tobytes())
+    return folder / f"{digest.hexdigest()[:32]}.prefix"
+
+
+def positions(rows: Sequence[TokenRow]) -> int:
+    """How many positions the cache of these rows has."""
+    return sum(len(tokens) - 1 for tokens in _starts(rows))
+
+
+def _starts(rows: Sequence[TokenRow]) -> dict[Tokens, int]:
+    """Where each row's outputs begin: short rows first, so that bulk batches pad little."""
+    starts, end = {}, 0
+    for tokens in sorted({row.tokens for row in rows}, key=lambda tokens: (len(tokens), tokens)):
+        starts[tokens] = end
+        end += len(tokens) - 1
+    return starts
+
+
+def _outputs(
+    trunk: Trunk, starts: dict[Tokens, int], advance: Callable[[int], None]
+) -> Iterator[mx.array]:
+    """The outputs of a bulk batch's rows, (n, D), batch by batch in the order of `starts`."""
+    for batch in _bulk(list(starts), BULK_POSITIONS):
+        length = -(-(len(batch[-1]) - 1) // 32) * 32
+        inputs = np.zeros((len(batch), length), np.int32)
+        for number, tokens in enumerate(batch):
+            inputs[number, : len(tokens) - 1] = tokens[:-1]
+        with at_once():
+            hidden = trunk.lower(mx.array(inputs))
+        parts = [hidden[number, : len(tokens) - 1] for number, tokens in enumerate(batch)]
+        outputs = mx.concatenate(parts)
+        mx.eval(outputs)
+        yield outputs
+        advance(len(batch))
+
+
+def _bulk(rows: list[Tokens], most: int) -> Iterator[list[Tokens]]:
+    """Rows, sorted by length, in batches of at most `most` positions, or one row."""
+    batch: list[Tokens] = []
+    for tokens in rows:
+        if batch and (len(batch) + 1) * len(tokens) > most:
+            yield batch
+            batch = []
+        batch.append(tokens)
+    if batch:
+        yield batch
+
+
+def _in_memory(outputs: Iterator[mx.array], n_positions: int) -> mx.array:
+    data, end = None, 0
+    for part in outputs:
+        if data is None:
+            data = mx.zeros((n_positions, part.shape[1]), part.dtype)
+        # Written in place: nothing else holds the array.
+        data[end : end + len(part)] = part
+        end += len(part)
+        mx.eval(data)
+    assert data is not None, "no rows"
+    return data
+
+
+def _write(file: Path, outputs: Iterator[mx.array], n_positions: int, key: Key) -> None:
+    with replacing(file) as out:
+        for number, part in enumerate(outputs):
+            if number == 0:
+                header = _header(key, n_positions, part.shape[1], part.dtype)
+                out.write(json.dumps(header).encode().ljust(_HEADER_BYTES - 1) + b"\n")
+            out.write(np.array(part.view(_UNSIGNED[part.dtype.size])).tobytes())
+
+
+def _read(file: Path, starts: dict[Tokens, int], key: Key) -> PrefixCache | None:
+    """The cache in `file`; None where it is missing, cut short, or another one."""
+    n_positions = sum(len(tokens) - 1 for tokens in starts)
+    try:
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(_HEADER_BYTES))
+        width, dtype = int(header["width"]), getattr(mx, header["dtype"])
+        if header != _header(key, n_positions, width, dtype):
+            return None
+        n_bytes = _HEADER_BYTES + n_positions * width * dtype.size
+        if file.stat().st_size != n_bytes:
+            return None
+        kind = f"uint{8 * dtype.size}"
+        data = np.memmap(file, kind, "r", _HEADER_BYTES, (n_positions, width))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return PrefixCache(data, dtype, starts)
+
+
+def _header(key: Key, n_positions: int, width: int, dtype: mx.Dtype) -> dict[str, Any]:
+    name = str(dtype).removeprefix("mlx.core.")
+    return {"key": list(key), "positions": n_positions, "width": width, "dtype": name}
+
+
+_HEADER_BYTES = 4096
+_UNSIGNED = {2: mx.uint16, 4: mx.uint32}
