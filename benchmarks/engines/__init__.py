@@ -1,0 +1,1 @@
+"""The engines: each module has `serve(rows, setting, desk)`, which trains until the desk closes."""

@@ -1,0 +1,162 @@
+"""calltune's trainer: its loop, its step, its batches and its cache of the frozen layers."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from calltune.models.backend import choose
+
+BACKEND = choose()
+
+import mlx.core as mx  # noqa: E402
+from rows import Row, Rows  # noqa: E402
+from settings import Setting  # noqa: E402
+from worker import Block, Desk  # noqa: E402
+
+from calltune.batches import COARSE, FINE, TokenRow  # noqa: E402
+from calltune.models.memory import hold_back  # noqa: E402
+from calltune.stages.train import LARGE_BATCH  # noqa: E402
+from calltune.tune import adapter  # noqa: E402
+from calltune.tune.checkpoint import Position  # noqa: E402
+from calltune.tune.feed import Fed, Feed  # noqa: E402
+from calltune.tune.frozen import Place, Source, make_cache  # noqa: E402
+from calltune.tune.loop import Loop, Savers, Schedule  # noqa: E402
+from calltune.tune.progress import Progress  # noqa: E402
+from calltune.tune.ranks import Ranks  # noqa: E402
+from calltune.tune.schedule import LearningRate  # noqa: E402
+from calltune.tune.session import FILL_BYTES, RECOMPUTE_FROM, VALID_POSITIONS  # noqa: E402
+from calltune.tune.step import Step, StepOptions, working_bytes  # noqa: E402
+from calltune.tune.trunk import cut  # noqa: E402
+from engines import mlx_model  # noqa: E402
+
+ENDLESS = 10**9
+"""Steps; the desk says when it is enough."""
+
+
+class HeldFeed(Feed):
+    """Batches that wait for the next command after each block of steps."""
+
+    desk: Desk
+    engine: "Calltune"
+
+    def training(self, done: int, total: int) -> Iterator[Fed]:
+        """Batches as long as the desk wants them."""
+        batches = super().training(done, total)
+        for count in self.desk.blocks(self.engine):
+            started = time.perf_counter()
+            tokens = positions = 0
+            for _ in range(count):
+                fed = next(batches)
+                tokens += fed.batch.n_tokens
+                # A row's last token is only a target: the width of its tokens is one more.
+                positions += fed.n_positions + len(fed.batch.inputs)
+                yield fed
+            mx.synchronize()
+            self.desk.done(Block(time.perf_counter() - started, count, tokens, positions))
+
+
+class Calltune:
+    """calltune's model and loop."""
+
+    def __init__(self, rows: Rows, setting: Setting) -> None:
+        on_cpu = BACKEND.device == "cpu"
+        if setting.batch_size < LARGE_BATCH:
+            # As train does; MLX reads it when it first uses the GPU.
+            os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
+        ranks = Ranks()
+        model = mlx_model.base(setting)
+        mx.eval(model.parameters())
+        shape = adapter.AdapterShape("lora", setting.num_layers, setting.rank, setting.scale, 0.0)
+        adapter.attach(model, shape, setting.seed)
+        adapter.pack_layers(model)
+        trunk = cut(model, shape.n_frozen(model))
+        train, self._valid = token_rows(rows.train), token_rows(rows.valid)
+        ladder = FINE if on_cpu else COARSE
+        self.feed = HeldFeed(train, setting.batch_size, setting.seed, ladder, ranks)
+        mx.reset_peak_memory()
+        started = time.perf_counter()
+        if BACKEND.device != "cpu":
+            hold_back(FILL_BYTES)
+        place = Place("memory", 0, "asked for")
+        self.feed.prefix = make_cache(
+            trunk,
+            [*train, *self._valid],
+            place,
+            Source(Path(), BACKEND.precision, Path()),
+            lambda _: None,
+        )
+        self._fill_s = time.perf_counter() - started
+        # The validation rows' share is not the training's.
+        self._tokens = sum(len(row.tokens) for row in train)
+        self._share = self._tokens / (self._tokens + sum(len(row.tokens) for row in self._valid))
+        recompute = None if on_cpu or setting.batch_size >= LARGE_BATCH else RECOMPUTE_FROM
+        self._step = Step(
+            trunk, StepOptions(compiled=not on_cpu, on_cpu=on_cpu, recompute_from=recompute)
+        )
+        schedule = Schedule(
+            iters=ENDLESS,
+            learning_rate=LearningRate(setting.learning_rate),
+            steps_per_report=ENDLESS,
+            steps_per_eval=ENDLESS,
+            save_every=ENDLESS,
+            valid_positions=VALID_POSITIONS,
+        )
+        self._trained = self._step.begin(adapter.trainable(model))
+        if recompute is not None:
+            hold_back(working_bytes(trunk, recompute))
+        nowhere = Savers(lambda *_: None, lambda *_: None)
+        self.progress = Progress(ENDLESS, None, shown=False)
+        self.loop = Loop(self._step, self.feed, [], schedule, ranks, self.progress, nowhere)
+        self._validation = Loop(
+            self._step, self.feed, self._valid, schedule, ranks, self.progress, nowhere
+        )
+
+    def train(self) -> None:
+        """Train until the desk closes."""
+        self.loop.run(self._trained, Position())
+
+    def validate(self) -> Block:
+        """The loss over all validation rows."""
+        started = time.perf_counter()
+        loss = self._validation.validate(self._trained.weights)
+        seconds = time.perf_counter() - started
+        fed = list(self.feed.validation(self._valid, VALID_POSITIONS))
+        tokens = sum(each.batch.n_tokens for each in fed)
+        padded = sum(each.n_positions + len(each.batch.inputs) for each in fed)
+        return Block(seconds, len(fed), tokens, padded, loss)
+
+    def peak_gb(self) -> float:
+        """MLX's own count, filling the cache included."""
+        return mx.get_peak_memory() / 1e9
+
+    def release(self) -> None:
+        """Empty MLX's cache."""
+        mlx_model.release()
+
+    def details(self) -> dict[str, Any]:
+        """The device, and what filling the cache of the frozen layers took."""
+        assert self.feed.prefix is not None
+        return {
+            "device": mlx_model.device_name(),
+            "prefix_fill_s": self._fill_s * self._share,
+            "prefix_tokens": self._tokens,
+            "prefix_gb": self.feed.prefix.n_bytes / 1e9,
+        }
+
+
+def serve(rows: Rows, setting: Setting, desk: Desk) -> None:
+    """Train until the desk closes."""
+    engine = Calltune(rows, setting)
+    engine.feed.desk, engine.feed.engine = desk, engine
+    with engine.progress:
+        engine.train()
+
+
+def token_rows(rows: list[Row]) -> list[TokenRow]:
+    """The rows as calltune's batches take them."""
+    return [
+        TokenRow(str(index), tuple(row.tokens.tolist()), row.completion_start)
+        for index, row in enumerate(rows)
+    ]

@@ -1,0 +1,126 @@
+"""Engines taking turns: a block of one, then a block of the next, in a new order each round."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import report
+from engine_process import EngineFailed, EngineProcess
+from settings import Setting
+
+SETTLE_STEPS = 1
+"""Steps before a block that are not counted: the engine gave its spare memory back before."""
+
+
+class Turns:
+    """What one engine has done so far; an engine that failed is left alone."""
+
+    def __init__(self, setting: Setting, process: EngineProcess) -> None:
+        self.name = process.name
+        self._setting = setting
+        self._process = process
+        self._is_capped = process.plan.cut_to is not None
+        self._blocks: list[dict[str, Any]] = []
+        self._validations: list[dict[str, Any]] = []
+        self._found: dict[str, Any] = {"engine": self.name}
+        self._details: dict[str, Any] = {}
+
+    def load(self) -> None:
+        """Wait until the engine has its model, and fills its caches if it has any."""
+        self._details = self._process.ask("details")
+
+    def warm_up(self) -> None:
+        """Steps in which engines compile."""
+        if self._is_capped:
+            return
+        block = self._process.ask("steps", self._setting.warm_up_steps)
+        self._found["warm_up_s"] = round(block["seconds"], 2)
+        self._process.ask("release")
+
+    def train(self) -> None:
+        """One block."""
+        if self._is_capped:
+            if not self._blocks:
+                self._blocks.append(self._process.ask("steps", 1))
+            return
+        self._process.ask("steps", SETTLE_STEPS)
+        self._blocks.append(self._process.ask("steps", self._setting.steps))
+        self._found |= self._process.ask("report")
+        self._process.ask("release")
+
+    def validate(self) -> None:
+        """One validation."""
+        if not (self._is_capped and self._validations):
+            self._validations.append(self._process.ask("validate"))
+            self._process.ask("release")
+
+    def attempt(self, what: Callable[["Turns"], None]) -> None:
+        """Do one of the above, or note why the engine cannot."""
+        if "failed" in self._found:
+            return
+        try:
+            what(self)
+        except EngineFailed as failure:
+            self._found["failed"] = str(failure)
+            self._process.stop()
+            print(f"{self.name} failed: {failure}", flush=True)
+
+    def stop(self) -> None:
+        """End the engine's process."""
+        self._process.stop()
+
+    def result(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        found = self._details | self._found
+        if self._blocks:
+            found |= report.summary(self._blocks)
+            speed = found["tokens_per_second"]["median"]
+            found["effective_tokens_per_second"] = report.effective(speed, self._details)
+        if self._validations:
+            found |= report.validation_summary(self._validations)
+        if self._process.plan.weights == "4-bit":
+            found["precision"] = "bfloat16, weights in 4 bits"
+        if self._is_capped:
+            cut_to = self._process.plan.cut_to
+            found["capped"] = (
+                f"one step, and one validation batch, of rows cut to {cut_to} tokens, without "
+                "warm-up; whole rows have more attention to compute a token"
+            )
+        return found
+
+
+def measure(engines: Sequence[Callable[[], EngineProcess]], setting: Setting) -> list[Any]:
+    """What each engine came to, as JSON without the surroundings.
+
+    Engines are started one after the other, so that none loads while another is timed.
+    """
+    turns: list[Turns] = []
+    try:
+        for start in engines:
+            turns.append(Turns(setting, start()))
+            _say(f"loading {turns[-1].name}")
+            turns[-1].attempt(Turns.load)
+        for turn in turns:
+            _say(f"warming up {turn.name}")
+            turn.attempt(Turns.warm_up)
+        for index, turn in alternating(turns, setting.rounds):
+            _say(f"round {index + 1}: {turn.name}")
+            turn.attempt(Turns.train)
+        for index, turn in alternating(turns, setting.validation_rounds):
+            _say(f"validation {index + 1}: {turn.name}")
+            turn.attempt(Turns.validate)
+    finally:
+        for turn in turns:
+            turn.stop()
+    return [turn.result() for turn in turns]
+
+
+def alternating(turns: Sequence[Any], rounds: int) -> Iterator[tuple[int, Any]]:
+    """Every engine once a round; each round begins with another, so that drift hits all alike."""
+    for index in range(rounds):
+        first = index % len(turns)
+        for turn in [*turns[first:], *turns[:first]]:
+            yield index, turn
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
