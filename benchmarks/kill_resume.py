@@ -195,6 +195,8 @@ def _start(place: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "calltune", "train", *setting],
         cwd=place,
+        # OpenBLAS's threads wait for one another where other programs take the cores.
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -77,7 +77,7 @@ SETTINGS = {
         model="pip:smollm2-135m",
         precision="float32",
         # Each of these rows costs seconds here; filling the cache is reported apart.
-        n_train=160,
+        n_train=80,
         n_valid=20,
         warm_up_steps=3,
         steps=10,

@@ -71,7 +71,8 @@ class TrainOptions:
     """Whether a quantised model's weights are dequantised while training; auto does it on CPU and
     CUDA, where dense products are faster. The adapter is the same model's either way."""
     grad_checkpoint: bool = True
-    """Recompute the activations of large batches in the backward pass: less memory, more time."""
+    """Recompute the activations of large batches in the backward pass: less memory, more time; on
+    the CPU it would take more memory, and is left undone."""
     steps_per_report: int = 10
     """Report the training loss every so many steps."""
     steps_per_eval: int = 200

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from calltune.calls import Json
 from calltune.errors import ModelNotFound, OptionError
-from calltune.jsonl import replacing, write_json
+from calltune.jsonl import read_json, replacing, write_json
 from calltune.models.load import CONFIG, WEIGHTS
 from calltune.tune.packed import PackedLoRA, pack
 
@@ -64,12 +64,28 @@ class AdapterShape:
         return 0 if self.num_layers == -1 else len(model.layers) - self.num_layers
 
 
+def check_trainable(shape: AdapterShape, model_folder: Path, reference: str) -> None:
+    """Refuse to change quantised weights themselves: 4 bits cannot take in what a step adds.
+
+    The folder decides: weights that were dequantised for training would not fit it.
+
+    Raises:
+        OptionError: full fine-tuning was asked for, and the model's files are quantised.
+    """
+    config = read_json(model_folder / "config.json")
+    is_quantised = any(config.get(key) for key in ("quantization", "quantization_config"))
+    if shape.fine_tune_type == "full" and is_quantised:
+        raise OptionError(
+            f"--fine-tune-type full needs a model that is not quantised, and {reference} is; "
+            f"make one with calltune model {reference} --dense, or use --fine-tune-type lora"
+        )
+
+
 def attach(model: Any, shape: AdapterShape, seed: int) -> dict[str, Json]:
     """Freeze the model and put trainable weights of this shape on it; the shape as JSON.
 
     Raises:
-        OptionError: the model has too few layers or none of the modules, or its weights are
-            quantised and were to be trained themselves.
+        OptionError: the model has too few layers or none of the modules.
     """
     from mlx_lm.tuner.utils import linear_to_lora_layers
 

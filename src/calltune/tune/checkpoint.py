@@ -78,20 +78,6 @@ def latest(folder: Path, made_from: Json, tell: Callable[[str], None] = print) -
     return None
 
 
-def clear(folder: Path) -> None:
-    """Remove every checkpoint."""
-    _remove(folder)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left unfinished in `folder`; by name, nothing else hidden."""
-    for path in folder.glob(".*") if folder.is_dir() else ():
-        if re.fullmatch(r"\.\d{7,}\.\w+", path.name):
-            _remove(path)
-        elif re.fullmatch(r"\..+\.\d+\.partial", path.name):
-            path.unlink(missing_ok=True)
-
-
 class _PassedOver(Exception):
     """Why a checkpoint is not this run's, or not whole."""
 

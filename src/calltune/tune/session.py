@@ -10,7 +10,6 @@ import numpy as np
 from calltune.batches import COARSE, FINE, TokenRow
 from calltune.calls import Json
 from calltune.errors import OptionError
-from calltune.jsonl import output_error, read_json
 from calltune.models.backend import Backend
 from calltune.models.load import LoadedModel
 from calltune.models.memory import device_bytes, hold_back
@@ -20,10 +19,10 @@ from calltune.tune.checkpoint import Checkpoint, Position
 from calltune.tune.feed import Feed
 from calltune.tune.frozen import Source, choose_place, make_cache
 from calltune.tune.loop import Loop, Savers, Schedule
-from calltune.tune.metrics_file import drop_after
 from calltune.tune.prefix import Mode
 from calltune.tune.progress import Progress
 from calltune.tune.ranks import Ranks
+from calltune.tune.records import forget_after
 from calltune.tune.schedule import Kind, LearningRate
 from calltune.tune.step import Step, StepOptions, Trained, Weights, working_bytes
 from calltune.tune.trackers import open_trackers
@@ -98,7 +97,7 @@ class Session:
         """Train from the beginning, or from where an interrupted run was; write the adapter."""
         settings = self._settings
         model = self._loaded.model
-        self._refuse_quantised_weights()
+        adapter.check_trainable(settings.shape, self._loaded.folder, self._loaded.reference)
         self._config = config | adapter.attach(model, settings.shape, settings.seed)
         if settings.resume_adapter_file is not None:
             adapter.resume(model, settings.resume_adapter_file)
@@ -123,20 +122,6 @@ class Session:
             loop = Loop(step, feed, valid, schedule, self.ranks, progress, savers)
             loop.run(trained, start)
         self.ranks.wait()
-
-    def _refuse_quantised_weights(self) -> None:
-        """Full fine-tuning changes the weights themselves, which 4 bits cannot take in.
-
-        The folder decides: weights that were dequantised for training would not fit it.
-        """
-        config = read_json(self._loaded.folder / "config.json")
-        is_quantised = any(config.get(key) for key in ("quantization", "quantization_config"))
-        if self._settings.fine_tune_type == "full" and is_quantised:
-            reference = self._loaded.reference
-            raise OptionError(
-                f"--fine-tune-type full needs a model that is not quantised, and {reference} is; "
-                f"make one with calltune model {reference} --dense, or use --fine-tune-type lora"
-            )
 
     def _feed(self, rows: Sequence[TokenRow]) -> Feed:
         ladder = FINE if self._on_cpu else COARSE
@@ -163,9 +148,11 @@ class Session:
         )
 
     def _step_options(self) -> StepOptions:
+        # Eager functions keep what they recompute beside what they computed first.
+        is_recomputed = self._settings.grad_checkpoint and not self._on_cpu
         return StepOptions(
             clip=self._settings.max_grad_norm,
-            recompute_from=RECOMPUTE_FROM if self._settings.grad_checkpoint else None,
+            recompute_from=RECOMPUTE_FROM if is_recomputed else None,
             # Dropout draws anew in every step, and MLX's CPU backend gains nothing.
             compiled=not self._on_cpu and not self._settings.dropout,
             on_cpu=self._on_cpu,
@@ -191,7 +178,7 @@ class Session:
         self._agree_on(0 if found is None else found.position.step)
         begun = step.begin(adapter.trainable(step.trunk.model))
         if self.ranks.is_first:
-            self._clear_records(0 if found is None else found.position.step)
+            forget_after(self._folder, 0 if found is None else found.position.step)
         if found is None:
             return begun, Position()
         print(f"Going on after step {found.position.step}, where the run was interrupted")
@@ -211,24 +198,6 @@ class Session:
                 f"The processes found different checkpoints in {self._folder / 'state'}; put "
                 "--adapter-path on a disk that they share, or remove that folder to start again"
             )
-
-    def _clear_records(self, step: int) -> None:
-        """Remove what was recorded after `step`: it speaks for weights that are no longer there."""
-        for folder in ("", "state", "best"):
-            checkpoint.sweep(self._folder / folder)
-        gone = [self._folder / "run.json"]
-        if step == 0:
-            checkpoint.clear(self._folder / "state")
-            checkpoint.clear(self._folder / "best")
-            gone.append(self._metrics)
-        for file in gone:
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.unlink(missing_ok=True)
-            except OSError as error:
-                raise output_error(file, error) from error
-        if step:
-            drop_after(self._metrics, step)
 
     def _progress(self, schedule: Schedule, start: Position) -> Progress:
         is_first = self.ranks.is_first
