@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,6 +19,7 @@ from calltune.stages import (
     load,
     look,
     model,
+    plan,
     prep,
     quickstart,
     test,
@@ -36,6 +37,14 @@ app = App(
     help_epilogue="Every command takes --config RECIPE.toml; a flag beats the file.",
     version=__version__,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions(train.TrainOptions):
+    """Options of `calltune plan`: those of train, and another machine's memory."""
+
+    memory_gb: float | None = None
+    """Plan for a machine with so many GB, 10⁹ bytes each; with --device gpu, of a GPU."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -65,8 +74,18 @@ def door(stage: str) -> NoReturn:
 
 def _run(arguments: list[str]) -> None:
     arguments, recipe = _take_recipe(arguments)
-    app.config = () if recipe is None else (Toml(recipe, must_exist=True, search_parents=False),)
+    app.config = () if recipe is None else (_from_recipe(recipe),)
     app(arguments, result_action="return_value")
+
+
+def _from_recipe(recipe: Path) -> Callable[[App, tuple[str, ...], Any], None]:
+    """What reads the recipe's table of the command; plan reads that of train."""
+    toml = Toml(recipe, must_exist=True, search_parents=False)
+
+    def read(app: App, commands: tuple[str, ...], arguments: Any) -> None:
+        toml(app, tuple({"plan": "train"}.get(name, name) for name in commands), arguments)
+
+    return read
 
 
 def _take_recipe(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -103,6 +122,7 @@ _add("quickstart", quickstart.QuickstartOptions, quickstart.run, "See it work: e
 _add("load", load.LoadOptions, load.run, "Fetch rows of a dataset.")
 _add("prep", prep.PrepOptions, prep.run, "Make train, valid and test splits of the rows.")
 _add("look", look.LookOptions, look.run, "Show rows as the trainer sees them.")
+_add("plan", PlanOptions, plan.run, "Say how much memory a training would take.")
 _add("train", train.TrainOptions, train.run, "Fine-tune: an adapter for the model.")
 _add("infer", infer.InferOptions, infer.run, "Test the base model.")
 _add("test", test.TestOptions, test.run, "Test the fine-tuned model and compare.")

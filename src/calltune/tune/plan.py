@@ -1,0 +1,254 @@
+"""How much memory a training run takes, from shapes and row lengths alone.
+
+The terms say which arrays exist at once, and how many numbers each has a position. Eager steps
+(CPU) keep every array of the forward pass. Compiled ones (GPU) keep what their kernels give, with
+norms and rotations as one kernel each. Checked against `mx.get_peak_memory()` of CPU runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from calltune.batches import Ladder, TokenRow, epoch, in_order
+from calltune.tune.model_shape import ModelShape
+from calltune.tune.plan_facts import (
+    Choices,
+    Limits,
+    Machine,
+    Place,
+    Rows,
+    is_adapted,
+    lora_numbers,
+    mask_numbers,
+)
+
+
+class Part(NamedTuple):
+    """One thing that takes memory."""
+
+    name: str
+    n_bytes: int
+
+
+class Phase(NamedTuple):
+    """What exists at the worst moment of one phase of a run."""
+
+    name: str
+    parts: tuple[Part, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        """All parts together."""
+        return _total(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run's memory by phase."""
+
+    phases: tuple[Phase, ...]
+    place: Place
+    """Where the frozen layers' output goes."""
+
+    @property
+    def largest(self) -> Phase:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda phase: phase.n_bytes)
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that exist at once."""
+        return self.largest.n_bytes
+
+
+class Size(NamedTuple):
+    """A batch: B * L positions, L of them a row, T trained."""
+
+    positions: int
+    length: int
+    targets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What a run's phases need."""
+
+    shape: ModelShape
+    machine: Machine
+    limits: Limits
+    ladder: Ladder
+
+    def plan(self, rows: Rows, chosen: Choices) -> Plan:
+        """The plan of a run with these rows and options."""
+        used = [row for batch in self._batches(rows, chosen) for row in batch]
+        cached = self._cache(rows, used, chosen)
+        place = self._place(cached, chosen)
+        released = chosen.n_trained if place != "off" else self.shape.n_layers
+        held = (
+            Part("weights", self._weights(released, chosen)),
+            Part("trained: values, Adam's state", self._trained(chosen)),
+            Part("output of the frozen layers", cached if place == "memory" else 0),
+        )
+        phases = [
+            Phase("loading", (Part("weights", self._loading(chosen)),)),
+            Phase("training", (*held, *self._training(rows, chosen))),
+        ]
+        if rows.valid:
+            validation = self._validation(rows.valid, chosen)
+            phases.append(Phase("validation", (*held, *validation)))
+        if place != "off":
+            phases.insert(1, self._filling(held, [*used, *rows.valid], chosen))
+        return Plan(tuple(phases), place)
+
+    def _batches(self, rows: Rows, chosen: Choices) -> list[list[TokenRow]]:
+        batches = epoch(rows.train, chosen.batch_size, chosen.seed, 0, self.ladder)
+        return batches[: chosen.iters]
+
+    def _sizes(self, batches: Iterator[list[TokenRow]], n_rows: int) -> Iterator[Size]:
+        for batch in batches:
+            length = self.ladder.length(max(len(row.tokens) for row in batch) - 1)
+            count = max(len(batch), n_rows if self.ladder.pads_rows else 1)
+            targets = sum(len(row.tokens) - row.completion_start for row in batch)
+            yield Size(count * length, length, self.ladder.targets(targets))
+
+    def _weights(self, n_layers: int, chosen: Choices) -> int:
+        shape, size = self.shape, self.machine.number_bytes
+        if chosen.is_dense or not shape.is_quantised:
+            return (n_layers * shape.layer_weights + shape.outside_weights) * size
+        return n_layers * shape.layer_bytes + shape.outside_bytes
+
+    def _loading(self, chosen: Choices) -> int:
+        """All weights; or the largest matrix while it is unpacked, which is the first."""
+        shape = self.shape
+        whole = self._weights(shape.n_layers, chosen)
+        if not (self.machine.is_eager and chosen.is_dense and shape.is_quantised):
+            return whole
+        # MLX's CPU unpacks into one array and scales that into another.
+        unpacking = 2 * shape.largest_matrix * self.machine.number_bytes
+        return max(whole, unpacking + shape.largest_matrix_bytes)
+
+    def _trained_numbers(self, chosen: Choices) -> int:
+        if chosen.kind == "full":
+            return chosen.n_trained * self.shape.layer_weights
+        return chosen.n_trained * sum(lora_numbers(group, chosen) for group in self.shape.groups)
+
+    def _trained(self, chosen: Choices) -> int:
+        """In the model, in stacks, and Adam's two moments; where blocks are zero, a mask."""
+        copies = 3 if chosen.kind == "full" else 4
+        masks = 0
+        if chosen.kind in ("lora", "rslora") and not chosen.has_dropout:
+            masks = sum(mask_numbers(group, chosen) for group in self.shape.groups)
+        return 4 * (copies * self._trained_numbers(chosen) + chosen.n_trained * masks)
+
+    def _cache(self, rows: Rows, used: Sequence[TokenRow], chosen: Choices) -> int:
+        n_positions = sum(len(tokens) - 1 for tokens in {r.tokens for r in [*used, *rows.valid]})
+        return n_positions * self.shape.hidden * self.machine.number_bytes
+
+    def _place(self, n_bytes: int, chosen: Choices) -> Place:
+        if chosen.n_trained == self.shape.n_layers:
+            return "off"
+        if chosen.prefix_cache != "auto":
+            return chosen.prefix_cache
+        is_small = n_bytes <= self.machine.memory * self.limits.cache_share
+        return "memory" if is_small else "disk"
+
+    def _filling(self, held: tuple[Part, ...], rows: Sequence[TokenRow], chosen: Choices) -> Phase:
+        _, trained, cache = held
+        sizes = self._sizes(in_order(rows, self.limits.bulk_positions), 1)
+        forward = max(self._forward(size) for size in sizes)
+        if not self.machine.is_eager:
+            # What is queued may take so much.
+            forward = max(forward, self.limits.fill_bytes - cache.n_bytes)
+        weights = Part("weights", self._weights(self.shape.n_layers, chosen))
+        return Phase("frozen layers", (weights, trained, cache, Part("activations", forward)))
+
+    def _training(self, rows: Rows, chosen: Choices) -> tuple[Part, ...]:
+        sizes = self._sizes(iter(self._batches(rows, chosen)), chosen.batch_size)
+        return max((self._step(size, chosen) for size in sizes), key=_total)
+
+    def _validation(self, rows: Sequence[TokenRow], chosen: Choices) -> tuple[Part, ...]:
+        copies = Part("rounded copies", self._copies(chosen))
+
+        def needed(size: Size) -> tuple[Part, ...]:
+            # The last chunk's logits are held until the next ones are there.
+            logits = 2 * self._chunk(size)
+            return Part("activations", self._forward(size)), Part("head", logits), copies
+
+        sizes = self._sizes(in_order(rows, self.limits.valid_positions), 1)
+        return max(map(needed, sizes), key=_total)
+
+    def _step(self, size: Size, chosen: Choices) -> tuple[Part, ...]:
+        return (
+            Part("activations of the largest batch", self._activations(size, chosen)),
+            *self._after_forward(size),
+            Part("rounded copies", self._copies(chosen)),
+        )
+
+    def _after_forward(self, size: Size) -> tuple[Part, ...]:
+        """The head, then the top layer's backward pass; what is queued holds both on a GPU."""
+        backward = self._backward(size) * size.positions * self.machine.number_bytes
+        head = Part("head", self._chunk(size) * (1 if self.machine.is_eager else 6))
+        layer = Part("backward pass of one layer", backward)
+        if self.machine.is_eager:
+            return (max(head, layer, key=lambda part: part.n_bytes),)
+        return head, layer
+
+    def _copies(self, chosen: Choices) -> int:
+        """Trained weights as the layers use them: in stacks, and one by one."""
+        return 2 * 4 * self._trained_numbers(chosen)
+
+    def _activations(self, size: Size, chosen: Choices) -> int:
+        """Bytes that a step keeps for the backward pass."""
+        numbers = chosen.n_trained * self._kept(size, chosen)
+        is_large = size.positions >= self.limits.recompute_from
+        if chosen.grad_checkpoint and is_large and not self.machine.is_eager:
+            numbers = chosen.n_trained * self.shape.hidden + self._kept(size, chosen)
+        return numbers * size.positions * self.machine.number_bytes
+
+    def _kept(self, size: Size, chosen: Choices) -> int:
+        """Numbers a position that one layer keeps."""
+        shape, is_eager = self.shape, self.machine.is_eager
+        norms = shape.norms * (3 if is_eager else 1)
+        rotations = (shape.queries + shape.keys) * (4 if is_eager else 1)
+        attention = 2 * shape.queries
+        if is_eager:
+            attention += shape.queries + shape.heads * size.length
+        between = 2 * (shape.ffn + shape.hidden)
+        return norms + self._products(chosen) + rotations + attention + between
+
+    def _products(self, chosen: Choices) -> int:
+        """Outputs of linear layers: frozen, and with LoRA's added; LoRA's inner ones."""
+        total = 0
+        for group in self.shape.groups:
+            outputs = sum(linear.n_outputs for linear in group)
+            adapted = [linear for linear in group if is_adapted(linear, chosen)]
+            total += outputs + sum(linear.n_outputs + chosen.rank for linear in adapted)
+            if chosen.has_dropout:
+                total += sum(2 * linear.n_inputs + linear.n_outputs for linear in adapted)
+        return total
+
+    def _backward(self, size: Size) -> int:
+        """Numbers a position in the backward pass of one layer, beside all that is kept."""
+        shape, scores = self.shape, self.shape.heads * size.length
+        if not self.machine.is_eager:
+            return 8 * shape.ffn + 4 * shape.hidden + 3 * scores
+        # When attention's turn comes, what the feed-forward part kept is gone.
+        return max(6 * shape.ffn, 3 * scores - 6 * shape.ffn - 5 * shape.hidden)
+
+    def _forward(self, size: Size) -> int:
+        """Bytes that a forward pass needs at once when nothing is kept: those of one layer."""
+        shape = self.shape
+        attention = 4 * (shape.hidden + shape.queries + shape.keys)
+        if self.machine.is_eager:
+            attention += shape.heads * size.length
+        feed_forward = 4 * (shape.hidden + shape.ffn)
+        return max(attention, feed_forward) * size.positions * self.machine.number_bytes
+
+    def _chunk(self, size: Size) -> int:
+        """Bytes of the logits that exist at once, in float32."""
+        most = max(64, self.limits.chunk_logits // self.shape.vocabulary // 64 * 64)
+        return min(size.targets, most) * self.shape.vocabulary * 4
+
+
+def _total(parts: Sequence[Part]) -> int:
+    return sum(part.n_bytes for part in parts)
