@@ -17,6 +17,7 @@ from calltune.tune.plan_facts import (
     Machine,
     Place,
     Rows,
+    Size,
     is_adapted,
     lora_numbers,
     mask_numbers,
@@ -59,14 +60,6 @@ class Plan:
     def peak(self) -> int:
         """The most bytes that exist at once."""
         return self.largest.n_bytes
-
-
-class Size(NamedTuple):
-    """A batch: B * L positions, L of them a row, T trained."""
-
-    positions: int
-    length: int
-    targets: int
 
 
 @dataclass(frozen=True, slots=True)

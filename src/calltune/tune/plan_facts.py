@@ -61,6 +61,14 @@ class Rows(NamedTuple):
     valid: Sequence[TokenRow]
 
 
+class Size(NamedTuple):
+    """A batch: B * L positions, L of them a row, T trained."""
+
+    positions: int
+    length: int
+    targets: int
+
+
 def is_adapted(linear: Linear, chosen: Choices) -> bool:
     """Whether LoRA is put on a linear layer."""
     return chosen.kind != "full" and (not chosen.modules or linear.name in chosen.modules)
