@@ -22,6 +22,8 @@ from calltune.tune import adapter  # noqa: E402
 from calltune.tune.checkpoint import Position  # noqa: E402
 from calltune.tune.feed import Fed, Feed  # noqa: E402
 from calltune.tune.frozen import Place, Source, make_cache  # noqa: E402
+from calltune.tune.fused.cuda import Cuda  # noqa: E402
+from calltune.tune.fused.layers import fuse  # noqa: E402
 from calltune.tune.loop import Loop, Savers, Schedule  # noqa: E402
 from calltune.tune.progress import Progress  # noqa: E402
 from calltune.tune.ranks import Ranks  # noqa: E402
@@ -75,6 +77,8 @@ class Calltune:
         train, self._valid = token_rows(rows.train), token_rows(rows.valid)
         ladder = FINE if on_cpu else COARSE
         self.feed = HeldFeed(train, setting.batch_size, setting.seed, ladder, ranks)
+        if BACKEND.device == "cuda":
+            trunk.fused = fuse(trunk, Cuda(), self.feed.longest([*train, *self._valid]))
         mx.reset_peak_memory()
         started = time.perf_counter()
         if BACKEND.device != "cpu":

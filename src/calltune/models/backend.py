@@ -9,11 +9,13 @@ import os
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from calltune.errors import FetchError, OptionError, OutputError
 from calltune.models.openblas import find_openblas
+from calltune.wheels import cache_folder
 
 DEVICES = ("auto", "cpu", "gpu")
 
@@ -55,6 +57,10 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
         OptionError: the device is none of the three, is not there, or MLX cannot be imported.
     """
     wanted, by = _wanted(device)
+    if sys.platform == "linux":
+        # MLX keeps the CUDA kernels it builds, by default where they go with the machine's start.
+        kernels = cache_folder() / "kernels" / version("mlx")
+        os.environ.setdefault("MLX_PTX_CACHE_DIR", str(kernels))
     if is_step_small:
         os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
     loaded_before = "mlx.core" in sys.modules

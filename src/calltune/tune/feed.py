@@ -42,9 +42,12 @@ class Feed:
         self._ranks = ranks
         self.prefix = prefix
         self.steps_per_epoch = -(-len(rows) // batch_size)
-        longest = ladder.length(max(len(row.tokens) for row in rows))
-        self.most_positions = longest * -(-batch_size // ranks.size)
+        self.most_positions = self.longest(rows) * -(-batch_size // ranks.size)
         """In any batch of this process."""
+
+    def longest(self, rows: Sequence[TokenRow]) -> int:
+        """The length of the longest batch with one of these rows."""
+        return self._ladder.length(max(len(row.tokens) for row in rows))
 
     def training(self, done: int, total: int) -> Iterator[Fed]:
         """This process's share of every batch of a run of `total` steps, `done` of them done."""

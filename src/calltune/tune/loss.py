@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from calltune.tune.fused.shapes import Functions
 from calltune.tune.trunk import Trunk, WholeModel
 
 CHUNK_LOGITS = 2**25
@@ -46,7 +47,7 @@ def completion_loss(
             found = _chunk_loss(trunk, part, targets[chunk], weights[chunk], on_cpu)
             total = total + found.loss
             gradients.append(found.gradient.astype(rows.dtype))
-        return total, mx.concatenate(gradients)
+        return total, mx.concatenate(gradients) if gradients[1:] else gradients[0]
 
     @forward.vjp
     def backward(_: Any, cotangents: Any, outputs: Any) -> mx.array:
@@ -74,7 +75,9 @@ def completion_loss_alone(
 
 
 def _chunks(trunk: Trunk, rows: mx.array) -> list[slice]:
-    size = max(64, CHUNK_LOGITS // trunk.vocabulary // 64 * 64)
+    # Kernels keep their logits in the model's precision, and no float32 beside them.
+    limit = CHUNK_LOGITS if trunk.fused is None else CHUNK_LOGITS * 4 // rows.dtype.size
+    size = max(64, limit // trunk.vocabulary // 64 * 64)
     return [slice(start, start + size) for start in range(0, rows.shape[0], size)]
 
 
@@ -84,6 +87,8 @@ def _chunk_loss(
     weight = trunk.head_weight()
     if weight is None:
         return _any_head(trunk, rows, targets, weights)
+    if trunk.fused is not None and trunk.vocabulary % 4 == 0:
+        return _dense_head_fused(trunk.fused.by, weight, rows, targets, weights)
     if on_cpu and rows.dtype == mx.float32:
         return _dense_head_in_numpy(weight, rows, targets, weights)
     return _dense_head(weight, rows, targets, weights)
@@ -98,6 +103,14 @@ def _any_head(trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array
         return (losses * weights).sum()
 
     return ChunkLoss(*mx.value_and_grad(loss)(rows))
+
+
+def _dense_head_fused(
+    by: Functions, weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
+) -> ChunkLoss:
+    """Loss and gradient of the logits in one function between two products."""
+    found = by.cross_entropy(rows @ weight.T, targets, weights)
+    return ChunkLoss(found.losses.sum(), found.gradient @ weight)
 
 
 def _dense_head(

@@ -53,19 +53,31 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
         self.mask: Callable[[], mx.array | None] = lambda: mask
         self.scale = layers[0].scale
         self._rank = layers[0].lora_a.shape[1]
-        self._product: Callable[[mx.array], mx.array] = lambda x: _product(
-            frozen, x, self.a, self.b
-        )
+        self.frozen: Callable[[], Frozen] = lambda: frozen
         self._waiting: Callable[[], _Outputs | None] = lambda: None
 
     def __call__(self, x: mx.array) -> mx.array:
         """The first part's output; the others wait for the modules that stand in their places."""
         if len(self._parts()) == 1:
-            return self._product(x)
+            return self.product(x)
         split: Any = mx.split
-        outputs: list[mx.array] = split(self._product(x), self._borders(), axis=-1)
+        outputs: list[mx.array] = split(self.product(x), self._borders(), axis=-1)
         self._waiting = lambda: _Outputs(x, outputs)
         return outputs[0]
+
+    @property
+    def n_parts(self) -> int:
+        """How many projections are in it."""
+        return len(self._parts())
+
+    @property
+    def n_outputs(self) -> int:
+        """The outputs of all parts together."""
+        return sum(part.n_outputs for part in self._parts())
+
+    def product(self, x: mx.array) -> mx.array:
+        """All parts' outputs for x (…, D), side by side: (…, O)."""
+        return _product(self.frozen(), x, self.a, self.b)
 
     def other(self, index: int, x: mx.array) -> mx.array:
         """The output of another part for the same x."""
@@ -176,9 +188,9 @@ def _product(frozen: Frozen, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
         dz = gradient @ b.T
         return mx.addmm(frozen.backward(gradient), dz, a.T), x.T @ dz, z.T @ gradient
 
-    outputs: Any = forward(x.reshape(-1, x.shape[-1]), a, b)
+    outputs: Any = forward(x if x.ndim == 2 else x.reshape(-1, x.shape[-1]), a, b)
     y: mx.array = outputs[0]
-    return y.reshape(*x.shape[:-1], -1)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], -1)
 
 
 def _frozen(linears: Sequence[Any]) -> Frozen:

@@ -48,11 +48,15 @@ class PrefixCache:
 
         Padding holds outputs of other positions, which no trained position sees.
         """
+        n_rows, length = shape
+        starts = [self._starts[row.tokens] for row in rows] + [0] * (n_rows - len(rows))
+        if isinstance(self._data, mx.array) and max(starts) + length <= len(self._data):
+            # Copying slices is much faster than looking up every position.
+            return mx.stack([self._data[start : start + length] for start in starts])
         index = np.zeros(shape, np.int32)
         for number, row in enumerate(rows):
             n_inputs = len(row.tokens) - 1
-            start = self._starts[row.tokens]
-            index[number, :n_inputs] = np.arange(start, start + n_inputs)
+            index[number, :n_inputs] = np.arange(starts[number], starts[number] + n_inputs)
         if isinstance(self._data, mx.array):
             return self._data[mx.array(index)]
         return mx.array(self._data[index]).view(self._dtype)

@@ -18,6 +18,8 @@ from calltune.tune.adapter import AdapterShape
 from calltune.tune.checkpoint import Checkpoint, Position
 from calltune.tune.feed import Feed
 from calltune.tune.frozen import Source, choose_place, make_cache
+from calltune.tune.fused.cuda import Cuda
+from calltune.tune.fused.layers import fuse
 from calltune.tune.loop import Loop, Savers, Schedule
 from calltune.tune.prefix import Mode
 from calltune.tune.progress import Progress
@@ -109,6 +111,8 @@ class Session:
         feed = self._feed(rows)
         schedule = self._schedule(feed)
         valid = self._fixed_sample(valid_rows)
+        if self._backend.device == "cuda":
+            trunk.fused = fuse(trunk, Cuda(), feed.longest([*rows, *valid]))
         step = Step(trunk, self._step_options())
         trained, start = self._beginning(step)
         with self._progress(schedule, start) as progress:

@@ -29,9 +29,10 @@ class Stacks:
         }
 
     def stacked(self, weights: Mapping[str, mx.array]) -> Weights:
-        """The stacks (n, …) of named weights."""
+        """The stacks (n * rows, …) of named weights (rows, …)."""
         return {
-            key: mx.stack([weights[name] for name in names]) for key, names in self._names.items()
+            key: mx.concatenate([weights[name] for name in names])
+            for key, names in self._names.items()
         }
 
     def named(self, stacks: Mapping[str, mx.array]) -> Weights:
@@ -39,7 +40,7 @@ class Stacks:
         weights: Weights = {}
         for key, names in self._names.items():
             parts = mx.split(stacks[key], len(names))
-            weights |= {name: part.squeeze(0) for name, part in zip(names, parts, strict=True)}
+            weights |= dict(zip(names, parts, strict=True))
         return weights
 
     def ready(self, stacks: Weights, dtype: mx.Dtype) -> Weights:
@@ -55,7 +56,8 @@ class Stacks:
         kept = dict(gradients)
         for key, module in self._packed.items():
             if key.startswith("b ") and (mask := module.mask()) is not None:
-                kept[key] = gradients[key] * mask
+                each = gradients[key].reshape(-1, *mask.shape)
+                kept[key] = (each * mask).reshape(gradients[key].shape)
         return kept
 
 

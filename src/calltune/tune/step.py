@@ -15,6 +15,7 @@ from mlx.utils import tree_map, tree_unflatten
 
 from calltune.models.at_once import at_once
 from calltune.tune.activations import lean
+from calltune.tune.fused.shapes import AdamRates, Functions, Moments
 from calltune.tune.loss import CHUNK_LOGITS, completion_loss, completion_loss_alone
 from calltune.tune.stacks import Stacks
 from calltune.tune.trunk import Trunk
@@ -151,18 +152,41 @@ class Step:
     def _plain_update(
         self, weights: Weights, state: dict[str, Any], gradients: Weights, count: Any, rate: Any
     ) -> tuple[Weights, dict[str, Any], mx.array]:
-        gradients = {name: value.astype(mx.float32) / count for name, value in gradients.items()}
-        norm = mx.array(0.0)
+        norm, factor = mx.array(0.0), 1.0 / count
         if self._options.clip:
-            norm = mx.sqrt(sum((mx.square(g).sum() for g in gradients.values()), mx.array(0.0)))
-            factor = mx.minimum(self._options.clip / (norm + 1e-6), 1.0)
-            gradients = {name: value * factor for name, value in gradients.items()}
+            squares = (mx.square(g.astype(mx.float32)).sum() for g in gradients.values())
+            norm = mx.sqrt(sum(squares, mx.array(0.0))) / count
+            factor = mx.minimum(self._options.clip / (norm + 1e-6), 1.0) / count
+        if (fused := self.trunk.fused) is not None:
+            return *self._update_by(fused.by, weights, state, gradients, factor, rate), norm
         # Adam writes into the dicts of its state; those given are kept as they are.
         self._optimizer.state = tree_map(lambda value: value, state) | {"learning_rate": rate}
-        types = {name: value.dtype for name, value in weights.items()}
-        gradients = {name: value.astype(types[name]) for name, value in gradients.items()}
-        weights = self._optimizer.apply_gradients(gradients, weights)
+        scaled = {
+            name: (value.astype(mx.float32) * factor).astype(weights[name].dtype)
+            for name, value in gradients.items()
+        }
+        weights = self._optimizer.apply_gradients(scaled, weights)
         return weights, dict(self._optimizer.state), norm
+
+    def _update_by(
+        self,
+        by: Functions,
+        weights: Weights,
+        state: dict[str, Any],
+        gradients: Weights,
+        factor: mx.array,
+        rate: mx.array,
+    ) -> tuple[Weights, dict[str, Any]]:
+        """What the optimiser does, in one kernel a stack."""
+        (beta_1, beta_2), eps = self._optimizer.betas, self._optimizer.eps
+        rates = AdamRates(beta_1, beta_2, eps)
+        updated = {
+            name: by.adam(gradient, Moments(weights[name], **state[name]), factor, rate, rates)
+            for name, gradient in gradients.items()
+        }
+        after: dict[str, Any] = {"step": state["step"] + 1, "learning_rate": rate}
+        after |= {name: {"m": moments.m, "v": moments.v} for name, moments in updated.items()}
+        return {name: moments.weight for name, moments in updated.items()}, after
 
     def _plain_whole(
         self, weights: Weights, state: dict[str, Any], count: Any, rate: Any, *batch: Any

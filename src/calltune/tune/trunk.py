@@ -9,10 +9,12 @@ computed.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
+
+from calltune.tune.fused.shapes import Functions
 
 Call = Callable[..., mx.array]
 
@@ -27,6 +29,17 @@ class Head(NamedTuple):
     """The model does nothing to its result, such as capping the logits."""
 
 
+class Fused(Protocol):
+    """The upper layers as one function, and the functions that it is made of."""
+
+    by: Functions
+    longest: int
+    """Positions in a row, at most."""
+
+    def __call__(self, x: mx.array, recompute: bool = False) -> mx.array:
+        """What the layers make of x (B, L, D); `recompute` keeps no activations."""
+
+
 class Trunk:
     """A model cut below layer `n_frozen`, counted from the bottom.
 
@@ -36,6 +49,8 @@ class Trunk:
     def __init__(self, model: Any, n_frozen: int) -> None:
         self.n_frozen = n_frozen
         self.model = model
+        self.fused: Fused | None = None
+        """What runs the upper layers as one, where something does."""
         self.head = _find_head(model)
         self.vocabulary: int = self.head.module.weight.shape[0]
         hidden = self.hidden(mx.zeros((1, 1), mx.int32))
@@ -68,7 +83,11 @@ class Trunk:
                 *aside, last = self.model.layers[: self.n_frozen]
                 stack.enter_context(_aside(aside))
                 stack.enter_context(_replaced(last, lambda *_, **__: frozen))
-            if recompute:
+            if (fused := self.fused) is not None and inputs.shape[1] <= fused.longest:
+                first, *rest = self.model.layers[self.n_frozen :]
+                stack.enter_context(_aside(rest))
+                stack.enter_context(_replaced(first, lambda _, x, *__, **___: fused(x, recompute)))
+            elif recompute:
                 for layer in self.model.layers[self.n_frozen :]:
                     stack.enter_context(_replaced(layer, _checkpointed))
             return self._into_head(inputs)
@@ -89,6 +108,13 @@ class Trunk:
         module = self.head.module
         is_dense = type(module) in (nn.Linear, nn.Embedding) and "bias" not in module
         return module.weight if is_dense and self.head.is_last else None
+
+    def call_with_layers(self, call: Call, inputs: mx.array) -> None:
+        """Call the model with `call(layer, hidden, …)` in the place of every layer."""
+        with ExitStack() as stack:
+            for layer in self.model.layers:
+                stack.enter_context(_replaced(layer, call))
+            self._into_head(inputs)
 
     def release_lower(self) -> None:
         """Give the frozen layers' memory back; `lower` cannot be called any more."""
@@ -124,6 +150,7 @@ class WholeModel(Trunk):
     def __init__(self, model: Any) -> None:
         self.n_frozen = 0
         self.model = model
+        self.fused = None
         logits = model(mx.zeros((1, 1), mx.int32))
         self.vocabulary, self.dtype = logits.shape[-1], logits.dtype
         self.width = self.vocabulary

@@ -1,0 +1,1 @@
+"""Decoder layers run with few GPU kernels: products by MLX, all that lies between by our own."""

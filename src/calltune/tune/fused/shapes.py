@@ -1,0 +1,139 @@
+"""What the functions between a layer's products need to know.
+
+N tokens, B rows, L positions, D hidden size or head size, H query heads, G key heads, F
+feed-forward size, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Norm:
+    """RMSNorm: x / sqrt(mean(x^2) + eps) * weight."""
+
+    weight: mx.array
+    """(D,), in the activations' type."""
+    eps: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heads:
+    """How a packed product becomes queries, keys and values."""
+
+    n_queries: int
+    n_keys: int
+    size: int
+    scale: float
+    """Of attention; queries are multiplied by it."""
+    cosine: mx.array
+    """(longest, D / 2) float32, the rotation at each position."""
+    sine: mx.array
+    q_norm: Norm | None
+    k_norm: Norm | None
+    window: int
+    """How many positions a query sees, its own included; 0 is all before it."""
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a key head."""
+        return self.n_queries // self.n_keys
+
+
+class Sum(NamedTuple):
+    """A residual sum, and its norm where the next part wants one."""
+
+    h: mx.array
+    y: mx.array | None
+
+
+class Parts(NamedTuple):
+    """q (B, G, L * H / G, D), positions before heads; k and v (B, G, L, D)."""
+
+    q: mx.array
+    k: mx.array
+    v: mx.array
+
+
+class Losses(NamedTuple):
+    """Cross-entropies (T,) float32 in nats and the gradient of their sum, (T, V)."""
+
+    losses: mx.array
+    gradient: mx.array
+
+
+class Moments(NamedTuple):
+    """A weight and Adam's moving averages of its gradient and of the gradient's square."""
+
+    weight: mx.array
+    m: mx.array
+    v: mx.array
+
+
+@dataclass(frozen=True, slots=True)
+class AdamRates:
+    """What `mlx.optimizers.Adam` is made with; there is no bias correction."""
+
+    beta_1: float
+    beta_2: float
+    eps: float
+
+
+class Functions(Protocol):
+    """The functions and their gradients, as `plain` writes them down and `cuda` computes them."""
+
+    def add_and_norm(
+        self, r: mx.array, x: mx.array, post: Norm | None, following: Norm | None
+    ) -> Sum:
+        """H = x + post(r), y = following(h); all (…, D)."""
+
+    def add_and_norm_back(
+        self,
+        r: mx.array,
+        h: mx.array,
+        dh: mx.array,
+        dy: mx.array | None,
+        post: Norm | None,
+        following: Norm | None,
+    ) -> tuple[mx.array, mx.array]:
+        """The gradients with respect to r and x."""
+
+    def split_heads(self, packed: mx.array, heads: Heads) -> Parts:
+        """Packed (B, L, (H + 2 G) D) -> normed, rotated and, q alone, scaled."""
+
+    def split_heads_back(
+        self, packed: mx.array, dq: mx.array, dk: mx.array, dv: mx.array, heads: Heads
+    ) -> mx.array:
+        """The gradient with respect to `packed`."""
+
+    def causal_softmax(self, scores: mx.array, heads: Heads) -> mx.array:
+        """Scores (B, G, L * H / G, L) -> shares of the positions that each query sees."""
+
+    def causal_softmax_back(self, shares: mx.array, dshares: mx.array, heads: Heads) -> mx.array:
+        """The gradient with respect to the scores."""
+
+    def gated(self, packed: mx.array, is_gelu: bool) -> mx.array:
+        """Gate and up side by side, (…, 2 F) -> activation(gate) * up, (…, F)."""
+
+    def gated_back(
+        self, packed: mx.array, doutput: mx.array, is_gelu: bool
+    ) -> tuple[mx.array, mx.array]:
+        """The gradient with respect to `packed`, and the output again."""
+
+    def cross_entropy(self, logits: mx.array, targets: mx.array, weights: mx.array) -> Losses:
+        """Logits (T, V), targets (T,) int32, weights (T,) float32 of the rows' losses."""
+
+    def adam(
+        self,
+        gradient: mx.array,
+        before: Moments,
+        factor: mx.array,
+        learning_rate: mx.array,
+        rates: AdamRates,
+    ) -> Moments:
+        """One update in float32 with `factor` times the gradient.
+
+        Adam: Kingma and Ba, https://arxiv.org/abs/1412.6980.
+        """

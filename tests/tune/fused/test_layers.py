@@ -1,0 +1,129 @@
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from calltune.batches import COARSE
+from calltune.tune.fused.layers import fuse
+from calltune.tune.fused.plain import Plain
+from calltune.tune.step import StepOptions
+
+import tiny
+from plain import (
+    CAPPED,
+    GEMMA,
+    LLAMA,
+    Run,
+    assert_equal,
+    attach,
+    batches,
+    difference,
+    keep_frozen,
+    plain_gradients,
+    quantised,
+    random_rows,
+    shape_of,
+    start,
+    summed,
+)
+
+ROWS = random_rows()
+LONGEST = 160
+QWEN = LLAMA | {"model_type": "qwen3", "head_dim": 16, "max_position_embeddings": 512}
+GROUPED = LLAMA | {"num_attention_heads": 4, "num_key_value_heads": 2}
+ROPES = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED = LLAMA | {"rope_scaling": ROPES | {"original_max_position_embeddings": 64}}
+CONFIGS = {
+    "gemma": GEMMA,
+    "llama": LLAMA,
+    "untied": LLAMA | {"tie_word_embeddings": False},
+    "grouped": GROUPED,
+    "qwen": QWEN,
+    "scaled": SCALED,
+}
+
+
+def fused(model: Any, layers: int = 1, options: StepOptions | None = None) -> Run:
+    """Training of the model with its upper layers fused."""
+    run = start(model, shape_of(num_layers=layers), ROWS, options, COARSE)
+    run.step.trunk.fused = fuse(run.step.trunk, Plain(), LONGEST)
+    return run
+
+
+def fresh(config: dict[str, Any], **changes: Any) -> Any:
+    model = tiny.make_model(config)
+    attach(model, shape_of(**changes))
+    return model
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("recompute", [None, 0], ids=["kept", "recomputed"])
+def test_loss_and_gradients_equal_plain_ones(name: str, layers: int, recompute: Any) -> None:
+    model = fresh(CONFIGS[name], num_layers=layers)
+    plain = plain_gradients(model, ROWS)
+    run = fused(model, layers, StepOptions(recompute_from=recompute))
+    assert run.step.trunk.fused is not None
+    assert_equal(run, summed(run), plain)
+    losses = [run.step.loss(run.trained.weights, batch) for batch in batches(run)]
+    assert difference(sum(losses, mx.array(0.0)), plain.loss) < 2e-6
+
+
+@pytest.mark.parametrize("name", ["gemma", "llama"])
+def test_they_equal_plain_ones_with_quantised_weights_and_a_cache(name: str) -> None:
+    model = quantised(CONFIGS[name])
+    attach(model, shape_of())
+    plain = plain_gradients(model, ROWS)
+    run = fused(model)
+    keep_frozen(run, ROWS)
+    assert run.step.trunk.fused is not None
+    assert_equal(run, summed(run), plain)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_an_update_equals_that_of_the_optimiser(clip: float) -> None:
+    options = StepOptions(clip=clip)
+    theirs = start(fresh(LLAMA), shape_of(), ROWS, options)
+    gradients = [theirs.step.gradients(theirs.trained.weights, b) for b in batches(theirs, 2)]
+    ours = fused(fresh(LLAMA), options=options)
+    results = []
+    for run in (ours, theirs):
+        updated = run.step.update(run.trained, gradients[0], 50.0, 1e-3)
+        results.append(run.step.update(updated.trained, gradients[1], 50.0, 1e-3))
+    one, other = results
+    assert float(one.norm) == float(other.norm) and (float(other.norm) > 0 or not clip)
+    for name, weight in other.trained.weights.items():
+        assert difference(one.trained.weights[name], weight) < 1e-6
+        for moment, value in other.trained.optimizer[name].items():
+            assert difference(one.trained.optimizer[name][moment], value) < 1e-6
+    assert one.trained.optimizer.keys() == other.trained.optimizer.keys()
+    assert one.trained.optimizer["step"].item() == 2
+
+
+def test_both_layers_of_gemma_have_their_own_window() -> None:
+    run = fused(fresh(GEMMA, num_layers=2), 2)
+    assert [layer.heads.window for layer in run.step.trunk.fused.layers] == [64, 0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "gemma2", **CAPPED, "attn_logit_softcapping": 0.5},
+        {"rope_traditional": True, **LLAMA},
+    ],
+    ids=["capped attention", "other rotation"],
+)
+def test_layers_of_another_kind_are_left_as_they_are(change: dict[str, Any]) -> None:
+    model = fresh(change)
+    plain = plain_gradients(model, ROWS)
+    run = fused(model)
+    assert run.step.trunk.fused is None
+    assert_equal(run, summed(run), plain)
+
+
+def test_lora_on_some_projections_is_left_as_it_is() -> None:
+    shape = shape_of(modules=("q_proj", "v_proj"))
+    model = tiny.make_model(LLAMA)
+    attach(model, shape)
+    run = start(model, shape, ROWS)
+    assert fuse(run.step.trunk, Plain(), LONGEST) is None
