@@ -46,19 +46,30 @@ class Stacks:
     def ready(self, stacks: Weights, dtype: mx.Dtype) -> Weights:
         """The weights as the layers use them: packed ones in `dtype`, LoRA's scale in a."""
         used = dict(stacks)
-        for key, module in self._packed.items():
-            value = stacks[key] * module.scale if key.startswith("a ") else stacks[key]
-            used[key] = value.astype(dtype)
+        for key in self._packed:
+            used[key] = (stacks[key] * self.scale(key)).astype(dtype)
         return self.named(used)
 
     def masked(self, gradients: Weights) -> Weights:
         """Gradients without those of the zeros between the blocks of packed matrices."""
         kept = dict(gradients)
-        for key, module in self._packed.items():
-            if key.startswith("b ") and (mask := module.mask()) is not None:
+        for key in gradients:
+            if (mask := self.mask(key)) is not None:
                 each = gradients[key].reshape(-1, *mask.shape)
                 kept[key] = (each * mask).reshape(gradients[key].shape)
         return kept
+
+    def mask(self, key: str) -> mx.array | None:
+        """What the gradient of each weight in a stack is multiplied by, if by anything."""
+        return self._packed[key].mask() if key in self._packed and key.startswith("b ") else None
+
+    def parts(self, key: str, of: Mapping[str, mx.array]) -> list[mx.array]:
+        """What `of` has for the weights in a stack, in their order."""
+        return [of[name] for name in self._names[key]]
+
+    def scale(self, key: str) -> float:
+        """What `ready` multiplies the weights in a stack by."""
+        return self._packed[key].scale if key in self._packed and key.startswith("a ") else 1.0
 
 
 def _key(name: str, value: mx.array) -> str:

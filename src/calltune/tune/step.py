@@ -124,26 +124,28 @@ class Step:
         return self._loss(weights, *batch)  # type: ignore[no-any-return]
 
     def _plain_gradients(self, weights: Weights, *arrays: Any) -> tuple[mx.array, Weights]:
-        batch = StepBatch(*arrays)
-        recompute = self._recomputes(batch.inputs)
-
         def loss(weights: Weights) -> mx.array:
-            rows = self._rows(weights, batch, recompute)
-            on_cpu = self._options.on_cpu
-            return completion_loss(self.trunk, rows, batch.targets, batch.weights, on_cpu)
+            return self._summed_loss(self._ready(weights), StepBatch(*arrays))
 
         total, gradients = mx.value_and_grad(loss)(weights)
         return total, self._stacks.masked(gradients)
 
     def _plain_loss(self, weights: Weights, *arrays: Any) -> mx.array:
-        batch = StepBatch(*arrays)
-        rows = self._rows(weights, batch, False)
-        on_cpu = self._options.on_cpu
+        batch, on_cpu = StepBatch(*arrays), self._options.on_cpu
+        rows = self._rows(self._ready(weights), batch, False)
         return completion_loss_alone(self.trunk, rows, batch.targets, batch.weights, on_cpu)
 
-    def _rows(self, weights: Weights, batch: StepBatch, recompute: bool) -> mx.array:
+    def _ready(self, weights: Weights) -> Weights:
+        return self._stacks.ready(weights, self.trunk.dtype)
+
+    def _summed_loss(self, used: Weights, batch: StepBatch) -> mx.array:
+        limit = self._options.recompute_from
+        recompute = limit is not None and batch.inputs.size >= limit
+        rows, on_cpu = self._rows(used, batch, recompute), self._options.on_cpu
+        return completion_loss(self.trunk, rows, batch.targets, batch.weights, on_cpu)
+
+    def _rows(self, used: Weights, batch: StepBatch, recompute: bool) -> mx.array:
         """The head's input at the trained positions, (T, D)."""
-        used = self._stacks.ready(weights, self.trunk.dtype)
         self.trunk.model.update(tree_unflatten(list(used.items())))
         with lean(self._options.norms_are_frozen) if self._options.compiled else nullcontext():
             hidden = self.trunk.hidden(batch.inputs, batch.frozen, recompute)
@@ -157,8 +159,6 @@ class Step:
             squares = (mx.square(g.astype(mx.float32)).sum() for g in gradients.values())
             norm = mx.sqrt(sum(squares, mx.array(0.0))) / count
             factor = mx.minimum(self._options.clip / (norm + 1e-6), 1.0) / count
-        if (fused := self.trunk.fused) is not None:
-            return *self._update_by(fused.by, weights, state, gradients, factor, rate), norm
         # Adam writes into the dicts of its state; those given are kept as they are.
         self._optimizer.state = tree_map(lambda value: value, state) | {"learning_rate": rate}
         scaled = {
@@ -168,35 +168,46 @@ class Step:
         weights = self._optimizer.apply_gradients(scaled, weights)
         return weights, dict(self._optimizer.state), norm
 
-    def _update_by(
+    def _plain_whole(
+        self, weights: Weights, state: dict[str, Any], count: Any, rate: Any, *batch: Any
+    ) -> tuple[Any, ...]:
+        fused = self.trunk.fused
+        if fused is None or self._options.clip:
+            loss, gradients = self._plain_gradients(weights, *batch)
+            return *self._plain_update(weights, state, gradients, count, rate), loss
+        # Gradients of single matrices go into the update as they are, without being stacked.
+        loss, of_used = mx.value_and_grad(self._summed_loss)(
+            self._ready(weights), StepBatch(*batch)
+        )
+        return *self._fused_update(fused.by, weights, state, of_used, count, rate), loss
+
+    def _fused_update(
         self,
         by: Functions,
         weights: Weights,
         state: dict[str, Any],
-        gradients: Weights,
-        factor: mx.array,
+        of_used: Weights,
+        count: mx.array,
         rate: mx.array,
-    ) -> tuple[Weights, dict[str, Any]]:
-        """What the optimiser does, in one kernel a stack."""
+    ) -> tuple[Weights, dict[str, Any], mx.array]:
+        """What the optimiser does, in one function a stack."""
         (beta_1, beta_2), eps = self._optimizer.betas, self._optimizer.eps
-        rates = AdamRates(beta_1, beta_2, eps)
+        stacks, rates = self._stacks, AdamRates(beta_1, beta_2, eps)
+        factors = {scale: scale / count for scale in {stacks.scale(key) for key in weights}}
         updated = {
-            name: by.adam(gradient, Moments(weights[name], **state[name]), factor, rate, rates)
-            for name, gradient in gradients.items()
+            key: by.adam(
+                stacks.parts(key, of_used),
+                stacks.mask(key),
+                Moments(weight, **state[key]),
+                factors[stacks.scale(key)],
+                rate,
+                rates,
+            )
+            for key, weight in weights.items()
         }
         after: dict[str, Any] = {"step": state["step"] + 1, "learning_rate": rate}
-        after |= {name: {"m": moments.m, "v": moments.v} for name, moments in updated.items()}
-        return {name: moments.weight for name, moments in updated.items()}, after
-
-    def _plain_whole(
-        self, weights: Weights, state: dict[str, Any], count: Any, rate: Any, *batch: Any
-    ) -> tuple[Any, ...]:
-        loss, gradients = self._plain_gradients(weights, *batch)
-        return *self._plain_update(weights, state, gradients, count, rate), loss
-
-    def _recomputes(self, inputs: mx.array) -> bool:
-        limit = self._options.recompute_from
-        return limit is not None and inputs.size >= limit
+        after |= {key: {"m": moments.m, "v": moments.v} for key, moments in updated.items()}
+        return {key: moments.weight for key, moments in updated.items()}, after, mx.array(0.0)
 
 
 def working_bytes(trunk: Trunk, positions: int) -> int:

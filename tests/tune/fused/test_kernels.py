@@ -18,6 +18,8 @@ from plain import (
     GEMMA,
     assert_equal,
     attach,
+    batches,
+    difference,
     plain_gradients,
     random_rows,
     shape_of,
@@ -99,15 +101,12 @@ def test_cross_entropy_of_large_and_of_small_logits() -> None:
     assert_same(*(by.cross_entropy(logits, targets, weights) for by in (Cuda(), Plain())))
 
 
-def test_adam_with_a_factor() -> None:
-    before = Moments(random(3, 7), random(3, 7, seed=1), mx.abs(random(3, 7, seed=2)))
-    given = (
-        random(3, 7, seed=3),
-        before,
-        mx.array(0.25),
-        mx.array(0.01),
-        AdamRates(0.9, 0.99, 1e-6),
-    )
+@pytest.mark.parametrize("mask", [None, mx.array([[1.0] * 7, [0.0] * 7])], ids=["all", "masked"])
+def test_adam_with_gradients_in_parts(mask: mx.array | None) -> None:
+    before = Moments(random(6, 7), random(6, 7, seed=1), mx.abs(random(6, 7, seed=2)))
+    gradients = [random(2, 7, seed=seed) for seed in range(3, 6)]
+    rates = AdamRates(0.9, 0.99, 1e-6)
+    given = (gradients, mask, before, mx.array(0.25), mx.array(0.01), rates)
     assert_same(*(by.adam(*given) for by in (Cuda(), Plain())))
 
 
@@ -120,3 +119,9 @@ def test_training_through_the_kernels_equals_plain_training() -> None:
     run.step.trunk.fused = fuse(run.step.trunk, Cuda(), 160)
     assert run.step.trunk.fused is not None
     assert_equal(run, summed(run), plain)
+    (batch,) = batches(run)
+    ours = run.step.step(run.trained, batch, 50.0, 1e-3)
+    theirs = run.step.update(run.trained, summed(run), 50.0, 1e-3)
+    for key, moments in theirs.trained.optimizer.items():
+        for name in moments if isinstance(moments, dict) else ():
+            assert difference(ours.trained.optimizer[key][name], moments[name]) < 1e-5

@@ -81,23 +81,21 @@ def test_they_equal_plain_ones_with_quantised_weights_and_a_cache(name: str) -> 
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
-def test_an_update_equals_that_of_the_optimiser(clip: float) -> None:
-    options = StepOptions(clip=clip)
-    theirs = start(fresh(LLAMA), shape_of(), ROWS, options)
-    gradients = [theirs.step.gradients(theirs.trained.weights, b) for b in batches(theirs, 2)]
-    ours = fused(fresh(LLAMA), options=options)
-    results = []
-    for run in (ours, theirs):
-        updated = run.step.update(run.trained, gradients[0], 50.0, 1e-3)
-        results.append(run.step.update(updated.trained, gradients[1], 50.0, 1e-3))
-    one, other = results
-    assert float(one.norm) == float(other.norm) and (float(other.norm) > 0 or not clip)
-    for name, weight in other.trained.weights.items():
-        assert difference(one.trained.weights[name], weight) < 1e-6
-        for moment, value in other.trained.optimizer[name].items():
-            assert difference(one.trained.optimizer[name][moment], value) < 1e-6
-    assert one.trained.optimizer.keys() == other.trained.optimizer.keys()
-    assert one.trained.optimizer["step"].item() == 2
+@pytest.mark.parametrize("name", ["gemma", "llama"])
+def test_a_step_is_gradients_and_an_update(name: str, clip: float) -> None:
+    run = fused(fresh(CONFIGS[name], num_layers=2), 2, StepOptions(clip=clip))
+    before = run.trained
+    for batch in batches(run, 2):
+        ours = run.step.step(before, batch, 50.0, 1e-3)
+        theirs = run.step.update(before, run.step.gradients(before.weights, batch), 50.0, 1e-3)
+        for key, weight in theirs.trained.weights.items():
+            # Adam turns rounding into direction where a gradient is next to nothing.
+            assert mx.abs(ours.trained.weights[key] - weight).max() < 2e-5
+            for moment, value in theirs.trained.optimizer[key].items():
+                assert difference(ours.trained.optimizer[key][moment], value) < 1e-5
+        assert ours.trained.optimizer.keys() == theirs.trained.optimizer.keys()
+        assert ours.trained.optimizer["step"].item() == theirs.trained.optimizer["step"].item()
+        before = theirs.trained
 
 
 def test_both_layers_of_gemma_have_their_own_window() -> None:

@@ -155,25 +155,30 @@ class Cuda:
 
     def adam(
         self,
-        gradient: mx.array,
+        gradients: Sequence[mx.array],
+        mask: mx.array | None,
         before: Moments,
         factor: mx.array,
         learning_rate: mx.array,
         rates: AdamRates,
     ) -> Moments:
         """One update with `factor` times the gradient."""
-        numbers = ", ".join(_float(rate) for rate in (rates.beta_1, rates.beta_2, rates.eps))
+        parts = {f"part_{number}": gradient for number, gradient in enumerate(gradients)}
+        betas = (rates.beta_1, 1 - rates.beta_1, rates.beta_2, 1 - rates.beta_2)
+        numbers = ", ".join(_float(rate) for rate in (*betas, rates.eps))
         names = ("new_weight", "new_m", "new_v")
         return Moments(
             *_launch(
-                f"adam<T>(gradient, weight, m, v, *factor, *learning_rate, {', '.join(names)}, "
-                f"{_rows('gradient', gradient)} * gradient_shape[{gradient.ndim - 1}], {numbers});",
-                {"gradient": gradient}
+                f"adam<T, {len(parts)}, {_is(mask is not None)}>({{{', '.join(parts)}}}, mask, "
+                f"weight, m, v, *factor, *learning_rate, {', '.join(names)}, "
+                f"int({_numbers('part_0', gradients[0])}), {numbers});",
+                parts
+                | {"mask": before.weight if mask is None else mask}
                 | before._asdict()
-                | {"factor": factor.reshape(1), "learning_rate": learning_rate.reshape(1)},
-                {name: gradient.shape for name in names},
-                threads=gradient.size,
-                types={name: mx.float32 for name in names},
+                | {"factor": factor, "learning_rate": learning_rate},
+                dict.fromkeys(names, before.weight.shape),
+                threads=before.weight.size,
+                types=dict.fromkeys(names, mx.float32),
             )
         )
 
@@ -256,4 +261,8 @@ def _queries(name: str) -> str:
 
 
 def _rows(name: str, array: mx.array) -> str:
-    return " * ".join(f"long({name}_shape[{axis}])" for axis in range(array.ndim - 1)) or "1L"
+    return " * ".join(f"long({name}_shape[{axis}])" for axis in range(array.ndim - 1))
+
+
+def _numbers(name: str, array: mx.array) -> str:
+    return " * ".join(f"{name}_shape[{axis}]" for axis in range(array.ndim))

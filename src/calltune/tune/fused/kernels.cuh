@@ -478,18 +478,30 @@ __device__ void cross_entropy(
 
 // --- Adam's update, without bias correction: one thread a number -------------------------------
 
-template <typename T>
+// The gradient comes in PARTS arrays of `part_size` numbers, one a layer; all have the same mask.
+// The rests are 1 less beta, which float has no exact beta for.
+template <typename T, int PARTS, bool HAS_MASK>
 __device__ void adam(
-    const T* gradient, const float* weight, const float* m, const float* v, float factor,
-    float learning_rate, float* new_weight, float* new_m, float* new_v,
-    long count, float beta_1, float beta_2, float eps) {
-  const long i = long(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= count) {
+    const T* const (&gradients)[PARTS], const float* mask, const float* weight, const float* m,
+    const float* v, float factor, float learning_rate, float* new_weight, float* new_m,
+    float* new_v, int part_size, float beta_1, float rest_1, float beta_2, float rest_2,
+    float eps) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= PARTS * part_size) {
     return;
   }
-  const float g = float(gradient[i]) * factor;
-  const float mean = beta_1 * m[i] + (1.0f - beta_1) * g;
-  const float square = beta_2 * v[i] + (1.0f - beta_2) * g * g;
+  const int part = i / part_size, index = i % part_size;
+  float g = 0.0f;
+  for (int j = 0; j < PARTS; j++) {
+    if (j == part) {
+      g = float(gradients[j][index]) * factor;
+    }
+  }
+  if (HAS_MASK) {
+    g *= mask[index];
+  }
+  const float mean = beta_1 * m[i] + rest_1 * g;
+  const float square = beta_2 * v[i] + rest_2 * g * g;
   new_m[i] = mean;
   new_v[i] = square;
   new_weight[i] = weight[i] - learning_rate * mean / (sqrtf(square) + eps);

@@ -3,6 +3,7 @@
 They compute in float32 and round once, to the type of what they are given.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -104,14 +105,16 @@ class Plain:
 
     def adam(
         self,
-        gradient: mx.array,
+        gradients: Sequence[mx.array],
+        mask: mx.array | None,
         before: Moments,
         factor: mx.array,
         learning_rate: mx.array,
         rates: AdamRates,
     ) -> Moments:
         """One update with `factor` times the gradient."""
-        gradient = _wide(gradient) * factor
+        parts = [_wide(part) if mask is None else _wide(part) * mask for part in gradients]
+        gradient = mx.concatenate(parts) * factor
         m = rates.beta_1 * before.m + (1 - rates.beta_1) * gradient
         v = rates.beta_2 * before.v + (1 - rates.beta_2) * mx.square(gradient)
         return Moments(before.weight - learning_rate * m / (mx.sqrt(v) + rates.eps), m, v)

@@ -4,6 +4,7 @@ N tokens, B rows, L positions, D hidden size or head size, H query heads, G key 
 feed-forward size, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -127,7 +128,8 @@ class Functions(Protocol):
 
     def adam(
         self,
-        gradient: mx.array,
+        gradients: Sequence[mx.array],
+        mask: mx.array | None,
         before: Moments,
         factor: mx.array,
         learning_rate: mx.array,
@@ -135,5 +137,6 @@ class Functions(Protocol):
     ) -> Moments:
         """One update in float32 with `factor` times the gradient.
 
-        Adam: Kingma and Ba, https://arxiv.org/abs/1412.6980.
+        The gradients (rows, columns) one after the other are those of the weight, in their order;
+        each is multiplied by the mask. Adam: Kingma and Ba, https://arxiv.org/abs/1412.6980.
         """
