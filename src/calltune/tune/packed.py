@@ -36,14 +36,15 @@ class Part(NamedTuple):
 class PackedLoRA(nn.Module):  # type: ignore[misc]
     """The first projection of a group; it computes all of them.
 
-    a (D, P * R) and b (P * R, O) hold the parts' LoRA matrices side by side, b in blocks on its
-    diagonal; P parts, R rank, D inputs, O the parts' outputs together. They are trained in
-    float32; `stacks.Stacks.ready` puts them here in the activations' type, `scale` times a.
+    a (P * R, D) and b (P * R, O) hold the parts' LoRA matrices one below the other, a transposed
+    and b in blocks on its diagonal; P parts, R rank, D inputs, O the parts' outputs together.
+    They are trained in float32; `stacks.Stacks.ready` puts them here in the activations' type,
+    `scale` times a.
     """
 
     def __init__(self, parts: Sequence[Part], layers: Sequence[LoRALinear]) -> None:
         super().__init__()
-        self.a = mx.concatenate([layer.lora_a for layer in layers], axis=1).astype(mx.float32)
+        self.a = mx.concatenate([layer.lora_a.T for layer in layers]).astype(mx.float32)
         self.b = _blocks([layer.lora_b.astype(mx.float32) for layer in layers])
         # Held in functions: none of this is a parameter.
         frozen = _frozen([layer.linear for layer in layers])
@@ -97,14 +98,14 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
         for index, part in enumerate(self._parts()):
             rows = slice(index * rank, (index + 1) * rank)
             columns = slice(starts[index], starts[index] + part.n_outputs)
-            matrices[f"{part.name}.lora_a"] = mx.contiguous(a[:, rows])
+            matrices[f"{part.name}.lora_a"] = mx.contiguous(a[rows].T)
             matrices[f"{part.name}.lora_b"] = mx.contiguous(b[rows, columns])
         return matrices
 
     def packed(self, matrices: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
         """The reverse of `unpacked`: a and b."""
         names = [part.name for part in self._parts()]
-        a = mx.concatenate([matrices[f"{name}.lora_a"] for name in names], axis=1)
+        a = mx.concatenate([matrices[f"{name}.lora_a"].T for name in names])
         return a, _blocks([matrices[f"{name}.lora_b"] for name in names])
 
     def _borders(self) -> list[int]:
@@ -174,19 +175,19 @@ def _layout(linear: Any) -> tuple[Any, ...]:
 
 
 def _product(frozen: Frozen, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
-    """X (…, D) -> frozen(x) + (x @ a) @ b, in x's type; b has LoRA's scale in it."""
+    """X (…, D) -> frozen(x) + (x @ a') @ b, in x's type; a has LoRA's scale in it."""
     a, b = a.astype(x.dtype), b.astype(x.dtype)
 
     @mx.custom_function
     def forward(x: mx.array, a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
-        z = x @ a
+        z = x @ a.T
         return mx.addmm(frozen.forward(x), z, b), z
 
     @forward.vjp
     def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
         (x, a, b), (gradient, _), (_, z) = primals, cotangents, outputs
         dz = gradient @ b.T
-        return mx.addmm(frozen.backward(gradient), dz, a.T), x.T @ dz, z.T @ gradient
+        return mx.addmm(frozen.backward(gradient), dz, a), dz.T @ x, z.T @ gradient
 
     outputs: Any = forward(x if x.ndim == 2 else x.reshape(-1, x.shape[-1]), a, b)
     y: mx.array = outputs[0]
@@ -212,9 +213,10 @@ def _frozen(linears: Sequence[Any]) -> Frozen:
             return mx.quantized_matmul(x, weight, scales, biases, transpose=transpose, **how)
 
     else:
+        transposed = weight.T
 
         def product(x: mx.array, transpose: bool) -> mx.array:
-            return x @ (weight.T if transpose else weight)
+            return x @ (transposed if transpose else weight)
 
     def forward(x: mx.array) -> mx.array:
         y = product(x, True)

@@ -11,7 +11,7 @@ from calltune.tune.fused import cuda
 from calltune.tune.fused.cuda import Cuda
 from calltune.tune.fused.layers import fuse
 from calltune.tune.fused.plain import Plain
-from calltune.tune.fused.shapes import AdamRates, Heads, Moments, Norm
+from calltune.tune.fused.shapes import AdamRates, Branch, Following, Heads, Moments, Norm, Sum
 
 import tiny
 from plain import (
@@ -58,13 +58,17 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("post", [None, norm(24, 3)], ids=["no norm", "norm"])
-@pytest.mark.parametrize("following", [None, norm(24, 4)], ids=["last", "followed"])
-def test_norms_around_a_sum(post: Norm | None, following: Norm | None) -> None:
-    r, x, dh, dy = (random(2, 5, 24, seed=seed) for seed in range(4))
-    ours, theirs = (by.add_and_norm(r, x, post, following) for by in (Cuda(), Plain()))
+@pytest.mark.parametrize("n_next", [0, 3, 8])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_norms_around_a_sum(post: Norm | None, n_next: int, rank: int) -> None:
+    r, x, dh, dy = (random(10, 24, seed=seed) for seed in range(4))
+    branch = Branch(r, random(10, rank, seed=5), random(rank, 24, seed=6))
+    following = Following(norm(24, 4), random(n_next, 24, seed=7)) if n_next else None
+    ours, theirs = (by.add_and_norm(branch, x, post, following) for by in (Cuda(), Plain()))
     assert_same(ours, theirs)
-    given = (r, theirs.h, dh, dy if following else None, post, following)
-    assert_same(*(by.add_and_norm_back(*given) for by in (Cuda(), Plain())))
+    given = Sum(dh, dy, random(10, n_next, seed=8)) if n_next else Sum(dh, None, None)
+    arguments = (branch, theirs.h, given, post, following)
+    assert_same(*(by.add_and_norm_back(*arguments) for by in (Cuda(), Plain())))
 
 
 @pytest.mark.parametrize("changes", [{}, {"q_norm": None, "k_norm": None}, {"n_keys": 1}])

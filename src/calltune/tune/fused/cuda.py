@@ -12,7 +12,18 @@ from typing import Any
 
 import mlx.core as mx
 
-from calltune.tune.fused.shapes import AdamRates, Heads, Losses, Moments, Norm, Parts, Sum
+from calltune.tune.fused.shapes import (
+    AdamRates,
+    Branch,
+    Following,
+    Heads,
+    Losses,
+    Moments,
+    Norm,
+    Parts,
+    Sum,
+    SumGradients,
+)
 
 SOURCE = files(__package__).joinpath("kernels.cuh").read_text("utf-8")
 WARP, BLOCK, LARGEST_BLOCK = 32, 128, 1024
@@ -22,48 +33,50 @@ class Cuda:
     """See `shapes.Functions`."""
 
     def add_and_norm(
-        self, r: mx.array, x: mx.array, post: Norm | None, following: Norm | None
+        self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
     ) -> Sum:
-        """H = x + post(r), y = following(h)."""
-        size = x.shape[-1]
-        arguments = f"r, x, post, next, h, {'y' if following else 'h'}, {_eps(post, following)}"
-        outputs = ["h", "y"] if following else ["h"]
+        """H = x + post(r + z b), y = norm(h) and its product."""
+        size, n_next = x.shape[-1], 0 if following is None else following.a.shape[0]
+        outputs: dict[str, tuple[int, ...]] = {"h": x.shape}
+        if following is not None:
+            outputs |= {"y": x.shape, "next_z": (x.shape[0], n_next)}
+        # Without a next part the kernel does not write there.
+        y, next_z = ("y", "next_z") if following is not None else ("h", "h")
         results = _launch(
-            f"add_and_norm<T, {size}, {_is(post)}, {_is(following)}>({arguments});",
-            {"r": r, "x": x, "post": _weight(post, x), "next": _weight(following, x)},
-            {name: x.shape for name in outputs},
-            threads=x.size // size * _row_threads(size),
+            f"add_and_norm<T, {size}, {branch.b.shape[0]}, {n_next}, {_is(post)}>("
+            f"r, z, b, x, post, next, a, h, {y}, {next_z}, {_eps(post, following)});",
+            branch._asdict() | {"x": x} | _neighbours(post, following, x),
+            outputs,
+            threads=x.shape[0] * _row_threads(size),
             block=_row_threads(size),
         )
-        return Sum(results[0], results[1] if following else None)
+        return Sum(*results) if following is not None else Sum(results[0], None, None)
 
     def add_and_norm_back(
         self,
-        r: mx.array,
+        branch: Branch,
         h: mx.array,
-        dh: mx.array,
-        dy: mx.array | None,
+        given: Sum,
         post: Norm | None,
-        following: Norm | None,
-    ) -> tuple[mx.array, mx.array]:
-        """The gradients with respect to r and x."""
-        size = h.shape[-1]
-        arguments = f"r, h, post, next, dh, dy, dr, dx, {_eps(post, following)}"
-        dr, dx = _launch(
-            f"add_and_norm_back<T, {size}, {_is(post)}, {_is(following)}>({arguments});",
-            {
-                "r": r,
-                "h": h,
-                "post": _weight(post, h),
-                "next": _weight(following, h),
-                "dh": dh,
-                "dy": dh if dy is None else dy,
-            },
-            {"dr": h.shape, "dx": h.shape},
-            threads=h.size // size * _row_threads(size),
-            block=_row_threads(size),
+        following: Following | None,
+    ) -> SumGradients:
+        """The gradients with respect to r, z and x."""
+        size, n_next = h.shape[-1], 0 if following is None else following.a.shape[0]
+        dy, next_dz = (given.h if part is None else part for part in given[1:])
+        return SumGradients(
+            *_launch(
+                f"add_and_norm_back<T, {size}, {branch.b.shape[0]}, {n_next}, {_is(post)}>("
+                f"r, z, b, h, post, next, a, dh, dy, next_dz, dr, dz, dx, "
+                f"{_eps(post, following)});",
+                branch._asdict()
+                | {"h": h}
+                | _neighbours(post, following, h)
+                | {"dh": given.h, "dy": dy, "next_dz": next_dz},
+                {"dr": h.shape, "dz": branch.z.shape, "dx": h.shape},
+                threads=h.shape[0] * _row_threads(size),
+                block=_row_threads(size),
+            )
         )
-        return dr, dx
 
     def split_heads(self, packed: mx.array, heads: Heads) -> Parts:
         """Normed, rotated and, q alone, scaled."""
@@ -222,8 +235,21 @@ def _weight(norm: Norm | None, other: mx.array) -> mx.array:
     return other if norm is None else norm.weight
 
 
-def _eps(post: Norm | None, following: Norm | None) -> str:
-    return ", ".join(_float(0.0 if norm is None else norm.eps) for norm in (post, following))
+def _neighbours(
+    post: Norm | None, following: Following | None, other: mx.array
+) -> dict[str, mx.array]:
+    """The weights of the norms and of the LoRA product around a sum."""
+    norm = None if following is None else following.norm
+    return {
+        "post": _weight(post, other),
+        "next": _weight(norm, other),
+        "a": other if following is None else following.a,
+    }
+
+
+def _eps(post: Norm | None, following: Following | None) -> str:
+    norms = (post, None if following is None else following.norm)
+    return ", ".join(_float(0.0 if norm is None else norm.eps) for norm in norms)
 
 
 def _is(claim: Any) -> str:

@@ -4,29 +4,70 @@ from typing import Any
 
 import mlx.core as mx
 
-from calltune.tune.fused.shapes import Functions, Heads, Norm, Parts, Sum
+from calltune.tune.fused.shapes import Branch, Following, Functions, Heads, Norm, Parts, Sum
 from calltune.tune.packed import PackedLoRA
 
 
 def add_and_norm(
-    by: Functions, r: mx.array, x: mx.array, post: Norm | None, following: Norm | None
+    by: Functions, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
 ) -> Sum:
-    """H = x + post(r) and y = following(h); all (N, D). The norms are frozen."""
+    """H = x + post(r + z b), y = norm(h) and its product z = y a'. The norms are frozen."""
+    norm = None if following is None else following.norm
+
+    def next_of(a: Any) -> Following | None:
+        return None if norm is None else Following(norm, a[0])
 
     @mx.custom_function
-    def forward(r: mx.array, x: mx.array) -> tuple[mx.array, ...]:
-        found = by.add_and_norm(r, x, post, following)
-        return (found.h,) if found.y is None else (found.h, found.y)
+    def forward(*arrays: mx.array) -> tuple[mx.array, ...]:
+        r, z, b, x, *a = arrays
+        found = by.add_and_norm(Branch(r, z, b), x, post, next_of(a))
+        return tuple(part for part in found if part is not None)
 
     @forward.vjp
     def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
-        dh, *dy = cotangents
-        return by.add_and_norm_back(
-            primals[0], outputs[0], dh, dy[0] if dy else None, post, following
-        )
+        r, z, b, _, *a = primals
+        given = Sum(*cotangents) if a else Sum(cotangents[0], None, None)
+        found = by.add_and_norm_back(Branch(r, z, b), outputs[0], given, post, next_of(a))
+        of_a = [cotangents[2].T @ outputs[1]] if a else []
+        return found.dr, found.dz, z.T @ found.dr, found.dx, *of_a
 
-    outputs: Any = forward(r, x)
-    return Sum(outputs[0], None if following is None else outputs[1])
+    outputs: Any = forward(*branch, x, *([] if following is None else [following.a]))
+    return Sum(*outputs) if following is not None else Sum(outputs[0], None, None)
+
+
+def product(packed: PackedLoRA, x: mx.array, z: mx.array) -> mx.array:
+    """The LoRA product of x (N, D), z being x a': (N, O)."""
+    frozen = packed.frozen()
+
+    @mx.custom_function
+    def forward(x: mx.array, z: mx.array, b: mx.array) -> mx.array:
+        return mx.addmm(frozen.forward(x), z, b)
+
+    @forward.vjp
+    def backward(primals: Any, gradient: Any, _: Any) -> tuple[mx.array, ...]:
+        _, z, b = primals
+        return frozen.backward(gradient), gradient @ b.T, z.T @ gradient
+
+    found: Any = forward(x, z, packed.b.astype(x.dtype))
+    result: mx.array = found
+    return result
+
+
+def branch(packed: PackedLoRA, x: mx.array) -> Branch:
+    """The LoRA product of x (N, D) in its parts."""
+    frozen = packed.frozen()
+
+    @mx.custom_function
+    def forward(x: mx.array, a: mx.array) -> tuple[mx.array, mx.array]:
+        return frozen.forward(x), x @ a.T
+
+    @forward.vjp
+    def backward(primals: Any, cotangents: Any, _: Any) -> tuple[mx.array, ...]:
+        (x, a), (dr, dz) = primals, cotangents
+        return mx.addmm(frozen.backward(dr), dz, a), dz.T @ x
+
+    found: Any = forward(x, packed.a.astype(x.dtype))
+    return Branch(found[0], found[1], packed.b.astype(x.dtype))
 
 
 def attention(by: Functions, packed: mx.array, heads: Heads, n_rows: int) -> mx.array:
@@ -40,35 +81,28 @@ def attention(by: Functions, packed: mx.array, heads: Heads, n_rows: int) -> mx.
     return found.reshape(n_tokens, -1)
 
 
-def feed_forward(
-    by: Functions, x: mx.array, gate_up: PackedLoRA, down: PackedLoRA, is_gelu: bool
-) -> mx.array:
-    """A gated feed-forward part: (N, D) -> (N, D).
+def feed_forward(by: Functions, packed: mx.array, down: PackedLoRA, is_gelu: bool) -> Branch:
+    """Gate and up side by side (N, 2 F) -> what goes back into the sum (N, D).
 
     What goes into `down` is computed again in the backward pass, by the kernel that is there for
     the activation's gradient anyway.
     """
-    packed = gate_up.product(x)
     frozen = down.frozen()
 
     @mx.custom_function
-    def forward(packed: mx.array, a: mx.array, b: mx.array) -> tuple[mx.array, mx.array]:
+    def forward(packed: mx.array, a: mx.array) -> tuple[mx.array, mx.array]:
         inner = by.gated(packed, is_gelu)
-        z = inner @ a
-        return mx.addmm(frozen.forward(inner), z, b), z
+        return frozen.forward(inner), inner @ a.T
 
     @forward.vjp
-    def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
-        (packed, a, b), (gradient, _), (_, z) = primals, cotangents, outputs
-        dz = gradient @ b.T
-        dinner = mx.addmm(frozen.backward(gradient), dz, a.T)
+    def backward(primals: Any, cotangents: Any, _: Any) -> tuple[mx.array, ...]:
+        (packed, a), (dr, dz) = primals, cotangents
+        dinner = mx.addmm(frozen.backward(dr), dz, a)
         dpacked, inner = by.gated_back(packed, dinner, is_gelu)
-        return dpacked, inner.T @ dz, z.T @ gradient
+        return dpacked, dz.T @ inner
 
-    a, b = down.a.astype(x.dtype), down.b.astype(x.dtype)
-    outputs: Any = forward(packed, a, b)
-    y: mx.array = outputs[0]
-    return y
+    found: Any = forward(packed, down.a.astype(packed.dtype))
+    return Branch(found[0], found[1], down.b.astype(packed.dtype))
 
 
 def _split_heads(by: Functions, packed: mx.array, heads: Heads) -> Parts:

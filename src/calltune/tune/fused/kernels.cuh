@@ -81,123 +81,177 @@ __device__ inline float most_of_block(float value) {
   return value;
 }
 
-// --- Norms around a residual: one block a row of D numbers -------------------------------------
+// --- Norms around a residual, and the LoRA products beside them: one block a row of D numbers ----
 
-// h = x + norm(r) * post, or x + r; y = norm(h) * next.
-template <typename T, int D, bool HAS_POST, bool HAS_NEXT>
-__device__ void add_and_norm(
-    const T* r, const T* x, const T* post, const T* next, T* h, T* y,
-    float post_eps, float next_eps) {
-  const long row = long(blockIdx.x) * D;
-  r += row, x += row, h += row, y += row;
-  float scale = 1.0f;
-  if (HAS_POST) {
-    float squares = 0.0f;
-    for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
-      const Four<T> rs = load(r, i);
-      for (int j = 0; j < 4; j++) {
-        const float value = float(rs.at[j]);
-        squares += value * value;
+// values += sum over k of z[k] * matrix[k][4 i .. 4 i + 3], the matrix being (N, D).
+template <typename T, int N, int D>
+__device__ void add_products(float (&values)[4], const T* z, const T* matrix, int i) {
+  for (int k = 0; k < N; k++) {
+    const Four<T> row = load(matrix + k * D, i);
+    const float factor = float(z[k]);
+    for (int j = 0; j < 4; j++) {
+      values[j] += factor * float(row.at[j]);
+    }
+  }
+}
+
+// sums[k] += values . matrix[k][4 i .. 4 i + 3]
+template <typename T, int N, int D>
+__device__ void take_products(float (&sums)[N], const Four<T>& values, const T* matrix, int i) {
+  for (int k = 0; k < N; k++) {
+    const Four<T> row = load(matrix + k * D, i);
+    for (int j = 0; j < 4; j++) {
+      sums[k] += float(values.at[j]) * float(row.at[j]);
+    }
+  }
+}
+
+// Sums over the block, written by its first thread.
+template <typename T, int N>
+__device__ void store_sums(const float (&sums)[N], T* to) {
+  for (int k = 0; k < N; k += 2) {
+    const float2 found = sum_of_block(sums[k], k + 1 < N ? sums[k + 1] : 0.0f);
+    if (threadIdx.x == 0) {
+      to[k] = T(found.x);
+      if (k + 1 < N) {
+        to[k + 1] = T(found.y);
       }
     }
-    scale = rsqrtf(sum_of_block(squares, 0.0f).x / D + post_eps);
   }
+}
+
+// r' = r + z b; h = x + norm(r') * post, or x + r'; y = norm(h) * next; next_z = y a'.
+// b is (RANK, D), a is (NEXT, D); NEXT 0 leaves y and next_z out.
+template <typename T, int D, int RANK, int NEXT, bool HAS_POST>
+__device__ void add_and_norm(
+    const T* r, const T* z, const T* b, const T* x, const T* post, const T* next, const T* a,
+    T* h, T* y, T* next_z, float post_eps, float next_eps) {
+  const long row = long(blockIdx.x) * D;
+  r += row, x += row, h += row, z += long(blockIdx.x) * RANK;
   float squares = 0.0f;
   for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
-    const Four<T> rs = load(r, i), xs = load(x, i);
+    const Four<T> rs = load(r, i);
+    float values[4] = {float(rs.at[0]), float(rs.at[1]), float(rs.at[2]), float(rs.at[3])};
+    add_products<T, RANK, D>(values, z, b, i);
+    Four<T> sums;
+    for (int j = 0; j < 4; j++) {
+      sums.at[j] = T(values[j]);
+      squares += float(sums.at[j]) * float(sums.at[j]);
+    }
+    // Only for this thread, until h takes its place.
+    store(h, i, sums);
+  }
+  const float scale = HAS_POST ? rsqrtf(sum_of_block(squares, 0.0f).x / D + post_eps) : 1.0f;
+  squares = 0.0f;
+  for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
+    const Four<T> rs = load(h, i), xs = load(x, i);
     Four<T> weights, sums;
     if (HAS_POST) {
       weights = load(post, i);
     }
     for (int j = 0; j < 4; j++) {
-      float value = float(rs.at[j]);
-      if (HAS_POST) {
-        value *= scale * float(weights.at[j]);
-      }
+      const float value = float(rs.at[j]) * (HAS_POST ? scale * float(weights.at[j]) : 1.0f);
       sums.at[j] = T(float(xs.at[j]) + value);
-      const float sum = float(sums.at[j]);
-      squares += sum * sum;
+      squares += float(sums.at[j]) * float(sums.at[j]);
     }
     store(h, i, sums);
   }
-  if (!HAS_NEXT) {
-    return;
-  }
-  scale = rsqrtf(sum_of_block(squares, 0.0f).x / D + next_eps);
-  for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
-    const Four<T> hs = load(h, i), weights = load(next, i);
-    Four<T> normed;
-    for (int j = 0; j < 4; j++) {
-      normed.at[j] = T(float(hs.at[j]) * scale * float(weights.at[j]));
+  if constexpr (NEXT > 0) {
+    y += row, next_z += long(blockIdx.x) * NEXT;
+    const float next_scale = rsqrtf(sum_of_block(squares, 0.0f).x / D + next_eps);
+    float products[NEXT] = {};
+    for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
+      const Four<T> hs = load(h, i), weights = load(next, i);
+      Four<T> normed;
+      for (int j = 0; j < 4; j++) {
+        normed.at[j] = T(float(hs.at[j]) * next_scale * float(weights.at[j]));
+      }
+      store(y, i, normed);
+      take_products<T, NEXT, D>(products, normed, a, i);
     }
-    store(y, i, normed);
+    store_sums<T, NEXT>(products, next_z);
   }
 }
 
-// dx = dh + the gradient through y; dr = dx through the first norm.
-template <typename T, int D, bool HAS_POST, bool HAS_NEXT>
+// dx = dh + the gradient through y, which gets dy and next_dz a; dr = dx through the first norm;
+// dz = dr b'.
+template <typename T, int D, int RANK, int NEXT, bool HAS_POST>
 __device__ void add_and_norm_back(
-    const T* r, const T* h, const T* post, const T* next, const T* dh, const T* dy, T* dr, T* dx,
+    const T* r, const T* z, const T* b, const T* h, const T* post, const T* next, const T* a,
+    const T* dh, const T* dy, const T* next_dz, T* dr, T* dz, T* dx,
     float post_eps, float next_eps) {
   const long row = long(blockIdx.x) * D;
-  r += row, h += row, dh += row, dy += row, dr += row, dx += row;
+  r += row, h += row, dh += row, dr += row, dx += row;
+  z += long(blockIdx.x) * RANK, dz += long(blockIdx.x) * RANK;
   float scale = 0.0f, slope = 0.0f;
-  if (HAS_NEXT) {
+  if constexpr (NEXT > 0) {
+    dy += row, next_dz += long(blockIdx.x) * NEXT;
     float squares = 0.0f, products = 0.0f;
     for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
       const Four<T> hs = load(h, i), dys = load(dy, i), weights = load(next, i);
+      float values[4] = {float(dys.at[0]), float(dys.at[1]), float(dys.at[2]), float(dys.at[3])};
+      add_products<T, NEXT, D>(values, next_dz, a, i);
+      Four<T> sums;
       for (int j = 0; j < 4; j++) {
-        const float value = float(hs.at[j]);
-        squares += value * value;
-        products += value * float(dys.at[j]) * float(weights.at[j]);
+        sums.at[j] = T(values[j]);
+        squares += float(hs.at[j]) * float(hs.at[j]);
+        products += float(hs.at[j]) * float(sums.at[j]) * float(weights.at[j]);
       }
+      // Only for this thread, until dx takes its place.
+      store(dx, i, sums);
     }
     const float2 sums = sum_of_block(squares, products);
     scale = rsqrtf(sums.x / D + next_eps);
     slope = scale * scale * scale * sums.y / D;
   }
-  float squares = 0.0f, products = 0.0f;
+  float squares = 0.0f, products = 0.0f, to_z[RANK] = {};
   for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
-    const Four<T> dhs = load(dh, i), rs = load(r, i);
-    Four<T> hs, dys, next_weights, post_weights, gradients;
-    if (HAS_NEXT) {
-      hs = load(h, i), dys = load(dy, i), next_weights = load(next, i);
-    }
-    if (HAS_POST) {
-      post_weights = load(post, i);
-    }
-    for (int j = 0; j < 4; j++) {
-      float gradient = float(dhs.at[j]);
-      if (HAS_NEXT) {
-        gradient += scale * float(dys.at[j]) * float(next_weights.at[j]) - float(hs.at[j]) * slope;
+    const Four<T> dhs = load(dh, i);
+    Four<T> gradients;
+    if (NEXT > 0) {
+      const Four<T> hs = load(h, i), dys = load(dx, i), weights = load(next, i);
+      for (int j = 0; j < 4; j++) {
+        gradients.at[j] =
+            T(float(dhs.at[j]) + scale * float(dys.at[j]) * float(weights.at[j]) -
+              float(hs.at[j]) * slope);
       }
-      gradients.at[j] = T(gradient);
-      if (HAS_POST) {
-        const float value = float(rs.at[j]);
-        squares += value * value;
-        products += value * float(gradients.at[j]) * float(post_weights.at[j]);
-      }
+    } else {
+      gradients = dhs;
     }
     store(dx, i, gradients);
     if (!HAS_POST) {
       store(dr, i, gradients);
+      take_products<T, RANK, D>(to_z, gradients, b, i);
+      continue;
     }
-  }
-  if (!HAS_POST) {
-    return;
-  }
-  const float2 sums = sum_of_block(squares, products);
-  scale = rsqrtf(sums.x / D + post_eps);
-  slope = scale * scale * scale * sums.y / D;
-  for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
-    const Four<T> dxs = load(dx, i), rs = load(r, i), weights = load(post, i);
-    Four<T> gradients;
+    const Four<T> rs = load(r, i), weights = load(post, i);
+    float values[4] = {float(rs.at[0]), float(rs.at[1]), float(rs.at[2]), float(rs.at[3])};
+    add_products<T, RANK, D>(values, z, b, i);
+    Four<T> sums;
     for (int j = 0; j < 4; j++) {
-      gradients.at[j] =
-          T(scale * float(dxs.at[j]) * float(weights.at[j]) - float(rs.at[j]) * slope);
+      sums.at[j] = T(values[j]);
+      squares += float(sums.at[j]) * float(sums.at[j]);
+      products += float(sums.at[j]) * float(gradients.at[j]) * float(weights.at[j]);
     }
-    store(dr, i, gradients);
+    // Only for this thread, until dr takes its place.
+    store(dr, i, sums);
   }
+  if (HAS_POST) {
+    const float2 sums = sum_of_block(squares, products);
+    scale = rsqrtf(sums.x / D + post_eps);
+    slope = scale * scale * scale * sums.y / D;
+    for (int i = threadIdx.x; i < D / 4; i += blockDim.x) {
+      const Four<T> dxs = load(dx, i), rs = load(dr, i), weights = load(post, i);
+      Four<T> gradients;
+      for (int j = 0; j < 4; j++) {
+        gradients.at[j] =
+            T(scale * float(dxs.at[j]) * float(weights.at[j]) - float(rs.at[j]) * slope);
+      }
+      store(dr, i, gradients);
+      take_products<T, RANK, D>(to_z, gradients, b, i);
+    }
+  }
+  store_sums<T, RANK>(to_z, dz);
 }
 
 // --- q, k and v out of their common product: one warp a token and head -------------------------

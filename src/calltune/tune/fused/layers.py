@@ -12,8 +12,14 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from calltune.tune.fused.functions import add_and_norm, attention, feed_forward
-from calltune.tune.fused.shapes import Functions, Heads, Norm
+from calltune.tune.fused.functions import (
+    add_and_norm,
+    attention,
+    branch,
+    feed_forward,
+    product,
+)
+from calltune.tune.fused.shapes import Following, Functions, Heads, Norm
 from calltune.tune.packed import PackedLoRA
 from calltune.tune.trunk import Trunk
 
@@ -55,29 +61,35 @@ class FusedLayers:
 
         With `recompute` a layer's activations are not kept for the backward pass.
         """
-        shape, first = x.shape, self.layers[0].before
+        shape, first = x.shape, self.layers[0]
         # Tokens one after the other: a product of matrices needs no reshaping.
         x = x.reshape(-1, shape[-1])
-        y = mx.fast.rms_norm(x, first.weight, first.eps)
-        followings = [layer.before for layer in self.layers[1:]]
-        for layer, following in zip(self.layers, [*followings, None], strict=True):
+        y = mx.fast.rms_norm(x, first.before.weight, first.before.eps)
+        z = y @ first.qkv.a.astype(x.dtype).T
+        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
             run = self._one(layer, following, shape[0])
-            x, y = (mx.checkpoint(run) if recompute else run)(_weights(layer), x, y)
+            weights = _weights(layer) + ([] if following is None else [following.qkv.a])
+            x, *rest = (mx.checkpoint(run) if recompute else run)(weights, x, y, z)
+            y, z = rest or (y, z)
         return x.reshape(shape)
 
-    def _one(self, layer: Layer, following: Norm | None, n_rows: int) -> Callable[..., Any]:
-        """A function of the layer's LoRA matrices, x (N, D) and its norm."""
+    def _one(self, layer: Layer, following: Layer | None, n_rows: int) -> Callable[..., Any]:
+        """A function of LoRA matrices, x (N, D), its norm y and the norm's product z (N, R)."""
         by = self.by
 
-        def run(weights: Weights, x: mx.array, y: mx.array) -> tuple[mx.array, mx.array]:
+        def run(weights: Weights, x: mx.array, y: mx.array, z: mx.array) -> tuple[mx.array, ...]:
             _put(layer, weights)
-            r = layer.o.product(attention(by, layer.qkv.product(y), layer.heads, n_rows))
-            middle = add_and_norm(by, r, x, layer.post_attention, layer.pre_feed_forward)
-            assert middle.y is not None
-            r = feed_forward(by, middle.y, layer.gate_up, layer.down, layer.is_gelu)
-            h, after = add_and_norm(by, r, middle.h, layer.post_feed_forward, following)
-            # The last layer's second output is not used.
-            return h, h if after is None else after
+            heads = attention(by, product(layer.qkv, y, z), layer.heads, n_rows)
+            inside = Following(layer.pre_feed_forward, layer.gate_up.a.astype(x.dtype))
+            middle = add_and_norm(by, branch(layer.o, heads), x, layer.post_attention, inside)
+            assert middle.y is not None and middle.z is not None
+            packed = product(layer.gate_up, middle.y, middle.z)
+            last = feed_forward(by, packed, layer.down, layer.is_gelu)
+            after = None
+            if following is not None:
+                after = Following(following.before, weights[-1].astype(x.dtype))
+            found = add_and_norm(by, last, middle.h, layer.post_feed_forward, after)
+            return tuple(part for part in found if part is not None)
 
         return run
 

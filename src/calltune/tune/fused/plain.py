@@ -8,35 +8,52 @@ from typing import Any
 
 import mlx.core as mx
 
-from calltune.tune.fused.shapes import AdamRates, Heads, Losses, Moments, Norm, Parts, Sum
+from calltune.tune.fused.shapes import (
+    AdamRates,
+    Branch,
+    Following,
+    Heads,
+    Losses,
+    Moments,
+    Norm,
+    Parts,
+    Sum,
+    SumGradients,
+)
 
 
 class Plain:
     """See `shapes.Functions`."""
 
     def add_and_norm(
-        self, r: mx.array, x: mx.array, post: Norm | None, following: Norm | None
+        self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
     ) -> Sum:
-        """H = x + post(r), y = following(h)."""
-        branch = _wide(r) if post is None else _norm(_wide(r), post)
-        h = (_wide(x) + branch).astype(x.dtype)
-        return Sum(h, None if following is None else _norm(_wide(h), following).astype(x.dtype))
+        """H = x + post(r + z b), y = norm(h) and its product."""
+        r = _wide(_added(branch))
+        h = (_wide(x) + (r if post is None else _norm(r, post))).astype(x.dtype)
+        if following is None:
+            return Sum(h, None, None)
+        y = _norm(_wide(h), following.norm).astype(x.dtype)
+        return Sum(h, y, (_wide(y) @ _wide(following.a).T).astype(x.dtype))
 
     def add_and_norm_back(
         self,
-        r: mx.array,
+        branch: Branch,
         h: mx.array,
-        dh: mx.array,
-        dy: mx.array | None,
+        given: Sum,
         post: Norm | None,
-        following: Norm | None,
-    ) -> tuple[mx.array, mx.array]:
-        """The gradients with respect to r and x."""
-        dx = dh
-        if dy is not None and following is not None:
-            dx = (_wide(dh) + _norm_back(_wide(h), _wide(dy), following)).astype(dh.dtype)
-        dr = dx if post is None else _norm_back(_wide(r), _wide(dx), post).astype(r.dtype)
-        return dr, dx
+        following: Following | None,
+    ) -> SumGradients:
+        """The gradients with respect to r, z and x."""
+        dx = given.h
+        if following is not None and given.y is not None and given.z is not None:
+            dy = (_wide(given.y) + _wide(given.z) @ _wide(following.a)).astype(h.dtype)
+            through = _norm_back(_wide(h), _wide(dy), following.norm)
+            dx = (_wide(given.h) + through).astype(h.dtype)
+        dr = dx
+        if post is not None:
+            dr = _norm_back(_wide(_added(branch)), _wide(dx), post).astype(h.dtype)
+        return SumGradients(dr, (_wide(dr) @ _wide(branch.b).T).astype(h.dtype), dx)
 
     def split_heads(self, packed: mx.array, heads: Heads) -> Parts:
         """Normed, rotated and, q alone, scaled."""
@@ -118,6 +135,11 @@ class Plain:
         m = rates.beta_1 * before.m + (1 - rates.beta_1) * gradient
         v = rates.beta_2 * before.v + (1 - rates.beta_2) * mx.square(gradient)
         return Moments(before.weight - learning_rate * m / (mx.sqrt(v) + rates.eps), m, v)
+
+
+def _added(branch: Branch) -> mx.array:
+    added = _wide(branch.r) + _wide(branch.z) @ _wide(branch.b)
+    return added.astype(branch.r.dtype)
 
 
 def _wide(x: mx.array) -> mx.array:

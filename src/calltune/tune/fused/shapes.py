@@ -43,11 +43,41 @@ class Heads:
         return self.n_queries // self.n_keys
 
 
+class Branch(NamedTuple):
+    """A LoRA product (N, D) before its two parts are added: r + z b."""
+
+    r: mx.array
+    """(N, D), the frozen product."""
+    z: mx.array
+    """(N, R)."""
+    b: mx.array
+    """(R, D)."""
+
+
+class Following(NamedTuple):
+    """What comes after a residual sum: a norm, and a LoRA product of what it gives."""
+
+    norm: Norm
+    a: mx.array
+    """(R, D), the matrix transposed."""
+
+
 class Sum(NamedTuple):
-    """A residual sum, and its norm where the next part wants one."""
+    """A residual sum (N, D), and what the next part wants of it, where there is one."""
 
     h: mx.array
     y: mx.array | None
+    """(N, D), normed."""
+    z: mx.array | None
+    """(N, R), y a'."""
+
+
+class SumGradients(NamedTuple):
+    """With respect to a branch's r and z, and to what it is added to."""
+
+    dr: mx.array
+    dz: mx.array
+    dx: mx.array
 
 
 class Parts(NamedTuple):
@@ -86,20 +116,19 @@ class Functions(Protocol):
     """The functions and their gradients, as `plain` writes them down and `cuda` computes them."""
 
     def add_and_norm(
-        self, r: mx.array, x: mx.array, post: Norm | None, following: Norm | None
+        self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
     ) -> Sum:
-        """H = x + post(r), y = following(h); all (…, D)."""
+        """H = x + post(r + z b), y = norm(h) and its product."""
 
     def add_and_norm_back(
         self,
-        r: mx.array,
+        branch: Branch,
         h: mx.array,
-        dh: mx.array,
-        dy: mx.array | None,
+        given: Sum,
         post: Norm | None,
-        following: Norm | None,
-    ) -> tuple[mx.array, mx.array]:
-        """The gradients with respect to r and x."""
+        following: Following | None,
+    ) -> SumGradients:
+        """`given` is the gradient with respect to the sum's parts."""
 
     def split_heads(self, packed: mx.array, heads: Heads) -> Parts:
         """Packed (B, L, (H + 2 G) D) -> normed, rotated and, q alone, scaled."""
