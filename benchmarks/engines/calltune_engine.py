@@ -147,6 +147,7 @@ class Calltune:
             "prefix_fill_s": self._fill_s * self._share,
             "prefix_tokens": self._tokens,
             "prefix_gb": self.feed.prefix.n_bytes / 1e9,
+            "fused_layers": self._step.trunk.fused is not None,
         }
 
 

@@ -31,7 +31,7 @@ from calltune.tune.trackers import open_trackers
 from calltune.tune.trunk import Trunk, WholeModel, cut
 from calltune.wheels import cache_folder
 
-RECOMPUTE_FROM = 2048
+RECOMPUTE_FROM = 3072
 """With gradient checkpointing, batches of so many positions are recomputed."""
 FILL_BYTES = 2 * 10**9
 """What computing the frozen layers' output may take on a GPU, the cache included; more where one

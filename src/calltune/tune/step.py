@@ -214,10 +214,11 @@ def working_bytes(trunk: Trunk, positions: int) -> int:
     """What a compiled step of so many positions needs beside weights, about.
 
     Each trained layer keeps some 60 numbers of the hidden size a position (measured on Gemma 3,
-    whose feed-forward part is 6 times as wide); the head works in chunks.
+    whose feed-forward part is 6 times as wide), fused ones 25; the head works in chunks.
     """
     n_layers = len(trunk.model.layers) - trunk.n_frozen
-    return 60 * trunk.width * trunk.dtype.size * n_layers * positions + 6 * CHUNK_LOGITS * 4
+    n_numbers = 60 if trunk.fused is None else 25
+    return n_numbers * trunk.width * trunk.dtype.size * n_layers * positions + 6 * CHUNK_LOGITS * 4
 
 
 def added(one: Gradients | None, other: Gradients) -> Gradients:
