@@ -7,6 +7,7 @@ benchmarks/results.jsonl. See README.md beside this file.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -37,6 +38,8 @@ OVERRIDES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the engines in turns, write their lines and print a table."""
     given = _parser().parse_args(arguments)
+    # A time limit ends it as Ctrl-C does: with the lines of what was measured.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     setting, names = _setting(given), _engines(given)
     about = _about(setting) | report.surroundings(given.commit)
     print(f"{about['rows']}; {about['rows_left_out']} longer ones left out", flush=True)
@@ -47,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     for line in lines:
         report.append(given.results, line)
-    print(report.table(lines))
+    if lines:
+        print(report.table(lines))
 
 
 def _parser() -> argparse.ArgumentParser:

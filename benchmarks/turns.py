@@ -64,6 +64,11 @@ class Turns:
             self._process.stop()
             print(f"{self.name} failed: {failure}", flush=True)
 
+    @property
+    def has_result(self) -> bool:
+        """Whether there is a round, or a failure, to tell of."""
+        return bool(self._blocks) or "failed" in self._found
+
     def stop(self) -> None:
         """End the engine's process."""
         self._process.stop()
@@ -91,7 +96,8 @@ class Turns:
 def measure(engines: Sequence[Callable[[], EngineProcess]], setting: Setting) -> list[Any]:
     """What each engine came to, as JSON without the surroundings.
 
-    Engines are started one after the other, so that none loads while another is timed.
+    Engines are started one after the other, so that none loads while another is timed. An
+    interrupt ends the rounds; what was measured until then counts, and says how many they were.
     """
     turns: list[Turns] = []
     try:
@@ -108,10 +114,12 @@ def measure(engines: Sequence[Callable[[], EngineProcess]], setting: Setting) ->
         for index, turn in alternating(turns, setting.validation_rounds):
             _say(f"validation {index + 1}: {turn.name}")
             turn.attempt(Turns.validate)
+    except KeyboardInterrupt:
+        _say("interrupted: these are the rounds that were done")
     finally:
         for turn in turns:
             turn.stop()
-    return [turn.result() for turn in turns]
+    return [turn.result() for turn in turns if turn.has_result]
 
 
 def alternating(turns: Sequence[Any], rounds: int) -> Iterator[tuple[int, Any]]:

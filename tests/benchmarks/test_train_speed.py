@@ -114,6 +114,24 @@ def test_an_engine_that_fails_says_why_and_the_others_go_on() -> None:
     assert second["rounds"] == TINY.rounds and "failed" not in second
 
 
+def test_an_interrupt_keeps_the_rounds_that_were_done() -> None:
+    whole, late = FakeProcess("mlx_lm"), FakeProcess("peft")
+    asked = whole.ask
+    n_steps = 0
+
+    def ask(what: str, count: int = 0) -> dict[str, Any]:
+        nonlocal n_steps
+        n_steps += what == "steps"
+        # A warm-up and two rounds, each after a step that settles.
+        if n_steps > 5:
+            raise KeyboardInterrupt
+        return asked(what, count)
+
+    whole.ask = ask  # type: ignore[method-assign]
+    first, _ = measured(whole, late)
+    assert first["rounds"] == 2
+
+
 def test_steps_that_warm_up_or_settle_an_engine_are_not_counted() -> None:
     (found,) = measured(process := FakeProcess("mlx_lm"))
 
