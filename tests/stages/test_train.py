@@ -254,6 +254,21 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_anew(
     assert steps("train_loss") == [1, 2, 3, 4] and file_digest(ADAPTER / WEIGHTS) == whole
 
 
+def test_a_checkpoint_of_another_version_is_named_and_training_starts_anew(
+    tiny_gemma: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_gemma)
+    whole = file_digest(ADAPTER / WEIGHTS)
+    (ADAPTER / "run.json").unlink()
+    for file in (ADAPTER / "state").glob("*/state.json"):
+        state = json.loads(file.read_text())
+        file.write_text(json.dumps(state | {"layout": 1}))
+    train(tiny_gemma)
+    out = capsys.readouterr().out
+    assert "another version" in out and "Going on" not in out
+    assert file_digest(ADAPTER / WEIGHTS) == whole
+
+
 @pytest.mark.parametrize("gone", [WEIGHTS, f"0000004_{WEIGHTS}", "best/" + WEIGHTS])
 def test_a_run_that_was_killed_before_its_last_files_writes_them(
     tiny_gemma: Path, capsys: pytest.CaptureFixture[str], gone: str

@@ -58,7 +58,7 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
     """
     wanted, by = _wanted(device)
     if sys.platform == "linux":
-        # MLX keeps the CUDA kernels it builds, by default where they go with the machine's start.
+        # By default MLX keeps the CUDA kernels it builds among temporary files.
         kernels = cache_folder() / "kernels" / version("mlx")
         os.environ.setdefault("MLX_PTX_CACHE_DIR", str(kernels))
     if is_step_small:

@@ -19,6 +19,8 @@ from calltune.jsonl import file_digest, new_folder, output_error, read_json, rep
 from calltune.tune.step import Trained
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+LAYOUT = 2
+"""How trained weights are named and shaped in a checkpoint; counted up when that changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ def save(
         _write_arrays(beside / OPTIMIZER, _flat(trained.optimizer))
         digests = {name: file_digest(beside / name) for name in (WEIGHTS, OPTIMIZER)}
         state = {"position": asdict(position), "made_from": made_from, "sha256": digests}
+        state["layout"] = LAYOUT
         write_json(beside / STATE, state)
     for old in _numbered(folder)[:-keep]:
         _remove(old)
@@ -87,6 +90,8 @@ def _read(folder: Path, made_from: Json) -> Checkpoint:
     state = read_json(folder / STATE)
     if state["made_from"] != made_from:
         raise _PassedOver("was made with other options or rows")
+    if state.get("layout") != LAYOUT:
+        raise _PassedOver("was written by another version of calltune")
     digests = state["sha256"]
     if any(file_digest(folder / name) != digests[name] for name in (WEIGHTS, OPTIMIZER)):
         raise _PassedOver("is damaged")

@@ -4,7 +4,7 @@ import ctypes
 import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import mlx.core as mx
 import numpy as np
@@ -55,9 +55,10 @@ def _compiled(call: str, inputs: tuple[tuple[str, str], ...], outputs: tuple[str
     ]
     body = "for (blockIdx.x = 0; blockIdx.x < n_blocks; blockIdx.x++) { calltune::" + call + " }"
     function = f"void run(long n_blocks, {', '.join(parameters)}) {{ using T = float; {body} }}"
-    folder = Path(mkdtemp())
-    source, library = folder / "kernel.cpp", folder / "kernel.so"
-    source.write_text(f'{SHIM}{cuda.SOURCE}\nextern "C" {function}\n')
-    command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", str(source), "-o", str(library)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(library)).run
+    with TemporaryDirectory() as folder:
+        source, library = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        source.write_text(f'{SHIM}{cuda.SOURCE}\nextern "C" {function}\n')
+        command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", str(source), "-o", str(library)]
+        subprocess.run(command, check=True)
+        # Once loaded, the library needs its file no more.
+        return ctypes.CDLL(str(library)).run
