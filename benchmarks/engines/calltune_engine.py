@@ -92,6 +92,7 @@ class Calltune:
             lambda _: None,
         )
         self._fill_s = time.perf_counter() - started
+        self._fill_peak = mx.get_peak_memory()
         # The validation rows' share is not the training's.
         self._tokens = sum(len(row.tokens) for row in train)
         self._share = self._tokens / (self._tokens + sum(len(row.tokens) for row in self._valid))
@@ -147,6 +148,7 @@ class Calltune:
             "prefix_fill_s": self._fill_s * self._share,
             "prefix_tokens": self._tokens,
             "prefix_gb": self.feed.prefix.n_bytes / 1e9,
+            "prefix_peak_gb": self._fill_peak / 1e9,
             "fused_layers": self._step.trunk.fused is not None,
         }
 
