@@ -28,7 +28,7 @@ from calltune.tune.loop import Loop, Savers, Schedule  # noqa: E402
 from calltune.tune.progress import Progress  # noqa: E402
 from calltune.tune.ranks import Ranks  # noqa: E402
 from calltune.tune.schedule import LearningRate  # noqa: E402
-from calltune.tune.session import FILL_BYTES, RECOMPUTE_FROM, VALID_POSITIONS  # noqa: E402
+from calltune.tune.session import FILL_BYTES, KEPT_POSITIONS, VALID_POSITIONS  # noqa: E402
 from calltune.tune.step import Step, StepOptions, working_bytes  # noqa: E402
 from calltune.tune.trunk import cut  # noqa: E402
 from engines import mlx_model  # noqa: E402
@@ -96,9 +96,9 @@ class Calltune:
         # The validation rows' share is not the training's.
         self._tokens = sum(len(row.tokens) for row in train)
         self._share = self._tokens / (self._tokens + sum(len(row.tokens) for row in self._valid))
-        recompute = None if on_cpu or setting.batch_size >= LARGE_BATCH else RECOMPUTE_FROM
+        kept = None if on_cpu or setting.batch_size >= LARGE_BATCH else KEPT_POSITIONS
         self._step = Step(
-            trunk, StepOptions(compiled=not on_cpu, on_cpu=on_cpu, recompute_from=recompute)
+            trunk, StepOptions(compiled=not on_cpu, on_cpu=on_cpu, kept_positions=kept)
         )
         schedule = Schedule(
             iters=ENDLESS,
@@ -109,8 +109,8 @@ class Calltune:
             valid_positions=VALID_POSITIONS,
         )
         self._trained = self._step.begin(adapter.trainable(model))
-        if recompute is not None:
-            hold_back(working_bytes(trunk, recompute))
+        if kept is not None:
+            hold_back(working_bytes(trunk, kept))
         nowhere = Savers(lambda *_: None, lambda *_: None)
         self.progress = Progress(ENDLESS, None, shown=False)
         self.loop = Loop(self._step, self.feed, [], schedule, ranks, self.progress, nowhere)

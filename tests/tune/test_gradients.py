@@ -128,7 +128,7 @@ def test_recomputed_activations_give_the_same_gradients(layers: int) -> None:
     shape = shape_of(num_layers=layers)
     model = fresh(num_layers=layers)
     plain = plain_gradients(model, ROWS)
-    run = start(model, shape, ROWS, StepOptions(recompute_from=0))
+    run = start(model, shape, ROWS, StepOptions(kept_positions=0))
     assert_equal(run, summed(run), plain)
 
 
@@ -139,7 +139,7 @@ def test_compiled_steps_equal_plain_ones(name: str) -> None:
         model = fresh(CONFIGS[name])
         rows = ROWS[:3]
         plain = plain_gradients(model, rows)
-        options = StepOptions(compiled=True, recompute_from=0)
+        options = StepOptions(compiled=True, kept_positions=0)
         run = start(model, shape_of(), rows, options, COARSE)
         assert_equal(run, summed(run), plain)
         eager = Step(run.step.trunk, StepOptions())

@@ -39,7 +39,7 @@ SHAPE = ModelShape(
     is_quantised=True,
 )
 LIMITS = Limits(
-    recompute_from=512,
+    kept_positions=256,
     valid_positions=1024,
     bulk_positions=1024,
     chunk_logits=2**20,

@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from calltune.batches import COARSE, FINE, Ladder, TokenRow, collate
 from calltune.tune import adapter
-from calltune.tune.step import Step, StepBatch, StepOptions, working_bytes
+from calltune.tune.step import Step, StepBatch, StepOptions, n_recomputed, working_bytes
 from calltune.tune.trunk import cut
 
 import tiny
@@ -45,19 +45,27 @@ def fresh(config: dict[str, Any] = GEMMA, **changes: Any) -> Any:
     return model
 
 
+def test_layers_are_recomputed_until_the_others_keep_few_enough() -> None:
+    assert n_recomputed(8, 2048, None) == n_recomputed(8, 2048, 2048) == 0
+    assert n_recomputed(8, 3000, 0) == 8
+    for positions in (2049, 2560, 3584, 4096, 10_000, 100_000):
+        recomputed = n_recomputed(8, positions, 2048)
+        assert (8 - recomputed) * positions <= 8 * 2048 < (9 - recomputed) * positions
+
+
 def test_only_large_batches_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-    run = start(fresh(), shape_of(), ROWS, StepOptions(recompute_from=100))
+    asked: list[int] = []
+    run = start(fresh(), shape_of(), ROWS, StepOptions(kept_positions=100))
     hidden = run.step.trunk.hidden
 
-    def watched(inputs: mx.array, frozen: Any, recompute: bool) -> mx.array:
+    def watched(inputs: mx.array, frozen: Any, recompute: int) -> mx.array:
         asked.append(recompute)
         return hidden(inputs, frozen, recompute)
 
     monkeypatch.setattr(run.step.trunk, "hidden", watched)
     for length in (40, 150):
         run.step.gradients(run.trained.weights, batch_of(random_rows((length,))))
-    assert asked == [False, True]
+    assert asked == [0, 1]
 
 
 def test_a_row_has_the_same_loss_in_every_company() -> None:

@@ -106,7 +106,7 @@ def _planner(folder: Path, device: str, memory: int, options: Any) -> tuple[Any,
     number_bytes = 4 if is_cpu else float_bytes(model)
     shape = shape_of(model, read_json(folder / "config.json"), GROUPS, number_bytes)
     limits = Limits(
-        recompute_from=session.RECOMPUTE_FROM,
+        kept_positions=session.KEPT_POSITIONS,
         valid_positions=session.VALID_POSITIONS,
         bulk_positions=prefix.BULK_POSITIONS,
         chunk_logits=loss.CHUNK_LOGITS,

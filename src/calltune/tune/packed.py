@@ -187,7 +187,9 @@ def _product(frozen: Frozen, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
     def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
         (x, a, b), (gradient, _), (_, z) = primals, cotangents, outputs
         dz = gradient @ b.T
-        return mx.addmm(frozen.backward(gradient), dz, a), dz.T @ x, z.T @ gradient
+        of_a, of_b = dz.T @ x, z.T @ gradient
+        dz, gradient = mx.depends([dz, gradient], [of_a, of_b])
+        return mx.addmm(frozen.backward(gradient), dz, a), of_a, of_b
 
     outputs: Any = forward(x if x.ndim == 2 else x.reshape(-1, x.shape[-1]), a, b)
     y: mx.array = outputs[0]

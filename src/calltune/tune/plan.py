@@ -22,6 +22,7 @@ from calltune.tune.plan_facts import (
     lora_numbers,
     mask_numbers,
 )
+from calltune.tune.step import n_recomputed
 
 
 class Part(NamedTuple):
@@ -192,10 +193,14 @@ class Planner:
 
     def _activations(self, size: Size, chosen: Choices) -> int:
         """Bytes that a step keeps for the backward pass."""
-        numbers = chosen.n_trained * self._kept(size, chosen)
-        is_large = size.positions >= self.limits.recompute_from
-        if chosen.grad_checkpoint and is_large and not self.machine.is_eager:
-            numbers = chosen.n_trained * self.shape.hidden + self._kept(size, chosen)
+        limit = self.limits.kept_positions if chosen.grad_checkpoint else None
+        if self.machine.is_eager:
+            limit = None
+        recomputed = n_recomputed(chosen.n_trained, size.positions, limit)
+        # A recomputed layer keeps its input, and all else when its turn comes.
+        kept = chosen.n_trained - recomputed
+        numbers = max(kept, min(1, recomputed)) * self._kept(size, chosen)
+        numbers += recomputed * self.shape.hidden
         return numbers * size.positions * self.machine.number_bytes
 
     def _kept(self, size: Size, chosen: Choices) -> int:

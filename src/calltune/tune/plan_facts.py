@@ -26,7 +26,7 @@ class Machine:
 class Limits:
     """What the training code holds itself to, in positions, numbers and bytes."""
 
-    recompute_from: int
+    kept_positions: int
     valid_positions: int
     bulk_positions: int
     chunk_logits: int

@@ -23,7 +23,7 @@ from calltune.tune.trunk import Trunk
 Mode = Literal["auto", "memory", "disk", "off"]
 Tokens = tuple[int, ...]
 
-BULK_POSITIONS = 4096
+BULK_POSITIONS = 2048
 """Positions in a bulk batch, at most, or one row."""
 
 

@@ -31,8 +31,8 @@ from calltune.tune.trackers import open_trackers
 from calltune.tune.trunk import Trunk, WholeModel, cut
 from calltune.wheels import cache_folder
 
-RECOMPUTE_FROM = 3072
-"""With gradient checkpointing, batches of so many positions are recomputed."""
+KEPT_POSITIONS = 2048
+"""With gradient checkpointing, larger batches are recomputed in part."""
 FILL_BYTES = 2 * 10**9
 """What computing the frozen layers' output may take on a GPU, the cache included; more where one
 layer needs more."""
@@ -156,7 +156,7 @@ class Session:
         is_recomputed = self._settings.grad_checkpoint and not self._on_cpu
         return StepOptions(
             clip=self._settings.max_grad_norm,
-            recompute_from=RECOMPUTE_FROM if is_recomputed else None,
+            kept_positions=KEPT_POSITIONS if is_recomputed else None,
             # Dropout draws anew in every step, and MLX's CPU backend gains nothing.
             compiled=not self._on_cpu and not self._settings.dropout,
             on_cpu=self._on_cpu,
@@ -164,8 +164,8 @@ class Session:
         )
 
     def _most_kept(self, feed: Feed) -> int:
-        """Positions of the largest batch whose activations are kept."""
-        limit = self._step_options().recompute_from
+        """Positions whose activations are kept, at most."""
+        limit = self._step_options().kept_positions
         return feed.most_positions if limit is None else min(limit, feed.most_positions)
 
     def _fixed_sample(self, rows: Sequence[TokenRow]) -> Sequence[TokenRow]:

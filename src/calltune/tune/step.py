@@ -66,8 +66,11 @@ class StepOptions:
 
     clip: float = 0.0
     """Largest norm of the gradient; 0 leaves it."""
-    recompute_from: int | None = None
-    """Recompute activations of batches of this many positions or more; None never does."""
+    kept_positions: int | None = None
+    """Keep activations of so many positions a layer; None keeps all.
+
+    For larger batches as few layers as will do are recomputed, so that all together keep no more.
+    """
     compiled: bool = False
     """Through `mx.compile`; each batch shape is traced once."""
     on_cpu: bool = False
@@ -132,19 +135,19 @@ class Step:
 
     def _plain_loss(self, weights: Weights, *arrays: Any) -> mx.array:
         batch, on_cpu = StepBatch(*arrays), self._options.on_cpu
-        rows = self._rows(self._ready(weights), batch, False)
+        rows = self._rows(self._ready(weights), batch, 0)
         return completion_loss_alone(self.trunk, rows, batch.targets, batch.weights, on_cpu)
 
     def _ready(self, weights: Weights) -> Weights:
         return self._stacks.ready(weights, self.trunk.dtype)
 
     def _summed_loss(self, used: Weights, batch: StepBatch) -> mx.array:
-        limit = self._options.recompute_from
-        recompute = limit is not None and batch.inputs.size >= limit
+        n_layers = len(self.trunk.model.layers) - self.trunk.n_frozen
+        recompute = n_recomputed(n_layers, batch.inputs.size, self._options.kept_positions)
         rows, on_cpu = self._rows(used, batch, recompute), self._options.on_cpu
         return completion_loss(self.trunk, rows, batch.targets, batch.weights, on_cpu)
 
-    def _rows(self, used: Weights, batch: StepBatch, recompute: bool) -> mx.array:
+    def _rows(self, used: Weights, batch: StepBatch, recompute: int) -> mx.array:
         """The head's input at the trained positions, (T, D)."""
         self.trunk.model.update(tree_unflatten(list(used.items())))
         with lean(self._options.norms_are_frozen) if self._options.compiled else nullcontext():
@@ -208,6 +211,13 @@ class Step:
         after: dict[str, Any] = {"step": state["step"] + 1, "learning_rate": rate}
         after |= {key: {"m": moments.m, "v": moments.v} for key, moments in updated.items()}
         return {key: moments.weight for key, moments in updated.items()}, after, mx.array(0.0)
+
+
+def n_recomputed(n_layers: int, positions: int, kept: int | None) -> int:
+    """How many of the layers are recomputed; the others keep what `kept` positions would in all."""
+    if kept is None or positions <= kept:
+        return 0
+    return n_layers - n_layers * kept // positions
 
 
 def working_bytes(trunk: Trunk, positions: int) -> int:

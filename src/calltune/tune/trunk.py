@@ -36,8 +36,8 @@ class Fused(Protocol):
     longest: int
     """Positions in a row, at most."""
 
-    def __call__(self, x: mx.array, recompute: bool = False) -> mx.array:
-        """What the layers make of x (B, L, D); `recompute` keeps no activations."""
+    def __call__(self, x: mx.array, recompute: int = 0) -> mx.array:
+        """What the layers make of x (B, L, D); the lowest `recompute` keep no activations."""
 
 
 class Trunk:
@@ -71,12 +71,13 @@ class Trunk:
         return caught[0]
 
     def hidden(
-        self, inputs: mx.array, frozen: mx.array | None = None, recompute: bool = False
+        self, inputs: mx.array, frozen: mx.array | None = None, recompute: int = 0
     ) -> mx.array:
         """Tokens (B, L) int -> what goes into the head, (B, L, D).
 
-        `frozen` (B, L, D) is what `lower` gave for these tokens, where that is known. With
-        `recompute` the upper layers' activations are not kept for the backward pass.
+        `frozen` (B, L, D) is what `lower` gave for these tokens, where that is known. Of the
+        upper layers the lowest `recompute` keep no activations for the backward pass: their turn
+        comes when what the others kept is gone.
         """
         with ExitStack() as stack:
             if frozen is not None and self.n_frozen:
@@ -87,8 +88,8 @@ class Trunk:
                 first, *rest = self.model.layers[self.n_frozen :]
                 stack.enter_context(_aside(rest))
                 stack.enter_context(_replaced(first, lambda _, x, *__, **___: fused(x, recompute)))
-            elif recompute:
-                for layer in self.model.layers[self.n_frozen :]:
+            else:
+                for layer in self.model.layers[self.n_frozen :][:recompute]:
                     stack.enter_context(_replaced(layer, _checkpointed))
             return self._into_head(inputs)
 
@@ -156,7 +157,7 @@ class WholeModel(Trunk):
         self.width = self.vocabulary
 
     def hidden(
-        self, inputs: mx.array, frozen: mx.array | None = None, recompute: bool = False
+        self, inputs: mx.array, frozen: mx.array | None = None, recompute: int = 0
     ) -> mx.array:
         """The logits (B, L, V) themselves."""
         assert frozen is None

@@ -62,11 +62,30 @@ def fresh(config: dict[str, Any], **changes: Any) -> Any:
 def test_loss_and_gradients_equal_plain_ones(name: str, layers: int, recompute: Any) -> None:
     model = fresh(CONFIGS[name], num_layers=layers)
     plain = plain_gradients(model, ROWS)
-    run = fused(model, layers, StepOptions(recompute_from=recompute))
+    run = fused(model, layers, StepOptions(kept_positions=recompute))
     assert run.step.trunk.fused is not None
     assert_equal(run, summed(run), plain)
     losses = [run.step.loss(run.trained.weights, batch) for batch in batches(run)]
     assert difference(sum(losses, mx.array(0.0)), plain.loss) < 2e-6
+
+
+def test_recomputed_layers_take_less_memory() -> None:
+    peaks = []
+    for kept in (None, 300, 0):
+        model = fresh(GEMMA | {"num_hidden_layers": 8}, num_layers=8)
+        run = fused(model, 8, StepOptions(kept_positions=kept))
+        (batch,) = batches(run, 1)
+        mx.eval(batch[:4])
+        mx.synchronize()
+        before = mx.get_active_memory()
+        # What is queued holds memory too: let MLX wait.
+        limit = mx.set_memory_limit(before)
+        mx.reset_peak_memory()
+        mx.eval(run.step.gradients(run.trained.weights, batch))
+        peaks.append(mx.get_peak_memory() - before)
+        mx.set_memory_limit(limit)
+    assert peaks[2] < 0.5 * peaks[0]
+    assert peaks[2] < peaks[1] < 0.9 * peaks[0]
 
 
 @pytest.mark.parametrize("name", ["gemma", "llama"])

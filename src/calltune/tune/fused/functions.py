@@ -8,6 +8,15 @@ from calltune.tune.fused.shapes import Branch, Following, Functions, Heads, Norm
 from calltune.tune.packed import PackedLoRA
 
 
+def first(done: list[mx.array], *arrays: mx.array) -> tuple[mx.array, ...]:
+    """The arrays as they are, computed with after those in `done` are there.
+
+    MLX computes what is asked for first, and what that needs. Gradients of weights would wait
+    until the lowest layer's are there, and hold all that they are made of in every layer.
+    """
+    return tuple(mx.depends(list(arrays), done))
+
+
 def add_and_norm(
     by: Functions, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
 ) -> Sum:
@@ -29,7 +38,9 @@ def add_and_norm(
         given = Sum(*cotangents) if a else Sum(cotangents[0], None, None)
         found = by.add_and_norm_back(Branch(r, z, b), outputs[0], given, post, next_of(a))
         of_a = [cotangents[2].T @ outputs[1]] if a else []
-        return found.dr, found.dz, z.T @ found.dr, found.dx, *of_a
+        of_b = z.T @ found.dr
+        dr, dz, dx = first([of_b, *of_a], found.dr, found.dz, found.dx)
+        return dr, dz, of_b, dx, *of_a
 
     outputs: Any = forward(*branch, x, *([] if following is None else [following.a]))
     return Sum(*outputs) if following is not None else Sum(outputs[0], None, None)
@@ -46,7 +57,9 @@ def product(packed: PackedLoRA, x: mx.array, z: mx.array) -> mx.array:
     @forward.vjp
     def backward(primals: Any, gradient: Any, _: Any) -> tuple[mx.array, ...]:
         _, z, b = primals
-        return frozen.backward(gradient), gradient @ b.T, z.T @ gradient
+        of_b = z.T @ gradient
+        (gradient,) = first([of_b], gradient)
+        return frozen.backward(gradient), gradient @ b.T, of_b
 
     found: Any = forward(x, z, packed.b.astype(x.dtype))
     result: mx.array = found
@@ -64,7 +77,9 @@ def branch(packed: PackedLoRA, x: mx.array) -> Branch:
     @forward.vjp
     def backward(primals: Any, cotangents: Any, _: Any) -> tuple[mx.array, ...]:
         (x, a), (dr, dz) = primals, cotangents
-        return mx.addmm(frozen.backward(dr), dz, a), dz.T @ x
+        of_a = dz.T @ x
+        dr, dz = first([of_a], dr, dz)
+        return mx.addmm(frozen.backward(dr), dz, a), of_a
 
     found: Any = forward(x, packed.a.astype(x.dtype))
     return Branch(found[0], found[1], packed.b.astype(x.dtype))
@@ -99,7 +114,8 @@ def feed_forward(by: Functions, packed: mx.array, down: PackedLoRA, is_gelu: boo
         (packed, a), (dr, dz) = primals, cotangents
         dinner = mx.addmm(frozen.backward(dr), dz, a)
         dpacked, inner = by.gated_back(packed, dinner, is_gelu)
-        return dpacked, dz.T @ inner
+        of_a = dz.T @ inner
+        return first([of_a], dpacked)[0], of_a
 
     found: Any = forward(packed, down.a.astype(packed.dtype))
     return Branch(found[0], found[1], down.b.astype(packed.dtype))

@@ -56,20 +56,18 @@ class FusedLayers:
         self.layers = layers
         self.longest: int = layers[0].heads.cosine.shape[0]
 
-    def __call__(self, x: mx.array, recompute: bool = False) -> mx.array:
-        """What the layers make of x (B, L, D).
-
-        With `recompute` a layer's activations are not kept for the backward pass.
-        """
+    def __call__(self, x: mx.array, recompute: int = 0) -> mx.array:
+        """What the layers make of x (B, L, D); the lowest `recompute` keep no activations."""
         shape, first = x.shape, self.layers[0]
         # Tokens one after the other: a product of matrices needs no reshaping.
         x = x.reshape(-1, shape[-1])
         y = mx.fast.rms_norm(x, first.before.weight, first.before.eps)
         z = y @ first.qkv.a.astype(x.dtype).T
-        for layer, following in zip(self.layers, [*self.layers[1:], None], strict=True):
+        for number, layer in enumerate(self.layers):
+            following = self.layers[number + 1] if layer is not self.layers[-1] else None
             run = self._one(layer, following, shape[0])
             weights = _weights(layer) + ([] if following is None else [following.qkv.a])
-            x, *rest = (mx.checkpoint(run) if recompute else run)(weights, x, y, z)
+            x, *rest = (mx.checkpoint(run) if number < recompute else run)(weights, x, y, z)
             y, z = rest or (y, z)
         return x.reshape(shape)
 
