@@ -1,12 +1,11 @@
 """calltune's trainer: its loop, its step, its batches and its cache of the frozen layers."""
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from calltune.models.backend import choose
+from calltune.models.backend import choose, prepare_small_steps
 
 BACKEND = choose()
 
@@ -66,7 +65,7 @@ class Calltune:
         on_cpu = BACKEND.device == "cpu"
         if setting.batch_size < LARGE_BATCH:
             # As train does; MLX reads it when it first uses the GPU.
-            os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
+            prepare_small_steps()
         ranks = Ranks()
         model = mlx_model.base(setting)
         mx.eval(model.parameters())

@@ -18,6 +18,7 @@ from calltune.models.openblas import find_openblas
 from calltune.wheels import cache_folder
 
 DEVICES = ("auto", "cpu", "gpu")
+OPERATIONS_AT_ONCE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,7 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
     """Settle where MLX computes; call it before anything imports MLX.
 
     `device` is auto, cpu or gpu. With auto the environment's `MLX_DEFAULT_DEVICE` decides, and
-    without that a GPU is taken where there is one. With small steps MLX is told to leave CUDA
-    graphs alone, unless the environment says otherwise: making them takes longer than they save.
+    without that a GPU is taken where there is one. `is_step_small` calls `prepare_small_steps`.
 
     Raises:
         OptionError: the device is none of the three, is not there, or MLX cannot be imported.
@@ -62,7 +62,7 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
         kernels = cache_folder() / "kernels" / version("mlx")
         os.environ.setdefault("MLX_PTX_CACHE_DIR", str(kernels))
     if is_step_small:
-        os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
+        prepare_small_steps()
     loaded_before = "mlx.core" in sys.modules
     blas, problem = (None, "") if sys.platform != "linux" else _load_blas(loaded_before)
     mx = _import_mlx()
@@ -87,6 +87,17 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
         why += f"; {problem}"
     name = _blas_name() if blas else "" if sys.platform == "darwin" else "reference BLAS"
     return Backend("cpu", "float32", blas, name, why)
+
+
+def prepare_small_steps() -> None:
+    """Tell MLX how to queue small steps on CUDA, unless the environment does; call it before one.
+
+    Making CUDA graphs of them takes longer than it saves. Without graphs an H100 is handed 100
+    operations at a time, which hold their memory until all are done; fewer need much less.
+    """
+    if sys.platform == "linux":
+        os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
+        os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", str(OPERATIONS_AT_ONCE))
 
 
 def preload_line(backend: Backend) -> str:

@@ -31,12 +31,12 @@ from calltune.tune.trackers import open_trackers
 from calltune.tune.trunk import Trunk, WholeModel, cut
 from calltune.wheels import cache_folder
 
-KEPT_POSITIONS = 2048
+KEPT_POSITIONS = 1280
 """With gradient checkpointing, larger batches are recomputed in part."""
 FILL_BYTES = 2 * 10**9
 """What computing the frozen layers' output may take on a GPU, the cache included; more where one
 layer needs more."""
-VALID_POSITIONS = 4096
+VALID_POSITIONS = 2048
 """Positions in a validation batch, at most."""
 
 
