@@ -75,9 +75,7 @@ def completion_loss_alone(
 
 
 def _chunks(trunk: Trunk, rows: mx.array) -> list[slice]:
-    # Kernels keep their logits in the model's precision, and no float32 beside them.
-    limit = CHUNK_LOGITS if trunk.fused is None else CHUNK_LOGITS * 4 // rows.dtype.size
-    size = max(64, limit // trunk.vocabulary // 64 * 64)
+    size = max(64, CHUNK_LOGITS // trunk.vocabulary // 64 * 64)
     return [slice(start, start + size) for start in range(0, rows.shape[0], size)]
 
 

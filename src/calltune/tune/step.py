@@ -227,8 +227,9 @@ def working_bytes(trunk: Trunk, positions: int) -> int:
     whose feed-forward part is 6 times as wide), fused ones 25; the head works in chunks.
     """
     n_layers = len(trunk.model.layers) - trunk.n_frozen
-    n_numbers = 60 if trunk.fused is None else 25
-    return n_numbers * trunk.width * trunk.dtype.size * n_layers * positions + 6 * CHUNK_LOGITS * 4
+    n_numbers, n_chunks = (60, 6) if trunk.fused is None else (25, 4)
+    head = n_chunks * CHUNK_LOGITS * 4
+    return n_numbers * trunk.width * trunk.dtype.size * n_layers * positions + head
 
 
 def added(one: Gradients | None, other: Gradients) -> Gradients:
