@@ -88,6 +88,17 @@ def test_an_eager_layer_keeps_every_array_of_its_forward_pass() -> None:
     assert activations(CPU, CHOSEN) == 3 * numbers * 4 * 128 * 4
 
 
+def test_a_fused_layer_keeps_what_its_functions_take() -> None:
+    fused = replace(GPU, is_fused=True)
+    never = replace(CHOSEN, grad_checkpoint=False)
+    # By hand: 6 arrays of 64, q k v packed and apart, q's result, gate and up, LoRA, 4 scores.
+    numbers = 6 * 64 + 2 * (64 + 2 * 32) + 64 + 2 * 256 + 7 * 8 + 4 * 128
+    assert activations(fused, never) == 3 * numbers * 4 * 128 * 2
+    # Of 512 positions, where 256 may be kept, 2 of 3 layers keep their input and its norm.
+    assert activations(fused, CHOSEN) == (numbers + 2 * 2 * 64) * 4 * 128 * 2
+    assert activations(fused, never) < activations(GPU, never)
+
+
 def test_activations_grow_with_rows_and_layers() -> None:
     one = activations(CPU, replace(CHOSEN, batch_size=2))
     assert activations(CPU, CHOSEN) == 2 * one

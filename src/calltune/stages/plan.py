@@ -113,7 +113,13 @@ def _planner(folder: Path, device: str, memory: int, options: Any) -> tuple[Any,
         fill_bytes=session.FILL_BYTES,
         cache_share=frozen.MEMORY_SHARE,
     )
-    machine = Machine(is_eager=is_cpu, number_bytes=number_bytes, memory=memory)
+    is_lora = options.fine_tune_type in ("lora", "rslora") and not options.modules
+    machine = Machine(
+        is_eager=is_cpu,
+        number_bytes=number_bytes,
+        memory=memory,
+        is_fused=device == "cuda" and is_lora and not options.dropout,
+    )
     planner = Planner(shape, machine, limits, FINE if is_cpu else COARSE)
     if options.compute != "auto":
         return planner, options.compute == "dense"

@@ -1,8 +1,7 @@
 """How much memory a training run takes, from shapes and row lengths alone.
 
-The terms say which arrays exist at once, and how many numbers each has a position. Eager steps
-(CPU) keep every array of the forward pass. Compiled ones (GPU) keep what their kernels give, with
-norms and rotations as one kernel each. Checked against `mx.get_peak_memory()` of CPU runs.
+The terms say which arrays exist at once; `plan_layer` has those inside a layer. Checked against
+`mx.get_peak_memory()` of CPU runs, and of fused ones on an H100.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,10 @@ from calltune.tune.plan_facts import (
     Place,
     Rows,
     Size,
-    is_adapted,
     lora_numbers,
     mask_numbers,
 )
+from calltune.tune.plan_layer import LayerNumbers
 from calltune.tune.step import n_recomputed
 
 
@@ -149,7 +148,7 @@ class Planner:
     def _filling(self, held: tuple[Part, ...], rows: Sequence[TokenRow], chosen: Choices) -> Phase:
         _, trained, cache = held
         sizes = self._sizes(in_order(rows, self.limits.bulk_positions), 1)
-        forward = max(self._forward(size) for size in sizes)
+        forward = max(self._bytes(size, self._layer.forward(size)) for size in sizes)
         if not self.machine.is_eager:
             # What is queued may take so much.
             forward = max(forward, self.limits.fill_bytes - cache.n_bytes)
@@ -166,7 +165,8 @@ class Planner:
         def needed(size: Size) -> tuple[Part, ...]:
             # The last chunk's logits are held until the next ones are there.
             logits = 2 * self._chunk(size)
-            return Part("activations", self._forward(size)), Part("head", logits), copies
+            forward = self._bytes(size, self._layer.forward(size))
+            return Part("activations", forward), Part("head", logits), copies
 
         sizes = self._sizes(in_order(rows, self.limits.valid_positions), 1)
         return max(map(needed, sizes), key=_total)
@@ -180,10 +180,12 @@ class Planner:
 
     def _after_forward(self, size: Size) -> tuple[Part, ...]:
         """The head, then the top layer's backward pass; what is queued holds both on a GPU."""
-        backward = self._backward(size) * size.positions * self.machine.number_bytes
-        head = Part("head", self._chunk(size) * (1 if self.machine.is_eager else 6))
+        machine = self.machine
+        n_chunks = 1 if machine.is_eager else 2 if machine.is_fused else 6
+        head = Part("head", self._chunk(size) * n_chunks)
+        backward = self._bytes(size, self._layer.backward(size))
         layer = Part("backward pass of one layer", backward)
-        if self.machine.is_eager:
+        if machine.is_eager:
             return (max(head, layer, key=lambda part: part.n_bytes),)
         return head, layer
 
@@ -198,49 +200,17 @@ class Planner:
             limit = None
         recomputed = n_recomputed(chosen.n_trained, size.positions, limit)
         # A recomputed layer keeps its input, and all else when its turn comes.
-        kept = chosen.n_trained - recomputed
-        numbers = max(kept, min(1, recomputed)) * self._kept(size, chosen)
-        numbers += recomputed * self.shape.hidden
+        whole = max(chosen.n_trained - recomputed, min(1, recomputed))
+        numbers = whole * self._layer.kept(size, chosen) + recomputed * self._layer.carried
+        return self._bytes(size, numbers)
+
+    def _bytes(self, size: Size, numbers: int) -> int:
+        """Of so many numbers a position."""
         return numbers * size.positions * self.machine.number_bytes
 
-    def _kept(self, size: Size, chosen: Choices) -> int:
-        """Numbers a position that one layer keeps."""
-        shape, is_eager = self.shape, self.machine.is_eager
-        norms = shape.norms * (3 if is_eager else 1)
-        rotations = (shape.queries + shape.keys) * (4 if is_eager else 1)
-        attention = 2 * shape.queries
-        if is_eager:
-            attention += shape.queries + shape.heads * size.length
-        between = 2 * (shape.ffn + shape.hidden)
-        return norms + self._products(chosen) + rotations + attention + between
-
-    def _products(self, chosen: Choices) -> int:
-        """Outputs of linear layers: frozen, and with LoRA's added; LoRA's inner ones."""
-        total = 0
-        for group in self.shape.groups:
-            outputs = sum(linear.n_outputs for linear in group)
-            adapted = [linear for linear in group if is_adapted(linear, chosen)]
-            total += outputs + sum(linear.n_outputs + chosen.rank for linear in adapted)
-            if chosen.has_dropout:
-                total += sum(2 * linear.n_inputs + linear.n_outputs for linear in adapted)
-        return total
-
-    def _backward(self, size: Size) -> int:
-        """Numbers a position in the backward pass of one layer, beside all that is kept."""
-        shape, scores = self.shape, self.shape.heads * size.length
-        if not self.machine.is_eager:
-            return 8 * shape.ffn + 4 * shape.hidden + 3 * scores
-        # When attention's turn comes, what the feed-forward part kept is gone.
-        return max(6 * shape.ffn, 3 * scores - 6 * shape.ffn - 5 * shape.hidden)
-
-    def _forward(self, size: Size) -> int:
-        """Bytes that a forward pass needs at once when nothing is kept: those of one layer."""
-        shape = self.shape
-        attention = 4 * (shape.hidden + shape.queries + shape.keys)
-        if self.machine.is_eager:
-            attention += shape.heads * size.length
-        feed_forward = 4 * (shape.hidden + shape.ffn)
-        return max(attention, feed_forward) * size.positions * self.machine.number_bytes
+    @property
+    def _layer(self) -> LayerNumbers:
+        return LayerNumbers(self.shape, self.machine)
 
     def _chunk(self, size: Size) -> int:
         """Bytes of the logits that exist at once, in float32."""

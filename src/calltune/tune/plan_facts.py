@@ -20,6 +20,8 @@ class Machine:
     """Bytes of an activation, and of a weight that is not quantised."""
     memory: int
     """Bytes a run may use."""
+    is_fused: bool = False
+    """The trained layers run as `fused/` does, given that it knows the model's family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
