@@ -113,6 +113,8 @@ class Session:
         valid = self._fixed_sample(valid_rows)
         if self._backend.device == "cuda":
             trunk.fused = fuse(trunk, Cuda(), feed.longest([*rows, *valid]))
+            if trunk.fused is None:
+                print("calltune's CUDA kernels do not fit these layers; MLX's own run, slower")
         step = Step(trunk, self._step_options())
         trained, start = self._beginning(step)
         with self._progress(schedule, start) as progress:
