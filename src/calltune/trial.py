@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from calltune.batches import PreparedRow, check_markers, prompt_tokens, read_prepared
-from calltune.calls import Json, answers_from_json
+from calltune.calls import Json, Tool
 from calltune.decode.engine import Completion, Prompt, complete
-from calltune.errors import OptionError
+from calltune.errors import DataError, OptionError
 from calltune.formats import FORMATS
 from calltune.journal import Journal
 from calltune.jsonl import file_digest, write_json
 from calltune.models.backend import Backend
 from calltune.models.load import WEIGHTS, check_adapter, load
 from calltune.runs import describe
-from calltune.score.match import judge
+from calltune.score.judgement import judgement
 from calltune.score.metrics import Record, summarise
+from calltune.score.results import answers_of, reading_of
+from calltune.sources.rows import Unusable, read_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def run_trial(
                 known[record["id"]] = record
                 show(record, done, len(rows))
     seconds = time.perf_counter() - started
-    document = _document(trial, identity, rows[0].format, [known[row.id] for row in rows])
+    records = [_judged(row, known[row.id]) for row in rows]
+    document = _document(trial, identity, rows[0].format, records)
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
     write_json(trial.results_file, document)
     return document
@@ -132,7 +135,7 @@ def _stop_tokens(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[int]:
 
 def _record(row: PreparedRow, completion: Completion, text: str, prompt_length: int) -> Record:
     reading = FORMATS[row.format].read(text)
-    return {
+    record = {
         "id": row.id,
         "source": row.data["source"],
         "query": row.data["query"],
@@ -144,9 +147,25 @@ def _record(row: PreparedRow, completion: Completion, text: str, prompt_length: 
         "calls": [{"name": call.name, "arguments": call.arguments} for call in reading.calls],
         "problem": reading.problem,
         "finish": completion.finish,
-        "verdict": asdict(judge(reading, answers_from_json(row.data["answers"]))),
         "seconds": round(completion.seconds, 3),
     }
+    return _judged(row, record)
+
+
+def _judged(row: PreparedRow, record: Record) -> Record:
+    """The record with its verdict; an earlier trial may have judged by other rules."""
+    tools = _tools(row)
+    found = judgement(reading_of(record), answers_of(record), tools, record["finish"])
+    return record | {"verdict": asdict(found)}
+
+
+def _tools(row: PreparedRow) -> dict[str, Tool]:
+    try:
+        return read_tools(row.data["tools"]).by_name
+    except Unusable as error:
+        raise DataError(
+            f"The tools of test row {row.id} cannot be read ({error}); run prep again"
+        ) from error
 
 
 def _document(

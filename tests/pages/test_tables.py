@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 
 from calltune.calls import Json
-from calltune.pages.tables import chance_in_words, print_comparison, print_summary
+from calltune.pages.tables import (
+    chance_in_words,
+    print_comparison,
+    print_reasons,
+    print_summary,
+)
 from calltune.score.compare import Comparison, compare
 from calltune.score.metrics import summarise
 from calltune.score.results import Results
@@ -14,7 +19,14 @@ def record(number: int, is_exact: bool, n_tools: int = 1) -> dict[str, Json]:
         "id": f"e{number}",
         "n_tools": n_tools,
         "expected": [{"name": "f", "arguments": {}}],
-        "verdict": {"is_exact": is_exact, "has_right_names": is_exact, "is_parsed": True},
+        "verdict": {
+            "is_exact": is_exact,
+            "is_ast": is_exact,
+            "has_right_names": is_exact,
+            "is_parsed": True,
+            "reason": None if is_exact else "wrong value",
+            "abstention": None,
+        },
     }
 
 
@@ -111,3 +123,21 @@ def test_chance_is_told_in_plain_words() -> None:
     assert words("w" * 9, "r" * 9).startswith("The difference is unlikely to be chance")
     assert "in 0.4 % of such tests" in words("w" * 9, "r" * 9)
     assert "in less than 0.1 % of such tests" in words("w" * 20, "r" * 20)
+
+
+def test_reasons_are_counted_for_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    print_reasons(comparison([False, False, True], [False, True, True]))
+    assert "wrong value 2 1" in shown(capsys)
+    print_reasons(comparison([True], [True]))
+    assert capsys.readouterr().out == ""
+
+
+def test_what_came_of_rows_without_a_call_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    def results(outcome: str) -> Results:
+        made = document(None, [False])
+        made["results"][0]["verdict"] |= {"reason": None, "abstention": outcome}
+        return Results(Path(f"{outcome}.json"), made)
+
+    print_reasons(compare(results("called anyway"), results("abstained")))
+    lines = shown(capsys)
+    assert "abstained 0 1" in lines and "called anyway 1 0" in lines

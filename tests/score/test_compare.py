@@ -15,7 +15,12 @@ def record(id: str, is_exact: bool, n_tools: int = 1, n_calls: int = 1) -> dict[
         "id": id,
         "n_tools": n_tools,
         "expected": answers_to_json((ANSWER,) * n_calls),
-        "verdict": {"is_exact": is_exact, "has_right_names": is_exact, "is_parsed": True},
+        "verdict": {
+            "is_exact": is_exact,
+            "is_ast": is_exact,
+            "has_right_names": is_exact,
+            "is_parsed": True,
+        },
     }
 
 

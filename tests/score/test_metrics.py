@@ -6,20 +6,26 @@ from calltune.calls import Json
 from calltune.score.metrics import by_group, rate, summarise
 
 
-def record(*, exact: bool = False, names: bool = False, parsed: bool = False) -> dict[str, Json]:
-    return {"verdict": {"is_exact": exact, "has_right_names": names, "is_parsed": parsed}}
+def record(
+    *, exact: bool = False, ast: bool = False, names: bool = False, parsed: bool = False
+) -> dict[str, Json]:
+    claims = {"is_exact": exact, "is_ast": ast, "has_right_names": names, "is_parsed": parsed}
+    return {"verdict": claims}
 
 
-EXACT = record(exact=True, names=True, parsed=True)
+EXACT = record(exact=True, ast=True, names=True, parsed=True)
+SPELT = record(ast=True, names=True, parsed=True)
 NAMED = record(names=True, parsed=True)
 UNREAD = record()
 
 
 def test_each_claim_is_counted_on_its_own() -> None:
-    summary = summarise([EXACT, NAMED, NAMED, UNREAD])
+    summary = summarise([EXACT, NAMED, SPELT, UNREAD])
     assert summary["examples"] == 4
-    counts = {name: summary[name]["count"] for name in ("success", "function_names", "parsed")}
-    assert counts == {"success": 1, "function_names": 3, "parsed": 3}
+    counts = {
+        name: summary[name]["count"] for name in ("success", "ast", "function_names", "parsed")
+    }
+    assert counts == {"success": 1, "ast": 2, "function_names": 3, "parsed": 3}
     assert summary["success"]["of"] == 4
     assert summary["success"]["rate"] == 0.25
 

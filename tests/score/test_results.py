@@ -19,7 +19,12 @@ def record(id: str = "e1") -> dict[str, Json]:
         "text": "f(2)",
         "calls": [{"name": "f", "arguments": {"x": 2}}],
         "problem": None,
-        "verdict": {"is_exact": True, "has_right_names": True, "is_parsed": True},
+        "verdict": {
+            "is_exact": True,
+            "is_ast": True,
+            "has_right_names": True,
+            "is_parsed": True,
+        },
     }
 
 

@@ -24,6 +24,7 @@ def record(id: str, unit: str | None) -> dict[str, Json]:
         "problem": None if unit else "no call found",
         "verdict": {
             "is_exact": is_exact,
+            "is_ast": is_exact,
             "has_right_names": unit is not None,
             "is_parsed": unit is not None,
         },

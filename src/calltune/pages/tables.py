@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 CLAIM_NAMES = {
     "success": "every call right",
+    "ast": "by BFCL's rules",
     "function_names": "right functions",
     "parsed": "readable",
 }
@@ -73,6 +74,21 @@ def print_comparison(comparison: Comparison) -> None:
     )
     console.print(Text(chance_in_words(comparison)))
     console.print()
+
+
+def print_reasons(comparison: Comparison) -> None:
+    """Why the answers of either model were not right, counted."""
+    console = _console()
+    for heading, tallies in (
+        ("not right, because", comparison.reasons),
+        ("no call to make", comparison.abstentions),
+    ):
+        if not tallies:
+            continue
+        table = _table(heading, "base", "tuned")
+        for tally in tallies:
+            table.add_row(tally.name, f"{tally.base:,}", f"{tally.tuned:,}")
+        _print_table(console, table)
 
 
 def chance_in_words(comparison: Comparison) -> str:

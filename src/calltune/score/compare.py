@@ -1,5 +1,6 @@
 """Two models on the same examples: what tuning changed, and whether chance could have."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import comb
@@ -7,6 +8,7 @@ from math import comb
 from calltune.calls import Json
 from calltune.errors import DataError
 from calltune.score.metrics import Record, by_group, summarise
+from calltune.score.reasons import ABSTENTIONS, REASONS
 from calltune.score.results import Results
 
 SIZES_OF_TOOLS = ("0", "1", "2-3", "4+")
@@ -38,6 +40,15 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """How many examples of one kind there are, before and after."""
+
+    name: str
+    base: int
+    tuned: int
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Base against tuned on the examples that both have."""
 
@@ -55,6 +66,10 @@ class Comparison:
     """Ids of the examples that only the base model got exactly right."""
     n_both_right: int
     n_both_wrong: int
+    reasons: tuple[Tally, ...]
+    """Why answers were not right, those of `reasons.REASONS` that occur."""
+    abstentions: tuple[Tally, ...]
+    """What came of the examples that need no call."""
     p_value: float
     """How often chance alone would part the two at least this far: McNemar's exact test."""
 
@@ -86,6 +101,8 @@ def compare(base: Results, tuned: Results) -> Comparison:
         broken=broken,
         n_both_right=len(right_before & right_after),
         n_both_wrong=len(shared) - len(right_before | right_after),
+        reasons=_tallies(before, after, "reason", REASONS),
+        abstentions=_tallies(before, after, "abstention", ABSTENTIONS),
         p_value=mcnemar(len(fixed), len(broken)),
     )
 
@@ -142,6 +159,13 @@ def _groups(
 ) -> tuple[Group, ...]:
     base, tuned = by_group(before, size), by_group(after, size)
     return tuple(Group(name, base[name], tuned[name]) for name in sizes if name in base)
+
+
+def _tallies(
+    before: list[Record], after: list[Record], claim: str, names: tuple[str, ...]
+) -> tuple[Tally, ...]:
+    base, tuned = (Counter(r["verdict"].get(claim) for r in part) for part in (before, after))
+    return tuple(Tally(n, base[n], tuned[n]) for n in names if base[n] or tuned[n])
 
 
 def _size_of_tools(record: Record) -> str:

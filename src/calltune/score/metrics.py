@@ -8,7 +8,12 @@ from calltune.calls import Json
 Record = dict[str, Json]
 """One entry of a results file: an example, what the model wrote, and the verdict."""
 
-CLAIMS = {"success": "is_exact", "function_names": "has_right_names", "parsed": "is_parsed"}
+CLAIMS = {
+    "success": "is_exact",
+    "ast": "is_ast",
+    "function_names": "has_right_names",
+    "parsed": "is_parsed",
+}
 """The rates of a summary, and the claim of a verdict that each one counts."""
 
 Z_95 = 1.959963984540054

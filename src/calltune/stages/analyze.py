@@ -26,7 +26,7 @@ class AnalyzeOptions:
     """Where the comparison is written, as JSON."""
 
     verbose: bool = False
-    """Show the examples that tuning fixed or broke."""
+    """Show the examples that tuning fixed or broke, and count why answers were not right."""
 
     def __post_init__(self) -> None:
         if self.base_results.resolve() == self.finetuned_results.resolve():
@@ -47,7 +47,7 @@ def run(options: AnalyzeOptions) -> Path:
         DataError: a file is missing or broken, or the two come from different test sets.
     """
     from calltune.pages.examples import print_changed
-    from calltune.pages.tables import print_comparison
+    from calltune.pages.tables import print_comparison, print_reasons
 
     base = _read(options.base_results, BASE_WRITERS)
     tuned = _read(options.finetuned_results, TUNED_WRITERS)
@@ -60,6 +60,8 @@ def run(options: AnalyzeOptions) -> Path:
     if options.verbose:
         print_changed(comparison, base, tuned)
     print_comparison(comparison)
+    if options.verbose:
+        print_reasons(comparison)
     return options.output
 
 

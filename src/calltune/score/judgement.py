@@ -1,0 +1,42 @@
+"""All that is said of one answer: both verdicts, why it failed, and whether it abstained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from calltune.calls import Answer, Reading, Tool
+from calltune.score.lenient import passes
+from calltune.score.match import judge
+from calltune.score.reasons import Abstention, Reason, abstention, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One answer, judged; a results file keeps it under these names."""
+
+    is_exact: bool
+    """The calls are the answers: one to one, in any order, names and arguments."""
+    is_ast: bool
+    """They pass by BFCL's rules: see `lenient`."""
+    has_right_names: bool
+    """The functions are called as often as they should be."""
+    is_parsed: bool
+    """The text could be read, be it as calls or as none."""
+    reason: Reason | None
+    """Why it is not exact."""
+    abstention: Abstention | None
+    """For a row that needs no call: what came of it."""
+
+
+def judgement(
+    reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, Tool], finish: str = "stop"
+) -> Judgement:
+    """Judge one reading; `tools` are those offered, `finish` is "length" where it was cut off."""
+    verdict = judge(reading, answers)
+    return Judgement(
+        is_exact=verdict.is_exact,
+        is_ast=passes(reading, answers, tools),
+        has_right_names=verdict.has_right_names,
+        is_parsed=verdict.is_parsed,
+        reason=None if verdict.is_exact else reason(reading, answers, tools, finish),
+        abstention=abstention(reading, answers),
+    )
