@@ -15,6 +15,7 @@ from calltune.errors import CalltuneError, OptionError
 from calltune.stages import (
     analyze,
     backend,
+    gate,
     infer,
     load,
     look,
@@ -127,5 +128,6 @@ _add("train", train.TrainOptions, train.run, "Fine-tune: an adapter for the mode
 _add("infer", infer.InferOptions, infer.run, "Test the base model.")
 _add("test", test.TestOptions, test.run, "Test the fine-tuned model and compare.")
 _add("analyze", analyze.AnalyzeOptions, analyze.run, "Compare base and tuned results.")
+_add("gate", gate.GateOptions, gate.run, "Fail where results are worse than a baseline's.")
 _add("model", model.ModelOptions, model.run, "Fetch or convert a model; print its folder.")
 _add("backend", backend.BackendOptions, backend.run, "Say where MLX computes, and why.")

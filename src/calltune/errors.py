@@ -33,5 +33,9 @@ class AccessDenied(FetchError):
     """A gated dataset or model, and no token with access to it."""
 
 
+class WorseThanBaseline(CalltuneError):
+    """A model was held to a baseline and fell behind it by more than chance would explain."""
+
+
 class OutputError(CalltuneError):
     """A result could not be written: no space, or no permission."""

@@ -78,18 +78,50 @@ class Comparison:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Which examples changed sides, by id."""
+
+    shared: list[str]
+    """The examples that both have."""
+    fixed: tuple[str, ...]
+    broken: tuple[str, ...]
+    n_both_right: int
+
+    @property
+    def n_shared(self) -> int:
+        """How many examples both have."""
+        return len(self.shared)
+
+
+def changes(base: Results, tuned: Results, claim: str = "is_exact") -> Changes:
+    """The examples that only one of the two got right; `claim` of the verdict says what is right.
+
+    Raises:
+        DataError: they come from different test sets, or share no example.
+    """
+    shared = _shared_ids(base, tuned)
+    right_before, right_after = (
+        {record["id"] for record in _pick(side, shared) if record["verdict"][claim]}
+        for side in (base, tuned)
+    )
+    return Changes(
+        shared=shared,
+        fixed=tuple(id for id in shared if id in right_after - right_before),
+        broken=tuple(id for id in shared if id in right_before - right_after),
+        n_both_right=len(right_before & right_after),
+    )
+
+
 def compare(base: Results, tuned: Results) -> Comparison:
     """Hold two results files against each other, on the examples that both have.
 
     Raises:
         DataError: they come from different test sets, or share no example.
     """
-    shared = _shared_ids(base, tuned)
+    found = changes(base, tuned)
+    shared = found.shared
     before, after = _pick(base, shared), _pick(tuned, shared)
-    right_before = {record["id"] for record in before if record["verdict"]["is_exact"]}
-    right_after = {record["id"] for record in after if record["verdict"]["is_exact"]}
-    fixed = tuple(id for id in shared if id in right_after - right_before)
-    broken = tuple(id for id in shared if id in right_before - right_after)
     return Comparison(
         test_path=tuned.test_path,
         test_sha256=tuned.test_digest,
@@ -97,13 +129,13 @@ def compare(base: Results, tuned: Results) -> Comparison:
         tuned=_side(tuned, after),
         by_tools=_groups(before, after, _size_of_tools, SIZES_OF_TOOLS),
         by_calls=_groups(before, after, _size_of_calls, SIZES_OF_CALLS),
-        fixed=fixed,
-        broken=broken,
-        n_both_right=len(right_before & right_after),
-        n_both_wrong=len(shared) - len(right_before | right_after),
+        fixed=found.fixed,
+        broken=found.broken,
+        n_both_right=found.n_both_right,
+        n_both_wrong=len(shared) - found.n_both_right - len(found.fixed) - len(found.broken),
         reasons=_tallies(before, after, "reason", REASONS),
         abstentions=_tallies(before, after, "abstention", ABSTENTIONS),
-        p_value=mcnemar(len(fixed), len(broken)),
+        p_value=mcnemar(len(found.fixed), len(found.broken)),
     )
 
 
