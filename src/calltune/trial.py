@@ -17,7 +17,7 @@ from calltune.models.backend import Backend
 from calltune.models.load import WEIGHTS, check_adapter, load
 from calltune.runs import describe
 from calltune.score.judgement import judgement
-from calltune.score.metrics import Record, summarise
+from calltune.score.metrics import Record, details, summarise
 from calltune.score.results import answers_of, reading_of
 from calltune.sources.rows import Unusable, read_tools
 
@@ -186,5 +186,6 @@ def _document(
         "identity": identity,
         **describe(),
         "summary": summarise(records) | totals,
+        "details": details(records),
         "results": records,
     }

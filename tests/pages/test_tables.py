@@ -5,13 +5,14 @@ import pytest
 from calltune.calls import Json
 from calltune.pages.tables import (
     chance_in_words,
+    print_breakdown,
     print_comparison,
-    print_reasons,
     print_summary,
 )
 from calltune.score.compare import Comparison, compare
 from calltune.score.metrics import summarise
 from calltune.score.results import Results
+from verdicts import verdict
 
 
 def record(number: int, is_exact: bool, n_tools: int = 1) -> dict[str, Json]:
@@ -19,14 +20,7 @@ def record(number: int, is_exact: bool, n_tools: int = 1) -> dict[str, Json]:
         "id": f"e{number}",
         "n_tools": n_tools,
         "expected": [{"name": "f", "arguments": {}}],
-        "verdict": {
-            "is_exact": is_exact,
-            "is_ast": is_exact,
-            "has_right_names": is_exact,
-            "is_parsed": True,
-            "reason": None if is_exact else "wrong value",
-            "abstention": None,
-        },
+        "verdict": verdict(is_exact),
     }
 
 
@@ -125,11 +119,31 @@ def test_chance_is_told_in_plain_words() -> None:
     assert "in less than 0.1 % of such tests" in words("w" * 20, "r" * 20)
 
 
-def test_reasons_are_counted_for_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    print_reasons(comparison([False, False, True], [False, True, True]))
-    assert "wrong value 2 1" in shown(capsys)
-    print_reasons(comparison([True], [True]))
-    assert capsys.readouterr().out == ""
+def test_the_breakdown_counts_reasons_for_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    print_breakdown(comparison([False, False, True], [False, True, True]))
+    lines = shown(capsys)
+    assert "wrong value 2 1" in lines
+    assert "arguments, F1 0.33 0.67" in lines and "functions, F1 1.00 1.00" in lines
+    assert "keeps to the tools' schemas 3 of 3 100 % 3 of 3 100 %" in lines
+    # Of nothing, nothing is told.
+    assert not any("none is due" in line or "every call right" in line for line in lines)
+    print_breakdown(comparison([True], [True]))
+    assert not any("not right" in line for line in shown(capsys))
+
+
+def test_the_breakdown_tells_sources_apart_where_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def results(name: str, exact: list[bool]) -> Results:
+        made = document(None, exact)
+        for number, one in enumerate(made["results"]):
+            one["source"] = f"source/{number}"
+        return Results(Path(name), made)
+
+    print_breakdown(compare(results("a", [False, True]), results("b", [True, True])))
+    lines = shown(capsys)
+    assert "source/0 0 of 1 0 % 1 of 1 100 % +100 points" in lines
+    assert "source/1 1 of 1 100 % 1 of 1 100 % same" in lines
 
 
 def test_what_came_of_rows_without_a_call_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +152,7 @@ def test_what_came_of_rows_without_a_call_is_counted(capsys: pytest.CaptureFixtu
         made["results"][0]["verdict"] |= {"reason": None, "abstention": outcome}
         return Results(Path(f"{outcome}.json"), made)
 
-    print_reasons(compare(results("called anyway"), results("abstained")))
+    print_breakdown(compare(results("called anyway"), results("abstained")))
     lines = shown(capsys)
     assert "abstained 0 1" in lines and "called anyway 1 0" in lines
+    assert "makes none where none is due 0 of 1 0 % 1 of 1 100 %" in lines

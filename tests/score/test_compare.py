@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from calltune.calls import Answer, Choice, Json, answers_to_json
 from calltune.errors import DataError
-from calltune.score.compare import Comparison, compare, mcnemar
+from calltune.score.compare import Comparison, compare, mcnemar, paired_bootstrap
 from calltune.score.results import Results
+from verdicts import verdict
 
 ANSWER = Answer("f", {"x": Choice((1,))})
 
@@ -15,12 +17,7 @@ def record(id: str, is_exact: bool, n_tools: int = 1, n_calls: int = 1) -> dict[
         "id": id,
         "n_tools": n_tools,
         "expected": answers_to_json((ANSWER,) * n_calls),
-        "verdict": {
-            "is_exact": is_exact,
-            "is_ast": is_exact,
-            "has_right_names": is_exact,
-            "is_parsed": True,
-        },
+        "verdict": verdict(is_exact),
     }
 
 
@@ -102,3 +99,19 @@ def test_the_p_value_holds_for_many_examples() -> None:
     assert mcnemar(3000, 0) == 0.0
     # The normal approximation with continuity correction, close to exact at this size.
     assert mcnemar(1050, 950) == pytest.approx(0.0268, abs=5e-4)
+
+
+def test_the_bootstrap_agrees_with_resampled_examples() -> None:
+    rng = np.random.default_rng(1)
+    changed = np.array([1] * 13 + [-1] * 4 + [0] * 23)
+    drawn = rng.choice(changed, (20_000, 40)).mean(axis=1)
+    found = paired_bootstrap(13, 4, 40)
+    assert found.value == 9 / 40
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    assert (found.low, found.high) == (
+        pytest.approx(low, abs=0.026),
+        pytest.approx(high, abs=0.026),
+    )
+    assert paired_bootstrap(13, 4, 40) == found
+    nothing = paired_bootstrap(0, 0, 5)
+    assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)

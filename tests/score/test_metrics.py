@@ -3,7 +3,8 @@ from math import sqrt
 import pytest
 
 from calltune.calls import Json
-from calltune.score.metrics import by_group, rate, summarise
+from calltune.score.metrics import by_group, details, rate, summarise
+from verdicts import verdict
 
 
 def record(
@@ -58,3 +59,28 @@ def test_groups_are_summarised_apart_in_order_of_appearance() -> None:
     assert groups["b"]["success"]["count"] == 1
     assert groups["b"]["examples"] == 2
     assert groups["a"]["parsed"]["count"] == 0
+
+
+def test_details_add_up_what_verdicts_say_beside_their_claims() -> None:
+    idle = [
+        verdict(outcome == "abstained", abstention=outcome, functions=[0, 0, 0])
+        for outcome in ("abstained", "abstained", "called anyway", "malformed")
+    ]
+    busy = [
+        verdict(True),
+        verdict(False, reason="no call", functions=[0, 0, 1], arguments=[0, 0, 2]),
+        verdict(False, is_valid=False, invents_argument=True, arguments=[1, 2, 2]),
+    ]
+    found = details([{"verdict": each} for each in (*idle[:3], idle[3], *busy)])
+    counts = {k: (v["count"], v["of"]) for k, v in found.items() if isinstance(v, dict)}
+    assert counts == {
+        "schema_valid": (6, 7),
+        "invented_function": (0, 7),
+        "invented_argument": (1, 7),
+        "abstained": (2, 4),
+        "malformed": (1, 4),
+        "false_refusal": (1, 3),
+    }
+    # Functions: 2 right of 2 called and 3 wanted.
+    assert found["function_f1"] == pytest.approx(2 * 2 / 5)
+    assert details([])["argument_f1"] is None

@@ -6,6 +6,7 @@ import pytest
 from calltune.calls import Answer, Choice, Json, Reading, ToolCall, answers_to_json
 from calltune.errors import DataError
 from calltune.score.results import answers_of, read_results, reading_of
+from verdicts import verdict
 
 ANSWER = Answer("f", {"x": Choice((1, 2))})
 
@@ -19,12 +20,7 @@ def record(id: str = "e1") -> dict[str, Json]:
         "text": "f(2)",
         "calls": [{"name": "f", "arguments": {"x": 2}}],
         "problem": None,
-        "verdict": {
-            "is_exact": True,
-            "is_ast": True,
-            "has_right_names": True,
-            "is_parsed": True,
-        },
+        "verdict": verdict(True),
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 from calltune.calls import Answer, Choice, Json, answers_to_json
 from calltune.errors import DataError, OptionError, OutputError
 from calltune.stages.analyze import AnalyzeOptions, run
+from verdicts import verdict
 
 ANSWER = Answer("area", {"unit": Choice(("m",))})
 
@@ -22,12 +23,7 @@ def record(id: str, unit: str | None) -> dict[str, Json]:
         "text": f"area {unit} \x1b[31m" if unit else "I cannot.",
         "calls": [{"name": "area", "arguments": {"unit": unit}}] if unit else [],
         "problem": None if unit else "no call found",
-        "verdict": {
-            "is_exact": is_exact,
-            "is_ast": is_exact,
-            "has_right_names": unit is not None,
-            "is_parsed": unit is not None,
-        },
+        "verdict": verdict(is_exact, has_right_names=unit is not None, is_parsed=unit is not None),
     }
 
 

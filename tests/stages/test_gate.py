@@ -6,6 +6,7 @@ import pytest
 from calltune.cli import main
 from calltune.errors import DataError, OptionError, WorseThanBaseline
 from calltune.stages.gate import GateOptions, run
+from verdicts import verdict
 
 
 def write(path: Path, right: str, ast: str | None = None, digest: str = "aa") -> Path:
@@ -19,12 +20,7 @@ def write(path: Path, right: str, ast: str | None = None, digest: str = "aa") ->
             "text": "",
             "calls": [],
             "problem": None,
-            "verdict": {
-                "is_exact": letter == "x",
-                "is_ast": (ast or right)[number] == "x",
-                "has_right_names": True,
-                "is_parsed": True,
-            },
+            "verdict": verdict(letter == "x", is_ast=(ast or right)[number] == "x"),
         }
         for number, letter in enumerate(right)
     ]

@@ -72,13 +72,42 @@ def print_comparison(comparison: Comparison) -> None:
             f"{comparison.n_both_wrong:,} wrong both times.",
         )
     )
-    console.print(Text(chance_in_words(comparison)))
+    console.print(Text(f"{_difference_in_words(comparison)} {chance_in_words(comparison)}"))
     console.print()
 
 
-def print_reasons(comparison: Comparison) -> None:
-    """Why the answers of either model were not right, counted."""
+DETAIL_NAMES = {
+    "schema_valid": "keeps to the tools' schemas",
+    "invented_function": "invents a function",
+    "invented_argument": "invents an argument",
+    "false_refusal": "makes no call where one is due",
+    "abstained": "makes none where none is due",
+    "malformed": "unreadable where none is due",
+}
+"""The further rates in plain words."""
+F1_NAMES = {"function_f1": "functions, F1", "argument_f1": "arguments, F1"}
+
+
+def print_breakdown(comparison: Comparison) -> None:
+    """What else base and tuned do: further rates and scores, sources, and why answers failed."""
     console = _console()
+    base, tuned = comparison.base.details, comparison.tuned.details
+    table = _table("", "base", "tuned")
+    for key, name in DETAIL_NAMES.items():
+        if base[key]["of"]:
+            table.add_row(name, _count_and_percent(base[key]), _count_and_percent(tuned[key]))
+    for key, name in F1_NAMES.items():
+        table.add_row(name, _score(base[key]), _score(tuned[key]))
+    _print_table(console, table)
+    if len(comparison.by_source) > 1:
+        table = _table(CLAIM_NAMES["success"], "base", "tuned", "change")
+        for group in comparison.by_source:
+            _add_change(table, group.name, group.base["success"], group.tuned["success"])
+        _print_table(console, table)
+    _print_reasons(console, comparison)
+
+
+def _print_reasons(console: "Console", comparison: Comparison) -> None:
     for heading, tallies in (
         ("not right, because", comparison.reasons),
         ("no call to make", comparison.abstentions),
@@ -89,6 +118,19 @@ def print_reasons(comparison: Comparison) -> None:
         for tally in tallies:
             table.add_row(tally.name, f"{tally.base:,}", f"{tally.tuned:,}")
         _print_table(console, table)
+
+
+def _difference_in_words(comparison: Comparison) -> str:
+    """How large the difference may be, in a sentence."""
+    value, low, high = (
+        round(100 * share)
+        for share in (
+            comparison.difference.value,
+            comparison.difference.low,
+            comparison.difference.high,
+        )
+    )
+    return f"Success changed by {value:+d} points (95 % of resamples: {low:+d} to {high:+d})."
 
 
 def chance_in_words(comparison: Comparison) -> str:
@@ -176,6 +218,10 @@ def _change(base: dict[str, Json], tuned: dict[str, Json]) -> "Text":
     if tuned["count"] == base["count"]:
         return Text("same", "dim")
     return Text(f"{points:+d} points", "bold green" if tuned["count"] > base["count"] else "red")
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _count(rate: dict[str, Json]) -> str:

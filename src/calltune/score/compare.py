@@ -1,18 +1,21 @@
 """Two models on the same examples: what tuning changed, and whether chance could have."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 
+import numpy as np
+
 from calltune.calls import Json
 from calltune.errors import DataError
-from calltune.score.metrics import Record, by_group, summarise
+from calltune.score.metrics import Record, by_group, details, summarise
 from calltune.score.reasons import ABSTENTIONS, REASONS
 from calltune.score.results import Results
 
 SIZES_OF_TOOLS = ("0", "1", "2-3", "4+")
 SIZES_OF_CALLS = ("0", "1", "2+")
+RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Side:
     format: str
     summary: dict[str, Json]
     """As `metrics.summarise` gives it."""
+    details: dict[str, Json]
+    """As `metrics.details` gives it."""
     n_left_out: int
     """Examples of the file that the other one does not have."""
 
@@ -37,6 +42,15 @@ class Group:
     name: str
     base: dict[str, Json]
     tuned: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value, and between which two it lies in 95 % of cases."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,8 @@ class Comparison:
     """By how many tools were offered."""
     by_calls: tuple[Group, ...]
     """By how many calls were right."""
+    by_source: tuple[Group, ...]
+    """By where the examples came from."""
     fixed: tuple[str, ...]
     """Ids of the examples that only the tuned model got exactly right."""
     broken: tuple[str, ...]
@@ -70,6 +86,8 @@ class Comparison:
     """Why answers were not right, those of `reasons.REASONS` that occur."""
     abstentions: tuple[Tally, ...]
     """What came of the examples that need no call."""
+    difference: Interval
+    """Of the success rates, tuned less base: 95 % of a paired bootstrap."""
     p_value: float
     """How often chance alone would part the two at least this far: McNemar's exact test."""
 
@@ -129,12 +147,14 @@ def compare(base: Results, tuned: Results) -> Comparison:
         tuned=_side(tuned, after),
         by_tools=_groups(before, after, _size_of_tools, SIZES_OF_TOOLS),
         by_calls=_groups(before, after, _size_of_calls, SIZES_OF_CALLS),
+        by_source=_groups(before, after, _source, sorted({_source(r) for r in before})),
         fixed=found.fixed,
         broken=found.broken,
         n_both_right=found.n_both_right,
         n_both_wrong=len(shared) - found.n_both_right - len(found.fixed) - len(found.broken),
         reasons=_tallies(before, after, "reason", REASONS),
         abstentions=_tallies(before, after, "abstention", ABSTENTIONS),
+        difference=paired_bootstrap(len(found.fixed), len(found.broken), len(shared)),
         p_value=mcnemar(len(found.fixed), len(found.broken)),
     )
 
@@ -148,6 +168,18 @@ def mcnemar(n_fixed: int, n_broken: int) -> float:
     n = n_fixed + n_broken
     tail = sum(comb(n, k) for k in range(min(n_fixed, n_broken) + 1))
     return min(1.0, float(2 * tail / 2**n))
+
+
+def paired_bootstrap(n_fixed: int, n_broken: int, n: int) -> Interval:
+    """Between which differences of two rates on the same `n` examples 95 % of resamples lie.
+
+    Resampling examples with replacement draws how many of them are fixed, broken and neither: a
+    multinomial. The draws are the same in every run. Efron, Annals of Statistics 7 (1979).
+    """
+    shares = [n_fixed / n, n_broken / n, 1 - (n_fixed + n_broken) / n]
+    drawn = np.random.default_rng(0).multinomial(n, shares, RESAMPLES)
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, (0.025, 0.975))
+    return Interval((n_fixed - n_broken) / n, float(low), float(high))
 
 
 def _shared_ids(base: Results, tuned: Results) -> list[str]:
@@ -179,6 +211,7 @@ def _side(results: Results, shared: list[Record]) -> Side:
         adapter=results.document["adapter"],
         format=results.document["format"],
         summary=summarise(shared),
+        details=details(shared),
         n_left_out=len(results.records) - len(shared),
     )
 
@@ -187,7 +220,7 @@ def _groups(
     before: list[Record],
     after: list[Record],
     size: Callable[[Record], str],
-    sizes: tuple[str, ...],
+    sizes: Sequence[str],
 ) -> tuple[Group, ...]:
     base, tuned = by_group(before, size), by_group(after, size)
     return tuple(Group(name, base[name], tuned[name]) for name in sizes if name in base)
@@ -203,6 +236,10 @@ def _tallies(
 def _size_of_tools(record: Record) -> str:
     n = record["n_tools"]
     return str(n) if n < 2 else "2-3" if n < 4 else "4+"
+
+
+def _source(record: Record) -> str:
+    return str(record.get("source", "unknown"))
 
 
 def _size_of_calls(record: Record) -> str:

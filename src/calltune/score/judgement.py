@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calltune.calls import Answer, Reading, Tool
+from calltune.score.counts import Count, argument_count, function_count
 from calltune.score.lenient import passes
 from calltune.score.match import judge
 from calltune.score.reasons import Abstention, Reason, abstention, reason
+from calltune.score.validity import are_valid, invented_arguments, invents_function
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,14 @@ class Judgement:
     """The functions are called as often as they should be."""
     is_parsed: bool
     """The text could be read, be it as calls or as none."""
+    is_valid: bool
+    """It could be read, and its calls keep to the tools' schemas, be they right or not."""
+    invents_function: bool
+    """It calls a function that is not on offer."""
+    invents_argument: bool
+    """It gives a function an argument that it does not have."""
+    functions: Count
+    arguments: Count
     reason: Reason | None
     """Why it is not exact."""
     abstention: Abstention | None
@@ -31,12 +41,19 @@ def judgement(
     reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, Tool], finish: str = "stop"
 ) -> Judgement:
     """Judge one reading; `tools` are those offered, `finish` is "length" where it was cut off."""
-    verdict = judge(reading, answers)
+    verdict, calls = judge(reading, answers), reading.calls
     return Judgement(
         is_exact=verdict.is_exact,
         is_ast=passes(reading, answers, tools),
         has_right_names=verdict.has_right_names,
         is_parsed=verdict.is_parsed,
+        is_valid=verdict.is_parsed and are_valid(calls, tools),
+        invents_function=invents_function(calls, tools),
+        invents_argument=any(
+            invented_arguments(call, tools[call.name]) for call in calls if call.name in tools
+        ),
+        functions=function_count(reading, answers),
+        arguments=argument_count(reading, answers),
         reason=None if verdict.is_exact else reason(reading, answers, tools, finish),
         abstention=abstention(reading, answers),
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from math import sqrt
 
 from calltune.calls import Json
+from calltune.score.counts import Count, f1
 
 Record = dict[str, Json]
 """One entry of a results file: an example, what the model wrote, and the verdict."""
@@ -16,6 +17,16 @@ CLAIMS = {
 }
 """The rates of a summary, and the claim of a verdict that each one counts."""
 
+FURTHER_CLAIMS = {
+    "schema_valid": "is_valid",
+    "invented_function": "invents_function",
+    "invented_argument": "invents_argument",
+}
+"""The same for the further rates of `details`."""
+
+COUNTS = {"function_f1": "functions", "argument_f1": "arguments"}
+"""The F1 scores of `details`, and the count of a verdict that each one adds up."""
+
 Z_95 = 1.959963984540054
 """Standard normal deviations that hold 95 % between them."""
 
@@ -27,6 +38,28 @@ def summarise(records: Sequence[Record]) -> dict[str, Json]:
         for name, claim in CLAIMS.items()
     }
     return {"examples": len(records), **rates}
+
+
+def details(records: Sequence[Record]) -> dict[str, Json]:
+    """What else there is to say of the records: further rates and F1 scores.
+
+    Of the examples that need no call, how many abstained and how many were malformed; of the
+    others, how many were refused: read, and no call made.
+    """
+    verdicts = [record["verdict"] for record in records]
+    idle = [verdict for verdict in verdicts if verdict["abstention"] is not None]
+    busy = [verdict for verdict in verdicts if verdict["abstention"] is None]
+    rates = {
+        name: rate(sum(verdict[claim] for verdict in verdicts), len(verdicts))
+        for name, claim in FURTHER_CLAIMS.items()
+    }
+    for outcome in ("abstained", "malformed"):
+        rates[outcome] = rate(sum(v["abstention"] == outcome for v in idle), len(idle))
+    rates["false_refusal"] = rate(sum(v["reason"] == "no call" for v in busy), len(busy))
+    scores = {
+        name: f1([Count(*verdict[count]) for verdict in verdicts]) for name, count in COUNTS.items()
+    }
+    return rates | scores
 
 
 def by_group(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, dict[str, Json]]:

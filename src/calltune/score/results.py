@@ -6,7 +6,7 @@ from pathlib import Path
 from calltune.calls import Answer, Json, Reading, ToolCall, answers_from_json
 from calltune.errors import DataError
 from calltune.jsonl import read_json
-from calltune.score.metrics import CLAIMS, Record
+from calltune.score.metrics import CLAIMS, COUNTS, FURTHER_CLAIMS, Record
 
 DOCUMENT_KEYS: dict[str, type | tuple[type, ...]] = {
     "model": str,
@@ -25,6 +25,12 @@ RECORD_KEYS: dict[str, type | tuple[type, ...]] = {
     "problem": (str, type(None)),
     "verdict": dict,
 }
+VERDICT_KEYS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys((*CLAIMS.values(), *FURTHER_CLAIMS.values()), bool),
+    **dict.fromkeys(COUNTS.values(), list),
+    **dict.fromkeys(("reason", "abstention"), (str, type(None))),
+}
+"""What `judgement.Judgement` says, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def answers_of(record: Record) -> tuple[Answer, ...]:
 
 def _check_record(record: Json, path: Path, where: str) -> None:
     _check(record, RECORD_KEYS, path, where)
-    _check(record["verdict"], dict.fromkeys(CLAIMS.values(), bool), path, f"{where}verdict.")
+    _check(record["verdict"], VERDICT_KEYS, path, f"{where}verdict.")
     try:
         reading_of(record), answers_of(record)
     except (KeyError, TypeError, AttributeError):

@@ -47,7 +47,7 @@ def run(options: AnalyzeOptions) -> Path:
         DataError: a file is missing or broken, or the two come from different test sets.
     """
     from calltune.pages.examples import print_changed
-    from calltune.pages.tables import print_comparison, print_reasons
+    from calltune.pages.tables import print_breakdown, print_comparison
 
     base = _read(options.base_results, BASE_WRITERS)
     tuned = _read(options.finetuned_results, TUNED_WRITERS)
@@ -61,7 +61,7 @@ def run(options: AnalyzeOptions) -> Path:
         print_changed(comparison, base, tuned)
     print_comparison(comparison)
     if options.verbose:
-        print_reasons(comparison)
+        print_breakdown(comparison)
     return options.output
 
 
