@@ -188,3 +188,76 @@ def test_rows_longer_than_max_tokens_are_dropped(tmp_path: Path, tiny_gemma: Pat
     folder = prepare(tmp_path, rows, max_tokens=700, model=str(tiny_gemma))
     report = json.loads((folder / "prep.json").read_text())
     assert report["dropped"] == {"longer than 700 tokens": {"count": 1, "first": ["line 11 (99)"]}}
+
+
+SECOND = TOOL | {"name": "play_song", "description": "Play a song"}
+THIRD = TOOL | {"name": "book_table", "description": "Book a table at a restaurant"}
+
+
+def varied_rows(count: int) -> list[dict[str, Any]]:
+    """Rows of three kinds, each with a tool of its own."""
+    rows = []
+    for number in range(count):
+        tool = (TOOL, SECOND, THIRD)[number % 3]
+        call = {"name": tool["name"], "arguments": {"location": f"City {number}"}}
+        changes = {"tools": json.dumps([tool]), "answers": json.dumps([call])}
+        rows.append(xlam_row(number, query=f"Do it in City {number}", **changes))
+    return rows
+
+
+def test_negatives_are_made_in_every_split_of_its_own_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = prepare(tmp_path, varied_rows(300), negatives=0.5)
+    report = json.loads((folder / "prep.json").read_text())
+    for name, usual in (("train", 240), ("valid", 30), ("test", 30)):
+        rows = read(folder / f"{name}.jsonl")
+        made = [row for row in rows if row.get("made") == "negative"]
+        assert len(rows) == usual + len(made) == report["counts"][name]
+        assert 0.3 * usual < len(made) < 0.7 * usual
+        assert report["made"][f"negative in {name}"] == len(made)
+        by_id = {row["id"]: row for row in rows}
+        for row in made:
+            origin = by_id[row["id"].removesuffix("/no-call")]
+            assert row["answers"] == [] and row["query"] == origin["query"]
+            assert row["text"].endswith("```json\n[]\n```<end_of_turn><eos>")
+            assert row["tools"][0]["name"] != origin["tools"][0]["name"]
+    assert f"{report['made']['negative in train']} negative in train" in capsys.readouterr().out
+
+
+def test_names_are_masked_in_a_share_of_the_training_rows_alone(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, varied_rows(300), mask_names=0.5)
+    train = read(folder / "train.jsonl")
+    masked = [row for row in train if row.get("made") == "masked"]
+    assert len(train) == 240 and 0.3 * 240 < len(masked) < 0.7 * 240
+    for row in masked:
+        (answer,), (tool,) = row["answers"], row["tools"]
+        assert answer["name"] == tool["name"] not in ("get_weather", "play_song", "book_table")
+        assert answer["arguments"].keys() == tool["parameters"].keys() != {"location"}
+        completion = row["text"][row["completion_start"] :]
+        assert tool["name"] in completion and "location" not in row["text"]
+    for name in ("valid", "test"):
+        assert not any("made" in row for row in read(folder / f"{name}.jsonl"))
+
+
+def test_one_option_does_not_change_what_the_other_makes(tmp_path: Path) -> None:
+    def negatives(name: str, **options: Any) -> list[dict[str, Any]]:
+        (tmp_path / name).mkdir()
+        folder = prepare(tmp_path / name, varied_rows(90), negatives=0.3, **options)
+        return [row for row in read(folder / "train.jsonl") if row.get("made") == "negative"]
+
+    plain = negatives("plain")
+    assert plain and negatives("again") == plain == negatives("masked", mask_names=0.5)
+    assert negatives("other", random_seed=7) != plain
+
+
+def test_without_either_option_nothing_is_made(tmp_path: Path) -> None:
+    folder = prepare(tmp_path, varied_rows(30))
+    assert json.loads((folder / "prep.json").read_text())["made"] == {}
+    assert not any("made" in row for row in read(folder / "train.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["negatives", "mask_names"])
+def test_shares_lie_between_0_and_1(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OptionError, match=f"--{name} is 1.5"):
+        PrepOptions(input_file=tmp_path, **{name: 1.5})

@@ -1,16 +1,19 @@
 """prep: rows of any known dataset -> train.jsonl, valid.jsonl and test.jsonl."""
 
 import math
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from calltune.calls import Example, Json, answers_to_json, reference_call
+from calltune.augment import with_random_names, without_needed_tools
+from calltune.calls import Example, Json
 from calltune.errors import DataError, OptionError
-from calltune.formats import FORMATS, Format
-from calltune.jsonl import Line, dumps, file_digest, read_lines, write_json, write_rows
+from calltune.formats import FORMATS
+from calltune.jsonl import Line, file_digest, read_lines, write_json, write_rows
+from calltune.rows import check, check_size, written
 from calltune.sources.recognise import parse
 from calltune.sources.rows import Unusable
 from calltune.splits import NAMES, Ratios, by_key, by_shared_member, divide, sizes
@@ -50,6 +53,10 @@ class PrepOptions:
     """The model whose tokenizer counts for --max-tokens."""
     max_row_kb: int = 1024
     """Drop rows larger than this many kilobytes."""
+    negatives: float = 0.0
+    """Add, for this share of the rows of each split, one without the needed tool: call nothing."""
+    mask_names: float = 0.0
+    """Give the functions and arguments of this share of the training rows random names."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -62,6 +69,9 @@ class PrepOptions:
             raise OptionError(
                 f"Ratios {self._ratios_text()} add up to {sum(ratios):g}; make them add up to 1"
             )
+        for name in ("negatives", "mask_names"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise OptionError(f"--{name} is {getattr(self, name)}; it is a share from 0 to 1")
         if self.num_examples is not None and self.num_examples < 1:
             raise OptionError(f"--num_examples is {self.num_examples}; it must be at least 1")
         if self.format not in FORMATS:
@@ -84,6 +94,8 @@ class _Prepared:
 
     read: int = 0
     rows: list[dict[str, Json]] = field(default_factory=list)
+    examples: dict[str, Example] = field(default_factory=dict)
+    """By the ids of their rows."""
     prompts: list[str] = field(default_factory=list)
     tools: list[list[str]] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=dict)
@@ -92,6 +104,7 @@ class _Prepared:
 
     def keep(self, row: dict[str, Json], example: Example) -> None:
         self.rows.append(row)
+        self.examples[row["id"]] = example
         self.prompts.append(row["text"][: row["completion_start"]])
         self.tools.append([tool.name for tool in example.tools])
 
@@ -121,10 +134,13 @@ def run(options: PrepOptions) -> Path:
             "prepare more rows or set a ratio to 0"
         )
     parts = divide(groups, wanted, options.random_seed)
+    made: Counter[str] = Counter()
+    if options.negatives or options.mask_names:
+        parts = {name: _augmented(name, parts[name], prepared, options, made) for name in parts}
     folder = options.output_dir / "training"
     for name in NAMES:
         _write_split(folder / f"{name}.jsonl", parts[name])
-    report = _report(options, prepared, parts)
+    report = _report(options, prepared, parts) | {"made": dict(made)}
     write_json(folder / "prep.json", report)
     _print_report(report, folder)
     return folder
@@ -138,7 +154,7 @@ def _prepare(options: PrepOptions) -> _Prepared:
     for line in _first_lines(options):
         prepared.read += 1
         try:
-            _check_size(line, options.max_row_kb)
+            check_size(line.row, options.max_row_kb)
             parsed = parse(line.row, f"{options.input_file.stem}:{line.number}", options.schema)
         except Unusable as unusable:
             prepared.drop(unusable.reason, line, line.row.get("id"))
@@ -146,9 +162,11 @@ def _prepare(options: PrepOptions) -> _Prepared:
         prepared.notes.update(parsed.notes)
         for example in parsed.examples:
             seen[example.id] += 1
-            row = _row(example, family, options, seen[example.id])
+            if (nth := seen[example.id]) > 1:
+                example = replace(example, id=f"{example.id}#{nth}")
+            row = written(example, family, options.bos)
             try:
-                _check_row(row, example, family, count_tokens, options.max_tokens)
+                _check(row, example, options, count_tokens)
             except Unusable as unusable:
                 prepared.drop(unusable.reason, line, example.id)
             else:
@@ -165,41 +183,55 @@ def _first_lines(options: PrepOptions) -> Iterator[Line]:
         yield line
 
 
-def _row(example: Example, family: Format, options: PrepOptions, nth: int) -> dict[str, Json]:
-    prompt = family.render(example.messages, example.tools)
-    if not options.bos:
-        prompt = prompt.removeprefix(family.bos)
-    schemas = {tool.name: tool.parameters for tool in example.tools}
-    calls = [reference_call(a, example.query, schemas.get(a.name)) for a in example.answers]
-    return {
-        "text": f"{prompt}{family.write(calls)}{family.end}",
-        "completion_start": len(prompt),
-        "id": example.id if nth == 1 else f"{example.id}#{nth}",
-        "query": example.query,
-        "tools": [tool.written for tool in example.tools],
-        "answers": answers_to_json(example.answers),
-        "source": example.source,
-        "format": family.name,
-    }
-
-
-def _check_size(line: Line, max_kb: int) -> None:
-    if (size := len(dumps(line.row))) > max_kb * 1024:
-        raise Unusable(f"larger than {max_kb} KB", f"{size // 1024} KB")
-
-
-def _check_row(
+def _check(
     row: dict[str, Json],
     example: Example,
-    family: Format,
+    options: PrepOptions,
     count_tokens: Callable[[str], int] | None,
-    max_tokens: int | None,
 ) -> None:
-    content = dumps([m.content for m in example.messages]) + dumps(row["tools"])
-    if marker := next((m for m in family.markers if m in content), None):
-        raise Unusable("control token of the format in the text", marker)
-    if count_tokens and max_tokens is not None and count_tokens(row["text"]) > max_tokens:
-        raise Unusable(f"longer than {max_tokens} tokens", row["id"])
+    contents = [message.content for message in example.messages]
+    check(row, contents, FORMATS[options.format], count_tokens, options.max_tokens)
+
+
+def _augmented(
+    name: str,
+    rows: list[dict[str, Json]],
+    prepared: _Prepared,
+    options: PrepOptions,
+    made: Counter[str],
+) -> list[dict[str, Json]]:
+    """A split with rows made of its own; what is made of a row depends on the seed and its id.
+
+    Made of the split's own tools too, so that no other split's tools get in.
+    """
+    family, count_tokens = FORMATS[options.format], _token_counter(options)
+    pool = {tool.name: tool for row in rows for tool in prepared.examples[row["id"]].tools}
+    result: list[dict[str, Json]] = []
+
+    def add(how: str, example: Example | None) -> bool:
+        if example is None:
+            return False
+        row = written(example, family, options.bos, how)
+        try:
+            _check(row, example, options, count_tokens)
+        except Unusable:
+            return False
+        result.append(row)
+        made[f"{how} in {name}"] += 1
+        return True
+
+    for row in rows:
+        example = prepared.examples[row["id"]]
+        # Each draws for itself, so that one option does not change what the other makes.
+        masking, taking = (
+            random.Random(f"{options.random_seed} {what} {example.id}") for what in ("mask", "take")
+        )
+        is_masked = name == "train" and masking.random() < options.mask_names
+        if not (is_masked and add("masked", with_random_names(example, masking))):
+            result.append(row)
+        if taking.random() < options.negatives:
+            add("negative", without_needed_tools(example, list(pool.values()), taking))
+    return result
 
 
 def _token_counter(options: PrepOptions) -> Callable[[str], int] | None:
@@ -246,6 +278,8 @@ def _report(
         "random_seed": options.random_seed,
         "max_tokens": options.max_tokens,
         "model": options.model,
+        "negatives": options.negatives,
+        "mask_names": options.mask_names,
         "counts": {"read": prepared.read, "kept": len(prepared.rows)}
         | {name: len(rows) for name, rows in parts.items()},
         "repeated_prompts": len(prepared.prompts) - len(set(prepared.prompts)),
@@ -266,6 +300,9 @@ def _print_report(report: dict[str, Json], folder: Path) -> None:
     counts = report["counts"]
     splits = ", ".join(f"{name} {counts[name]}" for name in NAMES)
     print(f"Kept {counts['kept']} examples of {counts['read']} rows: {splits}")
+    if report["made"]:
+        made = ", ".join(f"{count} {how}" for how, count in report["made"].items())
+        print(f"  made from them: {made}")
     for reason, drop in report["dropped"].items():
         places = ", ".join(drop["first"]) + (", …" if drop["count"] > len(drop["first"]) else "")
         print(f"  dropped {drop['count']}: {reason} ({places})")
