@@ -34,7 +34,7 @@ def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None
     before, after = base.records, tuned.records
     for what, ids in (("Fixed", comparison.fixed), ("Broken", comparison.broken)):
         for number, id in enumerate(ids, start=1):
-            console.print(Text(f"{what} {number} of {len(ids)}: {_visible(id)}", "bold"))
+            console.print(Text(f"{what} {number} of {len(ids)}: {visible(id)}", "bold"))
             for block in _blocks(before[id], after[id]):
                 console.print(Text(block.label, "dim"))
                 _print_indented(console, block)
@@ -45,10 +45,10 @@ def print_record(console: "Console", record: Record) -> None:
     """One example of one model: what was asked, what was right, what it wrote."""
     from rich.text import Text
 
-    console.print(Text(_visible(record["id"]), "bold"))
+    console.print(Text(visible(record["id"]), "bold"))
     blocks = [
         Block("query", record["query"], ""),
-        Block("right", _right_calls(record), "cyan"),
+        Block("right", right_calls(record), "cyan"),
         *_written_blocks("model wrote", record),
     ]
     for block in blocks:
@@ -61,13 +61,13 @@ def _print_indented(console: "Console", block: Block) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    text = Text(_visible(block.text), block.style)
+    text = Text(visible(block.text), block.style)
     console.print(Padding(text, (0, 0, 0, 4), expand=False))
 
 
 def _blocks(before: Record, after: Record) -> Iterator[Block]:
     yield Block("query", before["query"], "")
-    yield Block("right", _right_calls(before), "cyan")
+    yield Block("right", right_calls(before), "cyan")
     for label, record in (("base wrote", before), ("tuned wrote", after)):
         yield from _written_blocks(label, record)
 
@@ -76,22 +76,24 @@ def _written_blocks(label: str, record: Record) -> Iterator[Block]:
     is_exact = record["verdict"]["is_exact"]
     yield Block(label, record["text"] or "(nothing)", "green" if is_exact else "red")
     if not is_exact:
-        yield Block("  which is wrong in", _wrongs(reading_of(record), record), "")
+        yield Block("  which is wrong in", wrongs(reading_of(record), record), "")
 
 
-def _right_calls(record: Record) -> str:
+def right_calls(record: Record) -> str:
+    """The calls that were right, one a line."""
     calls = (reference_call(answer, record["query"]) for answer in answers_of(record))
     return "\n".join(f"{call.name} {dumps(call.arguments)}" for call in calls) or "(no call)"
 
 
-def _wrongs(reading: Reading, record: Record) -> str:
+def wrongs(reading: Reading, record: Record) -> str:
+    """What is wrong with a reading, one difference a line."""
     return "\n".join(differences(reading, answers_of(record))) or "(nothing found)"
 
 
-def _visible(text: str) -> str:
-    """`text` cut to a length, with control characters as escapes: a terminal obeys them."""
-    more = len(text) - SHOWN_LETTERS
-    cut = text[:SHOWN_LETTERS] + (f"… ({more:,} more letters)" if more > 0 else "")
+def visible(text: str, most: int = SHOWN_LETTERS) -> str:
+    """`text` cut to `most` letters, with control characters as escapes: a terminal obeys them."""
+    more = len(text) - most
+    cut = text[:most] + (f"… ({more:,} more letters)" if more > 0 else "")
     return "".join(
         letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in cut
     )

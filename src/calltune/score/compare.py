@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 
-import numpy as np
-
 from calltune.calls import Json
 from calltune.errors import DataError
 from calltune.score.metrics import Record, by_group, details, summarise
@@ -176,6 +174,8 @@ def paired_bootstrap(n_fixed: int, n_broken: int, n: int) -> Interval:
     Resampling examples with replacement draws how many of them are fixed, broken and neither: a
     multinomial. The draws are the same in every run. Efron, Annals of Statistics 7 (1979).
     """
+    import numpy as np
+
     shares = [n_fixed / n, n_broken / n, 1 - (n_fixed + n_broken) / n]
     drawn = np.random.default_rng(0).multinomial(n, shares, RESAMPLES)
     low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, (0.025, 0.975))

@@ -25,6 +25,9 @@ class AnalyzeOptions:
     output: Path = Path("data/results/comparison.json")
     """Where the comparison is written, as JSON."""
 
+    report: Path | None = None
+    """The report, one HTML file; report.html beside --output unless given."""
+
     verbose: bool = False
     """Show the examples that tuning fixed or broke, and count why answers were not right."""
 
@@ -47,6 +50,7 @@ def run(options: AnalyzeOptions) -> Path:
         DataError: a file is missing or broken, or the two come from different test sets.
     """
     from calltune.pages.examples import print_changed
+    from calltune.pages.report import write_report
     from calltune.pages.tables import print_breakdown, print_comparison
 
     base = _read(options.base_results, BASE_WRITERS)
@@ -57,11 +61,14 @@ def run(options: AnalyzeOptions) -> Path:
         )
     comparison = compare(base, tuned)
     write_json(options.output, comparison.to_json())
+    report = options.report or options.output.with_name("report.html")
+    write_report(report, comparison, base, tuned)
     if options.verbose:
         print_changed(comparison, base, tuned)
     print_comparison(comparison)
     if options.verbose:
         print_breakdown(comparison)
+    print(f"Report: {report}")
     return options.output
 
 

@@ -1,0 +1,138 @@
+"""report.html: base against tuned on one page, which needs no network and nothing beside it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from calltune import __version__
+from calltune.calls import Json
+from calltune.jsonl import read_lines, replacing
+from calltune.pages.charts import Bars, bars, curves
+from calltune.pages.examples import right_calls, visible, wrongs
+from calltune.pages.tables import (
+    CALLS_NAMES,
+    CLAIM_NAMES,
+    DETAIL_NAMES,
+    F1_NAMES,
+    TOOLS_NAMES,
+    chance_in_words,
+)
+from calltune.score.compare import Comparison, Group
+from calltune.score.metrics import Record
+from calltune.score.results import Results, reading_of
+
+LETTERS_IN_ALL = 3_000_000
+"""Of the texts in the page, about; with many examples each is cut shorter."""
+MOST_LETTERS = 1200
+FEWEST_LETTERS = 120
+LETTERS_OF_A_NAME = 40
+
+
+def write_report(path: Path, comparison: Comparison, base: Results, tuned: Results) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(page(comparison, base, tuned).encode())
+
+
+def page(comparison: Comparison, base: Results, tuned: Results) -> str:
+    """The page as HTML. What models and datasets wrote stands in it as text, never as markup."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("calltune.pages", "."), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
+    environment.filters["visible"] = visible
+    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
+    return environment.get_template("report.html.j2").render(
+        comparison=comparison,
+        headline=_headline(comparison),
+        chance=chance_in_words(comparison),
+        sides=(("base", "Base", comparison.base), ("tuned", "Tuned", comparison.tuned)),
+        claims=CLAIM_NAMES,
+        details=DETAIL_NAMES,
+        scores=F1_NAMES,
+        charts=list(_charts(comparison, tuned)),
+        examples=list(_examples(comparison, base, tuned)),
+        version=__version__,
+    )
+
+
+def _headline(comparison: Comparison) -> str:
+    if comparison.p_value >= 0.05:
+        return "No difference that chance would not explain."
+    return "Tuning helped." if comparison.difference.value > 0 else "Tuning did harm."
+
+
+def _charts(comparison: Comparison, tuned: Results) -> Iterator[dict[str, Any]]:
+    strata = [
+        _bars_of(group, names.get(group.name, group.name))
+        for groups, names in (
+            (comparison.by_tools, TOOLS_NAMES),
+            (comparison.by_calls, CALLS_NAMES),
+            (comparison.by_source, {}),
+        )
+        if len(groups) > 1
+        for group in groups
+    ]
+    if strata:
+        yield _chart("Every call right, by kind of example", bars("By kind", strata, "%"))
+    if comparison.reasons:
+        reasons = [Bars(tally.name, tally.base, tally.tuned) for tally in comparison.reasons]
+        yield _chart("Why answers were not right", bars("Why not", reasons, "examples"))
+    if (drawn := _training_curves(tuned.document["adapter"])) is not None:
+        yield _chart("How the training went", drawn, has_legend=False)
+
+
+def _chart(title: str, svg: str, has_legend: bool = True) -> dict[str, Any]:
+    return {"title": title, "svg": svg, "has_legend": has_legend}
+
+
+def _bars_of(group: Group, name: str) -> Bars:
+    def ends(rate: dict[str, Json]) -> tuple[float, float]:
+        return 100 * rate["low"], 100 * rate["high"]
+
+    base, tuned = group.base["success"], group.tuned["success"]
+    shares = (100 * base["rate"], 100 * tuned["rate"])
+    return Bars(
+        f"{visible(name, LETTERS_OF_A_NAME)} ({base['of']:,})", *shares, ends(base), ends(tuned)
+    )
+
+
+def _training_curves(adapter: str | None) -> str | None:
+    """The curves of the run that made the adapter, where its folder still has them."""
+    file = Path(adapter or "") / "metrics.jsonl"
+    if adapter is None or not file.is_file():
+        return None
+    return curves(line.row for line in read_lines(file))
+
+
+def _examples(comparison: Comparison, base: Results, tuned: Results) -> Iterator[dict[str, Any]]:
+    before, after = base.records, tuned.records
+    ids = [id for id in before if id in after]
+    most = max(FEWEST_LETTERS, min(MOST_LETTERS, LETTERS_IN_ALL // (5 * max(1, len(ids)))))
+    changed = dict.fromkeys(comparison.fixed, "fixed") | dict.fromkeys(comparison.broken, "broken")
+    for id in ids:
+        record = before[id]
+        usual = "right" if record["verdict"]["is_exact"] else "wrong"
+        yield {
+            "id": visible(id, most),
+            "kind": changed.get(id, usual),
+            "query": visible(record["query"], most),
+            "right": visible(right_calls(record), most),
+            "base": _written(record, most),
+            "tuned": _written(after[id], most),
+        }
+
+
+def _written(record: Record, most: int) -> dict[str, str]:
+    is_exact = record["verdict"]["is_exact"]
+    return {
+        "text": visible(record["text"], most),
+        "reason": record["verdict"]["reason"] or "right",
+        "wrong": "" if is_exact else visible(wrongs(reading_of(record), record), most),
+    }

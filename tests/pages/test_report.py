@@ -1,0 +1,207 @@
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from calltune.calls import Answer, Choice, Json, answers_to_json
+from calltune.pages.report import page, write_report
+from calltune.score.compare import compare
+from calltune.score.results import Results
+from verdicts import verdict
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>\x1b[31m\u202e../../etc'
+ANSWER = Answer("area", {"unit": Choice(("m",))})
+
+
+def record(number: int, is_exact: bool, text: str = "area m") -> dict[str, Json]:
+    return {
+        "id": f"e{number}",
+        "source": f"source/{number % 2}",
+        "query": f"The area of {number} fields?",
+        "n_tools": 1,
+        "expected": answers_to_json((ANSWER,)),
+        "text": text,
+        "calls": [{"name": "area", "arguments": {"unit": "m" if is_exact else "km"}}],
+        "problem": None,
+        "verdict": verdict(is_exact),
+    }
+
+
+def results(right: list[bool], adapter: str | None = None, text: str = "area m") -> Results:
+    records = [record(number, is_exact, text) for number, is_exact in enumerate(right)]
+    document = {
+        "model": "m",
+        "adapter": adapter,
+        "format": "gemma",
+        "test_set": {"path": "test.jsonl", "sha256": "ab" * 32},
+        "results": records,
+    }
+    return Results(Path("results.json"), document)
+
+
+def report(base: Results, tuned: Results) -> str:
+    return page(compare(base, tuned), base, tuned)
+
+
+def examples_in(html: str) -> list[dict[str, Json]]:
+    found = re.search(r'<script type="application/json" id="examples">(.*?)</script>', html, re.S)
+    assert found is not None
+    listed: list[dict[str, Json]] = json.loads(found[1])
+    return listed
+
+
+BASE = [False] * 30 + [True, True]
+TUNED = [True] * 12 + [False] * 18 + [True, False]
+
+
+def test_the_first_screen_says_who_is_better_and_whether_it_is_chance() -> None:
+    html = report(results(BASE), results(TUNED, "my-adapter"))
+    assert "<h1>Tuning helped.</h1>" in html
+    assert "13 of 32 answers are right" in html and "+34 points" in html
+    assert "Tuning fixed 12 and broke 1." in html
+    assert "McNemar" in html and "95 % interval" in html
+    assert "<h1>Tuning did harm.</h1>" in report(results(TUNED), results(BASE))
+    assert "No difference that chance" in report(results(BASE), results(BASE))
+
+
+def test_every_example_is_there_with_what_was_wrong() -> None:
+    examples = examples_in(report(results(BASE), results(TUNED)))
+    kinds = [example["kind"] for example in examples]
+    assert [kinds.count(kind) for kind in ("fixed", "broken", "wrong", "right")] == [12, 1, 18, 1]
+    broken = examples[kinds.index("broken")]
+    assert broken["tuned"]["wrong"] == 'area.unit: "km" where "m" was right'
+    assert broken["base"] == {"text": "area m", "reason": "right", "wrong": ""}
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    html = report(results(BASE), results(TUNED))
+    addresses = set(re.findall(r"https?://[^\s\"'<>]+", html))
+    # Names of vocabularies in the charts; nothing of it is fetched.
+    assert all("w3.org" in a for a in addresses)
+    assert "default-src 'none'" in html and "src=" not in html.split("<script", 1)[0]
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append(tag)
+
+
+def tags(html: str) -> list[str]:
+    parser = _Tags()
+    parser.feed(html)
+    return parser.found
+
+
+def hostile(base: Results) -> Results:
+    document = json.loads(json.dumps(base.document))
+    document["model"] = document["adapter"] = document["test_set"]["path"] = HOSTILE
+    for one in document["results"]:
+        one["id"] += HOSTILE
+        one["query"] = one["text"] = HOSTILE
+        one["source"] += HOSTILE
+        one["calls"][0]["name"] = HOSTILE
+        one["expected"][0]["name"] = HOSTILE
+    return replace(base, document=document)
+
+
+def test_what_models_and_datasets_wrote_is_never_markup() -> None:
+    usual = report(results(BASE), results(TUNED))
+    html = report(hostile(results(BASE)), hostile(results(TUNED)))
+    allowed = [tag for tag in tags(html) if tag in ("script", "img", "iframe", "object", "a")]
+    assert allowed == [tag for tag in tags(usual) if tag in ("script", "img", "a")]
+    assert "\x1b" not in html and "\u202e" not in html
+    (example, *_) = examples_in(html)
+    assert example["query"].startswith('</script><script>alert("x")</script>')
+
+
+def test_the_curves_are_those_of_the_adapters_training(tmp_path: Path) -> None:
+    lines = [{"step": 1, "train_loss": 1.0, "learning_rate": 1e-4}]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    assert "How the training went" in report(results(BASE), results(TUNED, str(tmp_path)))
+    assert "How the training went" not in report(results(BASE), results(TUNED, "elsewhere"))
+
+
+def many(count: int) -> tuple[Results, Results]:
+    text = "The answer goes on and on. " * 40
+    base, tuned = [False] * count, [number % 3 == 0 for number in range(count)]
+    return results(base, text=text), results(tuned, text=text)
+
+
+def test_5000_examples_stay_below_5_mb(tmp_path: Path) -> None:
+    base, tuned = many(5000)
+    write_report(tmp_path / "report.html", compare(base, tuned), base, tuned)
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000
+    assert len(examples_in((tmp_path / "report.html").read_text("utf-8"))) == 5000
+
+
+def opened(path: Path, view: str = "") -> str:
+    """The page as Chromium has it once its script has run, which must not complain."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    ended = subprocess.run(
+        [
+            *command,
+            f"--user-data-dir={path.parent / 'profile'}",
+            "--dump-dom",
+            f"file://{path}{view}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not [line for line in ended.stderr.splitlines() if "CONSOLE" in line], ended.stderr
+    return ended.stdout
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize(
+    ("view", "found", "shown"),
+    [
+        ("", 32, 32),
+        ("#kind=fixed", 12, 12),
+        ("#kind=wrong&q=of 29 fields", 1, 1),
+        ("#q=nothing like it", 0, 0),
+        ("#kind=nonsense", 32, 32),
+    ],
+)
+def test_filters_and_search_show_what_they_should(
+    tmp_path: Path, view: str, found: int, shown: int
+) -> None:
+    file = tmp_path / "report.html"
+    base, tuned = results(BASE), results(TUNED)
+    write_report(file, compare(base, tuned), base, tuned)
+    html = opened(file, view.replace(" ", "%20"))
+    assert f'data-found="{found}"' in html
+    assert html.count("<details") == shown
+    assert ('id="none" hidden' in html) == (found > 0)
+
+
+@NEEDS_CHROMIUM
+@pytest.mark.parametrize("count", [1, 5000])
+def test_one_example_and_thousands_open_without_a_complaint(tmp_path: Path, count: int) -> None:
+    file = tmp_path / "report.html"
+    base, tuned = many(count)
+    write_report(file, compare(base, tuned), base, tuned)
+    html = opened(file)
+    assert f'data-found="{count}"' in html and html.count("<details") == min(count, 50)
+
+
+@NEEDS_CHROMIUM
+def test_hostile_text_opens_as_text(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    base, tuned = hostile(results(BASE)), hostile(results(TUNED))
+    write_report(file, compare(base, tuned), base, tuned)
+    html = opened(file)
+    assert "<img" not in html and html.count("<script") == 2
