@@ -20,6 +20,7 @@ from calltune.stages import (
     load,
     look,
     model,
+    overlap,
     plan,
     prep,
     quickstart,
@@ -129,5 +130,6 @@ _add("infer", infer.InferOptions, infer.run, "Test the base model.")
 _add("test", test.TestOptions, test.run, "Test the fine-tuned model and compare.")
 _add("analyze", analyze.AnalyzeOptions, analyze.run, "Compare base and tuned results.")
 _add("gate", gate.GateOptions, gate.run, "Fail where results are worse than a baseline's.")
+_add("overlap", overlap.OverlapOptions, overlap.run, "Find rows that stand in BFCL, too.")
 _add("model", model.ModelOptions, model.run, "Fetch or convert a model; print its folder.")
 _add("backend", backend.BackendOptions, backend.run, "Say where MLX computes, and why.")
