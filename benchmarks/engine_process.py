@@ -60,7 +60,7 @@ class EngineProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 bufsize=0,
-                env=_environment(setting, self.plan),
+                env=environment(self.plan, setting.precision == "float32"),
             )
         self._send(sent.to_json())
 
@@ -103,17 +103,18 @@ class EngineProcess:
             raise EngineFailed(f"ended by itself; see {self._log}") from error
 
 
-def _environment(setting: Setting, plan: Plan) -> dict[str, str]:
-    environment = dict(os.environ)
-    if sys.platform != "linux" or setting.precision != "float32":
-        return environment
+def environment(plan: Plan, is_on_cpu: bool) -> dict[str, str]:
+    """The environment of an engine's process."""
+    variables = dict(os.environ)
+    if sys.platform != "linux" or not is_on_cpu:
+        return variables
     # With a CPU setting all engines compute there, also on a machine with a GPU.
-    environment |= {"CUDA_VISIBLE_DEVICES": "", "MLX_DEFAULT_DEVICE": "cpu"}
+    variables |= {"CUDA_VISIBLE_DEVICES": "", "MLX_DEFAULT_DEVICE": "cpu"}
     if plan.has_openblas and plan.module != "peft_engine":
         from calltune.models.openblas import find_openblas
 
-        environment["LD_PRELOAD"] = str(find_openblas())
-    return environment
+        variables["LD_PRELOAD"] = str(find_openblas())
+    return variables
 
 
 def _folder(setting: Setting, plan: Plan) -> str:
@@ -123,12 +124,12 @@ def _folder(setting: Setting, plan: Plan) -> str:
     from calltune.models.resolve import resolve
 
     dense = resolve(setting.model, dense=True)
-    return str(dense if plan.weights == "float32" else _four_bits(dense, setting.rows))
+    return str(dense if plan.weights == "float32" else four_bits(dense, Path(setting.rows).parent))
 
 
-def _four_bits(dense: Path, rows: str) -> Path:
+def four_bits(dense: Path, parent: Path) -> Path:
     """The model as mlx_lm's users have it: bfloat16, quantised to 4 bits in groups of 64."""
-    folder = Path(rows).parent / f"{dense.name}-4bit"
+    folder = parent / f"{dense.name}-4bit"
     if not (folder / "config.json").is_file():
         command = [sys.executable, "-m", "mlx_lm", "convert", "--hf-path", str(dense)]
         command += ["--mlx-path", str(folder), "--quantize", "--q-bits", "4"]
