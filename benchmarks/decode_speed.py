@@ -17,6 +17,7 @@ from typing import Any
 
 import report
 from engine_process import PLANS, environment, four_bits
+from turns import alternating
 
 from calltune.batches import PreparedRow, prompt_tokens, read_prepared
 from calltune.formats import FORMATS
@@ -105,12 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task = _task(given)
     workers = [Worker(name, task, given) for name in names]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for index in range(given.rounds):
-        for worker in [*workers[index % len(workers) :], *workers[: index % len(workers)]]:
-            if worker.name == STOCK and found[STOCK]:
-                continue
-            print(f"round {index + 1}: {worker.name}", flush=True)
-            found[worker.name].append(worker.answer(task.of(worker.name)))
+    for index, worker in alternating(workers, given.rounds):
+        if worker.name == STOCK and found[STOCK]:
+            continue
+        print(f"round {index + 1}: {worker.name}", flush=True)
+        found[worker.name].append(worker.answer(task.of(worker.name)))
     for worker in workers:
         worker.stop()
     expected = dict(zip(map(str, task.prompts), found[names[0]][0]["answers"], strict=True))

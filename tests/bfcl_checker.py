@@ -11,16 +11,6 @@ from typing import Any
 from calltune.calls import Json
 from calltune.wheels import fetch
 
-CATEGORIES = (
-    "simple_python",
-    "multiple",
-    "parallel",
-    "parallel_multiple",
-    "live_simple",
-    "live_multiple",
-    "live_parallel",
-    "live_parallel_multiple",
-)
 CHECKER = "bfcl_eval.eval_checker.ast_eval.ast_checker"
 Call = dict[str, dict[str, Json]]
 """One call as BFCL has it: the function's name and its arguments."""

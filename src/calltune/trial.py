@@ -63,7 +63,12 @@ def run_trial(
     rows = rows if trial.num_examples < 0 else rows[: trial.num_examples]
     identity = _identity(trial, backend)
     journal = Journal(trial.results_file.with_suffix(".records.jsonl"), identity)
-    known = {record["id"]: record for record in journal.records()}
+    by_id = {row.id: row for row in rows}
+    known = {
+        record["id"]: _judged(by_id[record["id"]], record)
+        for record in journal.records()
+        if record["id"] in by_id
+    }
     missing = [row for row in rows if row.id not in known]
     taken_over = len(rows) - len(missing)
     started = time.perf_counter()
@@ -74,7 +79,7 @@ def run_trial(
                 known[record["id"]] = record
                 show(record, done, len(rows))
     seconds = time.perf_counter() - started
-    records = [_judged(row, known[row.id]) for row in rows]
+    records = [known[row.id] for row in rows]
     document = _document(trial, identity, rows[0].format, records)
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
     write_json(trial.results_file, document)

@@ -17,7 +17,7 @@ from calltune.sources import bfcl_wheel
 from calltune.sources.recognise import parse
 from calltune.sources.rows import Unusable
 
-from bfcl_checker import CATEGORIES, Call, gold, load_checker, mutated
+from bfcl_checker import Call, gold, load_checker, mutated
 
 pytestmark = pytest.mark.real
 ROUNDS = 2
@@ -32,7 +32,7 @@ def checker() -> Checker:
 
 def rows() -> Iterator[tuple[str, dict[str, Json], Example]]:
     """Every row that calltune takes, and its category."""
-    for category in CATEGORIES:
+    for category in bfcl_wheel.CATEGORIES:
         for row in bfcl_wheel.rows(category, None):
             try:
                 (example,) = parse(row, "row").examples

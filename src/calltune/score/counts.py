@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from calltune.calls import Answer, Reading, ToolCall
 from calltune.score.assign import cheapest_pairs
-from calltune.score.match import accepts
+from calltune.score.match import accepts_value
 
 
 class Count(NamedTuple):
@@ -59,10 +59,7 @@ def _of_pair(call: ToolCall, answer: Answer) -> Count:
     right = [
         key
         for key, value in call.arguments.items()
-        if key in answer.arguments
-        and accepts(
-            Answer(answer.name, {key: answer.arguments[key]}), ToolCall(call.name, {key: value})
-        )
+        if key in answer.arguments and accepts_value(answer.arguments[key], value)
     ]
     optional = sum(answer.arguments[key].is_optional for key in right)
     return Count(len(right), len(call.arguments), _n_required(answer) + optional)

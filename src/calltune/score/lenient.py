@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from calltune.calls import Acceptable, Answer, Choice, Fields, Json, Reading, Tool, ToolCall
-from calltune.score.assign import cheapest_pairs
+from calltune.score.match import all_fit, choices_of
 
 _IGNORED = re.compile(r"[ ,./\-_*^]")
 _NUMBER = re.compile(r"(?<![\w.,])(-?)(\d+(?:\.\d+)?|\.\d+)(?![\w.]|,\d|-\d|/\d)")
@@ -25,11 +25,9 @@ def passes(reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, To
     """
     if reading.problem is not None or len(reading.calls) != len(answers):
         return False
-    misfits = [
-        [0 if accepts(answer, call, tools.get(call.name)) else 1 for answer in answers]
-        for call in reading.calls
-    ]
-    return not any(misfits[pair.row][pair.column] for pair in cheapest_pairs(misfits))
+    return all_fit(
+        reading.calls, answers, lambda answer, call: accepts(answer, call, tools.get(call.name))
+    )
 
 
 def accepts(answer: Answer, call: ToolCall, tool: Tool | None) -> bool:
@@ -101,7 +99,7 @@ def _accepts_choice(choice: Choice, value: Json, schema: Json) -> bool:
 
 def _accepts_value(acceptable: Acceptable, value: Json, schema: Json) -> bool:
     if isinstance(acceptable, Fields | dict):
-        return isinstance(value, dict) and _accepts_object(_choices(acceptable), value, schema)
+        return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value, schema)
     if isinstance(acceptable, list):
         return (
             isinstance(value, list)
@@ -124,9 +122,3 @@ def _accepts_value(acceptable: Acceptable, value: Json, schema: Json) -> bool:
         types = declared_types(schema)
         return ("integer" not in types or "number" in types) and acceptable == value
     return bool(acceptable == value)
-
-
-def _choices(acceptable: Fields | dict[str, Acceptable]) -> dict[str, Choice]:
-    if isinstance(acceptable, Fields):
-        return acceptable.keys
-    return {key: Choice((item,)) for key, item in acceptable.items()}

@@ -1,6 +1,7 @@
 """Whether the calls a model made are the calls that were right."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from calltune.calls import Acceptable, Answer, Choice, Fields, Json, Reading, ToolCall
@@ -34,7 +35,7 @@ def judge(reading: Reading, answers: tuple[Answer, ...]) -> Verdict:
     has_right_names = is_parsed and (
         Counter(call.name for call in reading.calls) == Counter(answer.name for answer in answers)
     )
-    is_exact = has_right_names and _pair_up(reading.calls, answers)
+    is_exact = has_right_names and all_fit(reading.calls, answers, accepts)
     return Verdict(is_exact, has_right_names, is_parsed)
 
 
@@ -62,27 +63,33 @@ def differences(reading: Reading, answers: tuple[Answer, ...]) -> tuple[str, ...
     )
 
 
-def _pair_up(calls: tuple[ToolCall, ...], answers: tuple[Answer, ...]) -> bool:
+def all_fit(
+    calls: tuple[ToolCall, ...],
+    answers: tuple[Answer, ...],
+    fits: Callable[[Answer, ToolCall], bool],
+) -> bool:
+    """Whether calls and as many answers can be paired so that each call fits its answer."""
     # First come, first served is not enough: a call that fits two answers may take the only
     # one that another call fits.
-    misfits = [[0 if accepts(answer, call) else 1 for answer in answers] for call in calls]
+    misfits = [[0 if fits(answer, call) else 1 for answer in answers] for call in calls]
     return not any(misfits[pair.row][pair.column] for pair in cheapest_pairs(misfits))
 
 
 def _accepts_object(choices: dict[str, Choice], value: dict[str, Json]) -> bool:
     return value.keys() <= choices.keys() and all(
-        _accepts_choice(choice, value[key]) if key in value else choice.is_optional
+        accepts_value(choice, value[key]) if key in value else choice.is_optional
         for key, choice in choices.items()
     )
 
 
-def _accepts_choice(choice: Choice, value: Json) -> bool:
+def accepts_value(choice: Choice, value: Json) -> bool:
+    """Whether a value is one of those that an argument may have."""
     return any(_accepts_value(acceptable, value) for acceptable in choice.values)
 
 
 def _accepts_value(acceptable: Acceptable, value: Json) -> bool:
     if isinstance(acceptable, Fields | dict):
-        return isinstance(value, dict) and _accepts_object(_choices_of(acceptable), value)
+        return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value)
     if isinstance(acceptable, list):
         return (
             isinstance(value, list)
@@ -93,7 +100,8 @@ def _accepts_value(acceptable: Acceptable, value: Json) -> bool:
     return isinstance(acceptable, bool) == isinstance(value, bool) and bool(acceptable == value)
 
 
-def _choices_of(acceptable: Fields | dict[str, Acceptable]) -> dict[str, Choice]:
+def choices_of(acceptable: Fields | dict[str, Acceptable]) -> dict[str, Choice]:
+    """What is acceptable for each key of an object."""
     if isinstance(acceptable, Fields):
         return acceptable.keys
     return {key: Choice((item,)) for key, item in acceptable.items()}
@@ -125,11 +133,11 @@ def _object_differences(
 
 
 def _value_differences(where: str, choice: Choice, value: Json) -> list[str]:
-    if _accepts_choice(choice, value):
+    if accepts_value(choice, value):
         return []
     objects = [a for a in choice.values if isinstance(a, Fields | dict)]
     if isinstance(value, dict) and objects:
-        found = (_object_differences(where, _choices_of(a), value) for a in objects)
+        found = (_object_differences(where, choices_of(a), value) for a in objects)
         return min(found, key=len)
     return [f"{where}: {_shown(value)} where {_listed(choice)} was right"]
 

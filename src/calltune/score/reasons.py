@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from calltune.calls import Acceptable, Answer, Choice, Fields, Json, Reading, Tool, ToolCall
 from calltune.score.assign import cheapest_pairs
 from calltune.score.lenient import declared_types, json_type, part_of
-from calltune.score.match import accepts
+from calltune.score.match import accepts_value
 
 Reason = Literal[
     "cut off",
@@ -95,7 +95,7 @@ def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool | None) -> list[
     for key, value in call.arguments.items():
         if key not in answer.arguments:
             reasons.append("wrong value" if key in known else "invented argument")
-        elif not _is_right(answer, key, value):
+        elif not accepts_value(answer.arguments[key], value):
             reasons.append(_reason_of_value(value, part_of(schema, key), answer.arguments[key]))
     reasons += [
         "missing argument"
@@ -103,11 +103,6 @@ def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool | None) -> list[
         if key not in call.arguments and not choice.is_optional
     ]
     return reasons
-
-
-def _is_right(answer: Answer, key: str, value: Json) -> bool:
-    one = Answer(answer.name, {key: answer.arguments[key]})
-    return accepts(one, ToolCall(answer.name, {key: value}))
 
 
 def _reason_of_value(value: Json, schema: Json, choice: Choice) -> Reason:

@@ -19,6 +19,7 @@ from calltune.sources.rows import Unusable
 from calltune.splits import NAMES, Ratios, by_key, by_shared_member, divide, sizes
 
 _IDS_KEPT = 5
+TokenCounter = Callable[[str], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,8 @@ def run(options: PrepOptions) -> Path:
         DataError: no input file, a line that is not JSON, no row that can be used, or fewer
             rows than splits.
     """
-    prepared = _prepare(options)
+    count_tokens = _token_counter(options)
+    prepared = _prepare(options, count_tokens)
     groups = (
         by_key(prepared.rows, prepared.prompts)
         if options.split_by == "row"
@@ -136,7 +138,10 @@ def run(options: PrepOptions) -> Path:
     parts = divide(groups, wanted, options.random_seed)
     made: Counter[str] = Counter()
     if options.negatives or options.mask_names:
-        parts = {name: _augmented(name, parts[name], prepared, options, made) for name in parts}
+        parts = {
+            name: _augmented(name, parts[name], prepared, options, count_tokens, made)
+            for name in parts
+        }
     folder = options.output_dir / "training"
     for name in NAMES:
         _write_split(folder / f"{name}.jsonl", parts[name])
@@ -146,9 +151,8 @@ def run(options: PrepOptions) -> Path:
     return folder
 
 
-def _prepare(options: PrepOptions) -> _Prepared:
+def _prepare(options: PrepOptions, count_tokens: TokenCounter | None) -> _Prepared:
     family = FORMATS[options.format]
-    count_tokens = _token_counter(options)
     prepared = _Prepared()
     seen: Counter[str] = Counter()
     for line in _first_lines(options):
@@ -187,7 +191,7 @@ def _check(
     row: dict[str, Json],
     example: Example,
     options: PrepOptions,
-    count_tokens: Callable[[str], int] | None,
+    count_tokens: TokenCounter | None,
 ) -> None:
     contents = [message.content for message in example.messages]
     check(row, contents, FORMATS[options.format], count_tokens, options.max_tokens)
@@ -198,14 +202,16 @@ def _augmented(
     rows: list[dict[str, Json]],
     prepared: _Prepared,
     options: PrepOptions,
+    count_tokens: TokenCounter | None,
     made: Counter[str],
 ) -> list[dict[str, Json]]:
     """A split with rows made of its own; what is made of a row depends on the seed and its id.
 
     Made of the split's own tools too, so that no other split's tools get in.
     """
-    family, count_tokens = FORMATS[options.format], _token_counter(options)
-    pool = {tool.name: tool for row in rows for tool in prepared.examples[row["id"]].tools}
+    family = FORMATS[options.format]
+    tools = {tool.name: tool for row in rows for tool in prepared.examples[row["id"]].tools}
+    pool = list(tools.values())
     result: list[dict[str, Json]] = []
 
     def add(how: str, example: Example | None) -> bool:
@@ -230,11 +236,11 @@ def _augmented(
         if not (is_masked and add("masked", with_random_names(example, masking))):
             result.append(row)
         if taking.random() < options.negatives:
-            add("negative", without_needed_tools(example, list(pool.values()), taking))
+            add("negative", without_needed_tools(example, pool, taking))
     return result
 
 
-def _token_counter(options: PrepOptions) -> Callable[[str], int] | None:
+def _token_counter(options: PrepOptions) -> TokenCounter | None:
     if options.model is None:
         return None
     from tokenizers import Tokenizer
