@@ -1,36 +1,13 @@
-"""Greedy decoding of many prompts at once, on mlx_lm's batch generator."""
+"""Decoding of many prompts at once, whatever the model."""
 
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from calltune.decode.row import Completion, Prompt, shared_length
 
-class Prompt(NamedTuple):
-    """What to answer: a name for it, and its tokens."""
-
-    id: str
-    tokens: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What the model wrote to one prompt."""
-
-    id: str
-    tokens: list[int]
-    """Without the stop token."""
-    finish: Literal["stop", "length"]
-    seconds: float
-    """From when the prompt was queued to its last token; others run beside it."""
-
-
-@dataclass(slots=True)
-class _Running:
-    prompt: Prompt
-    started: float
-    tokens: list[int] = field(default_factory=list)
+__all__ = ["Completion", "Prompt", "complete", "default_batch_size", "in_quick_order"]
+LEAST_ALIKE = 64
+"""Prompts that begin with so many equal tokens, and with half of their own, go side by side."""
 
 
 def complete(
@@ -41,53 +18,54 @@ def complete(
     max_tokens: int,
     batch_size: int,
 ) -> Iterator[Completion]:
-    """The greedy completion of each prompt, in the order in which they finish.
+    """The completion of each prompt, in the order in which they finish.
 
-    Prompts are taken in as places come free, so a long stream is never held whole.
+    Prompts are taken in as places come free, so a long stream is never held whole. Neighbours that
+    begin with the same tokens have these computed once.
     """
-    from mlx_lm.generate import BatchGenerator
-
+    from calltune.decode.batches import Batches
+    from calltune.decode.generator import generate
+    from calltune.decode.slots import fits
     from calltune.models.at_once import at_once
 
-    generator = BatchGenerator(
-        model,
-        max_tokens=max_tokens,
-        stop_tokens=[[token] for token in stop_tokens],
-        completion_batch_size=batch_size,
-        prefill_batch_size=min(batch_size, 8),
-    )
+    stops = frozenset(stop_tokens)
+    if not fits(model):
+        yield from generate(model, prompts, stops, max_tokens, batch_size)
+        return
+    batches = Batches(model, stops, max_tokens, batch_size)
     waiting = iter(prompts)
-    running: dict[int, _Running] = {}
-    try:
-        while True:
-            _admit(generator, waiting, running, 2 * batch_size)
-            if not running:
-                return
-            with at_once():
-                responses = generator.next_generated()
-            yield from _finished(responses, running)
-    finally:
-        generator.close()
+    while True:
+        while batches.wants_more and (prompt := next(waiting, None)):
+            batches.add(prompt)
+        if batches.wants_more:
+            batches.close()
+        if batches.is_empty:
+            return
+        with at_once():
+            finished = batches.step()
+        yield from finished
 
 
-def _admit(
-    generator: Any, waiting: Iterator[Prompt], running: dict[int, _Running], most: int
-) -> None:
-    entering: deque[Prompt] = deque()
-    while len(running) + len(entering) < most and (prompt := next(waiting, None)):
-        entering.append(prompt)
-    if entering:
-        uids = generator.insert([prompt.tokens for prompt in entering])
-        for uid, prompt in zip(uids, entering, strict=True):
-            running[uid] = _Running(prompt, time.perf_counter())
+def in_quick_order(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Prompts that begin alike (the same tools) side by side, and these groups by their length.
+
+    What neighbours share is computed once, and neighbours of like length leave little padding.
+    """
+    groups: list[list[Prompt]] = []
+    for prompt in sorted(prompts, key=lambda prompt: prompt.tokens):
+        if groups and _are_alike(groups[-1][0].tokens, prompt.tokens):
+            groups[-1].append(prompt)
+        else:
+            groups.append([prompt])
+    groups.sort(key=lambda group: max(len(prompt.tokens) for prompt in group))
+    return [p for group in groups for p in sorted(group, key=lambda p: len(p.tokens))]
 
 
-def _finished(responses: Iterable[Any], running: dict[int, _Running]) -> Iterator[Completion]:
-    for response in responses:
-        answer = running[response.uid]
-        if response.finish_reason != "stop":
-            answer.tokens.append(response.token)
-        if response.finish_reason is not None:
-            del running[response.uid]
-            seconds = time.perf_counter() - answer.started
-            yield Completion(answer.prompt.id, answer.tokens, response.finish_reason, seconds)
+def default_batch_size(device: str) -> int:
+    """How many prompts to answer at once where nobody says: on a GPU a batch costs like a row."""
+    return 128 if device == "cuda" else 16
+
+
+def _are_alike(tokens: list[int], others: list[int]) -> bool:
+    shared = shared_length(tokens, others)
+    return shared >= LEAST_ALIKE and 2 * shared >= max(len(tokens), len(others))

@@ -19,8 +19,8 @@ class InferOptions:
     """Folder for base_model_test_results.json."""
     max_tokens: int = 512
     """Longest answer, in tokens."""
-    batch_size: int = 16
-    """Examples that are answered at once."""
+    batch_size: int | None = None
+    """Examples that are answered at once; unless given 128 on an NVIDIA GPU, else 16."""
     verbose: bool = False
     """Show each example: query, expected calls, what the model wrote."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -31,7 +31,7 @@ def run(options: InferOptions) -> Path:
     """Test the base model; the results file. Examples that are done are not done again."""
     from calltune.models.backend import announce, choose
 
-    backend = choose(options.device)
+    backend = choose(options.device, is_step_small=True)
     announce(backend)
 
     from calltune.pages.progress import progress_of

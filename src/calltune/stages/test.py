@@ -28,8 +28,8 @@ class TestOptions:
     """Folder for finetuned_model_test_results.json."""
     max_tokens: int = 512
     """Longest answer, in tokens."""
-    batch_size: int = 16
-    """Examples that are answered at once."""
+    batch_size: int | None = None
+    """Examples that are answered at once; unless given 128 on an NVIDIA GPU, else 16."""
     verbose: bool = False
     """Show each example: query, expected calls, what the model wrote."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -46,7 +46,7 @@ def run(options: TestOptions) -> Path:
 
     from calltune.models.backend import announce, choose
 
-    backend = choose(options.device)
+    backend = choose(options.device, is_step_small=True)
     announce(backend)
 
     from calltune.pages.progress import progress_of

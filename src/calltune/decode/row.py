@@ -1,0 +1,127 @@
+"""One row on its way: its prompt, what it has written, and what is known to come next."""
+
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+Finish = Literal["stop", "length"]
+
+
+class Constraint(Protocol):
+    """What an answer is held to, one token after the other."""
+
+    def accept(self, token: int) -> None:
+        """The answer goes on with this token."""
+
+    def forced(self) -> list[int]:
+        """The tokens that must come now, where nothing else may; often none."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing may follow but the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. Equal seeds draw equal tokens, whatever else is decoded beside."""
+
+    temperature: float
+    top_p: float = 1.0
+    """Draw among the most likely tokens that together have this probability."""
+    seed: int = 0
+
+
+class Prompt(NamedTuple):
+    """What to answer: a name for it, and its tokens."""
+
+    id: str
+    tokens: list[int]
+    constraint: Constraint | None = None
+    sampling: Sampling | None = None
+    """None takes the most likely token each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model wrote to one prompt."""
+
+    id: str
+    tokens: list[int]
+    """Without the stop token."""
+    finish: Finish
+    seconds: float
+    """From when the prompt was taken up to its last token; others run beside it."""
+
+
+@dataclass(slots=True)
+class Row:
+    """A prompt being answered."""
+
+    prompt: Prompt
+    started: float = 0.0
+    """When it was taken up, by `time.perf_counter`."""
+    known: list[int] = field(default_factory=list)
+    """Tokens that are to be fed and need not be chosen: of the prompt, or forced."""
+    written: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    was_chosen: bool = False
+    """The token fed last was chosen by the model, and has not been looked at."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether its next token is the model's to choose."""
+        return self.finish is None and not self.known
+
+    @property
+    def n_behind(self) -> int:
+        """How many tokens can be fed before the one whose logits are wanted."""
+        return max(0, len(self.known) - 1)
+
+    def take_up(self, n_fed: int) -> None:
+        """Begin, with so many tokens of the prompt fed already."""
+        self.started = time.perf_counter()
+        self.known = self.prompt.tokens[n_fed:]
+
+    def take_known(self, most: int) -> list[int]:
+        """Known tokens to be fed, all but the last and at most so many."""
+        count = min(most, self.n_behind)
+        taken, self.known = self.known[:count], self.known[count:]
+        return taken
+
+    def write(self, token: int, stops: frozenset[int], limit: int) -> None:
+        """Take a token that was chosen or forced."""
+        if token in stops:
+            self.finish = "stop"
+            return
+        self.written.append(token)
+        constraint = self.prompt.constraint
+        if constraint is not None:
+            constraint.accept(token)
+        if constraint is not None and constraint.is_complete:
+            self.finish = "stop"
+        elif len(self.written) >= limit:
+            self.finish = "length"
+
+    def write_forced(self, stops: frozenset[int], limit: int) -> None:
+        """Write what can be nothing else, and leave it to be fed."""
+        constraint = self.prompt.constraint
+        if constraint is None or not self.asks:
+            return
+        for token in constraint.forced():
+            self.write(token, stops, limit)
+            if self.finish is not None:
+                return
+            self.known.append(token)
+
+    def completion(self) -> Completion:
+        """The finished row."""
+        assert self.finish is not None, self.prompt.id
+        seconds = time.perf_counter() - self.started
+        return Completion(self.prompt.id, self.written, self.finish, seconds)
+
+
+def shared_length(tokens: list[int], others: list[int]) -> int:
+    """With how many equal tokens two lists begin."""
+    least = min(len(tokens), len(others))
+    return bisect_left(range(least), True, key=lambda i: tokens[: i + 1] != others[: i + 1])

@@ -1,0 +1,157 @@
+"""Room for the keys and values of a fixed number of rows, which come and go.
+
+mlx_lm's batch caches copy all rows whenever one joins or leaves. Here every row has a slot; a row
+that leaves is forgotten, not moved, and what its slot holds can still be copied to another row
+that begins with the same tokens. Rows start at position 0, so tokens that pad a pass to the right
+need no shifting: what they wrote is never seen, and is overwritten.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+Array = Any
+STEP = 256
+"""Positions are added so many at a time."""
+ROUND = 64
+"""Keys are read up to a multiple of so many positions, so that shapes repeat."""
+
+
+def fits(model: Any) -> bool:
+    """Whether the model keeps nothing of the past but keys and values."""
+    from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+
+    return all(
+        type(cache) is KVCache or (type(cache) is RotatingKVCache and not cache.keep)
+        for cache in make_prompt_cache(model)
+    )
+
+
+class Slots:
+    """The keys and values of up to `count` rows, in every layer of a model."""
+
+    def __init__(self, model: Any, count: int) -> None:
+        self.count = count
+        self.lengths = [0] * count
+        """How many tokens of each slot's row have been fed."""
+        self._capacity = 0
+        self._model = model
+        self._layers = [_Layer(self) for _ in model.layers]
+
+    def feed(self, slots: Sequence[int], tokens: Array, counts: Sequence[int]) -> Array:
+        """Feed the next tokens of some rows; the logits, not evaluated yet.
+
+        slots B of them, all different; tokens (B, N) int32, of which the first `counts[i]` of each
+        row are its own; logits (B, N, V).
+        """
+        starts = [self.lengths[slot] for slot in slots]
+        width = tokens.shape[1]
+        self._grow(max(starts) + width)
+        self._begin(slots, starts, width)
+        logits = self._model(tokens, cache=self._layers)
+        for slot, count in zip(slots, counts, strict=True):
+            self.lengths[slot] += count
+        return logits
+
+    def evaluate(self) -> None:
+        """Compute the keys and values of what was fed, and nothing more."""
+        mx.eval([(layer.keys, layer.values) for layer in self._layers])
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let the row in `target` begin with the first `length` tokens of the one in `source`."""
+        if length and source != target:
+            for layer in self._layers:
+                layer.keys[target, :, :length] = layer.keys[source, :, :length]
+                layer.values[target, :, :length] = layer.values[source, :, :length]
+        self.lengths[target] = length
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Keep these slots alone, renumbered in this order."""
+        for layer in self._layers:
+            layer.keep(mx.array(list(slots)))
+        self.lengths = [self.lengths[slot] for slot in slots]
+        self.count = len(slots)
+
+    def _grow(self, positions: int) -> None:
+        if positions > self._capacity:
+            more = -(-positions // STEP) * STEP - self._capacity
+            self._capacity += more
+            for layer in self._layers:
+                layer.grow(more)
+
+    def _begin(self, slots: Sequence[int], starts: Sequence[int], width: int) -> None:
+        """Say which rows the coming pass is about, and where in them it stands."""
+        self.is_fresh = not any(starts)
+        self.is_whole = list(slots) == list(range(self.count))
+        self.rows = mx.array(list(slots))[:, None]
+        self.starts = mx.array(list(starts))
+        self.positions = self.starts[:, None] + mx.arange(width)
+        self.seen = min(-(-(max(starts) + width) // ROUND) * ROUND, self._capacity)
+        self._masks: dict[int | None, Any] = {}
+
+    def mask(self, width: int, window: int | None, return_array: bool) -> Any:
+        """Which keys a query of this pass sees: (B, 1, width, keys) or (width, keys), bool."""
+        if window not in self._masks:
+            self._masks[window] = self._make_mask(width, window, return_array)
+        return self._masks[window]
+
+    def _make_mask(self, width: int, window: int | None, return_array: bool) -> Any:
+        if self.is_fresh and width == 1 and not return_array:
+            return None
+        if self.is_fresh and not return_array and (window is None or width <= window):
+            return "causal"
+        keys = mx.arange(width if self.is_fresh else self.seen)
+        at = mx.arange(width)[:, None] if self.is_fresh else self.positions[:, None, :, None]
+        seen = keys <= at
+        return seen if window is None else seen & (keys > at - window)
+
+
+class _Layer:
+    """One layer's keys and values, as mlx_lm's models ask for them: a `KVCache` of its own kind."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._capacity = 0
+        self.keys: Array = None
+        self.values: Array = None
+
+    @property
+    def offset(self) -> Array:
+        """Where each row of the pass begins, (B,): for rotary embeddings."""
+        return self._slots.starts
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:
+        """As mlx_lm's caches: `Slots.mask`."""
+        return self._slots.mask(N, window_size, return_array)
+
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, Array]:
+        """Write new keys and values (B, H, N, D); all that the rows have so far, (B, H, L, D)."""
+        slots = self._slots
+        if self.keys is None:
+            self.keys, self.values = self._room(keys), self._room(values)
+        # Two arrays of indexes around a slice: what is assigned is (B, N, H, D).
+        self.keys[slots.rows, :, slots.positions] = keys.swapaxes(1, 2)
+        self.values[slots.rows, :, slots.positions] = values.swapaxes(1, 2)
+        if slots.is_fresh:
+            return keys, values
+        if slots.is_whole:
+            return self.keys[..., : slots.seen, :], self.values[..., : slots.seen, :]
+        rows = slots.rows[:, 0]
+        return self.keys[rows, :, : slots.seen], self.values[rows, :, : slots.seen]
+
+    def grow(self, more: int) -> None:
+        """Make room for so many more positions."""
+        self._capacity += more
+        if self.keys is not None:
+            padding = [(0, 0), (0, 0), (0, more), (0, 0)]
+            self.keys, self.values = mx.pad(self.keys, padding), mx.pad(self.values, padding)
+
+    def keep(self, slots: Array) -> None:
+        """Keep these slots alone."""
+        if self.keys is not None:
+            self.keys, self.values = self.keys[slots], self.values[slots]
+
+    def _room(self, like: Array) -> Array:
+        _, heads, _, width = like.shape
+        return mx.zeros((self._slots.count, heads, self._capacity, width), like.dtype)
