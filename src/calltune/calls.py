@@ -10,6 +10,9 @@ from typing import Any
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict with str keys."""
 
+DEEPEST = 100
+"""How deep the lists and objects of one JSON text may be nested; what is deeper is not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:

@@ -8,9 +8,10 @@ written as an empty list, so that it differs from text in which no call could be
 
 from collections.abc import Sequence
 
-from calltune.calls import Message, Reading, Tool, ToolCall
+from calltune.calls import Message, Tool, ToolCall
 from calltune.formats.format import Format
-from calltune.formats.json_calls import Unreadable, call_from_json, decode
+from calltune.formats.json_calls import next_call, next_value
+from calltune.formats.pieces import Pieces, Reader, Steps, Unreadable
 from calltune.jsonl import dumps
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
@@ -42,35 +43,29 @@ def write(calls: Sequence[ToolCall]) -> str:
     )
 
 
-def read(text: str) -> Reading:
-    """The calls in the `<tool_call>` blocks; text before the first block is passed over."""
-    try:
-        return Reading(tuple(_calls(text)))
-    except Unreadable as problem:
-        return Reading((), str(problem))
+def reader() -> Reader:
+    """Reads calls in `<tool_call>` blocks; text before the first block is passed over."""
+    return Reader(_calls)
 
 
-def _calls(text: str) -> list[ToolCall]:
-    at = text.find(_OPEN)
-    if at < 0:
+def _calls(text: Pieces) -> Steps[None]:
+    if not (yield from text.past(_OPEN)):
         raise Unreadable("no <tool_call>")
-    calls: list[ToolCall] = []
-    while at < len(text):
-        if not text.startswith(_OPEN, at):
+    yield from _block(text)
+    while (yield from text.past_space()):
+        if not (yield from text.takes(_OPEN)):
             raise Unreadable("text after the calls")
-        decoded = decode(text, _skip_space(text, at + len(_OPEN)))
-        at = _skip_space(text, decoded.end)
-        # A model that stops right after the last object has still said all that matters.
-        if at < len(text) and not text.startswith(_CLOSE, at):
-            raise Unreadable("text after the call's JSON")
-        at = _skip_space(text, at + len(_CLOSE))
-        if decoded.value != []:
-            calls.append(call_from_json(decoded.value))
-    return calls
+        yield from _block(text)
 
 
-def _skip_space(text: str, at: int) -> int:
-    return at + len(text[at:]) - len(text[at:].lstrip())
+def _block(text: Pieces) -> Steps[None]:
+    if (yield from text.past_space()) != "[":
+        yield (yield from next_call(text))
+    elif (yield from next_value(text)) != []:
+        raise Unreadable("a call without a name")
+    # A model that stops right after the last object has still said all that matters.
+    if (yield from text.past_space()) and not (yield from text.takes(_CLOSE)):
+        raise Unreadable("text after the call's JSON")
 
 
 def _turn(message: Message) -> str:
@@ -91,7 +86,7 @@ CHATML = Format(
     name="chatml",
     render=render,
     write=write,
-    read=read,
+    reader=reader,
     bos="",
     end="<|im_end|>",
     stops=("<|im_end|>", "<|endoftext|>"),

@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calltune.calls import Message, Reading, Tool, ToolCall
+from calltune.formats.pieces import Reader
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """A prompt family.
 
-    Law: `read(write(calls)) == Reading(calls)` for all calls, none included.
+    Laws: `read(write(calls)) == Reading(calls)` for all calls, none included, whose JSON is nested
+    less than `DEEPEST` deep; and a text is read the same, however it is cut into pieces.
     """
 
     name: str
@@ -18,8 +20,8 @@ class Format:
     """Messages and tools -> the prompt, up to where the model's answer begins."""
     write: Callable[[Sequence[ToolCall]], str]
     """Calls -> what the model should answer, without `end`."""
-    read: Callable[[str], Reading]
-    """A model's answer, without its end token -> the calls in it, or why there are none."""
+    reader: Callable[[], Reader]
+    """Reads one answer, without its end token, as it comes."""
     bos: str
     """The text that a prompt begins with where the family has a BOS token, else ""."""
     end: str
@@ -28,3 +30,9 @@ class Format:
     """The tokens that end an answer when a model writes them."""
     markers: tuple[str, ...]
     """Control tokens: content that holds one of these would break the turns apart."""
+
+    def read(self, text: str) -> Reading:
+        """The calls in a model's whole answer, without its end token, or why there are none."""
+        reader = self.reader()
+        reader.feed(text)
+        return reader.finish()

@@ -6,9 +6,10 @@ used. Turn markers: https://ai.google.dev/gemma/docs/core/prompt-structure
 
 from collections.abc import Sequence
 
-from calltune.calls import Message, Reading, Tool, ToolCall
+from calltune.calls import Message, Tool, ToolCall
 from calltune.formats.format import Format
-from calltune.formats.json_calls import Unreadable, call_from_json, decode
+from calltune.formats.json_calls import next_call
+from calltune.formats.pieces import JSON_SPACE, Pieces, Reader, Steps, Unreadable
 from calltune.jsonl import dumps
 
 _PREAMBLE = "You are a helpful assistant with access to the following tools:"
@@ -42,26 +43,47 @@ def write(calls: Sequence[ToolCall]) -> str:
     return f"```json\n{dumps(listed)}\n```"
 
 
-def read(text: str) -> Reading:
-    """The calls in a fenced or bare JSON list (or a single object), and nothing after it."""
-    try:
-        return Reading(tuple(_calls(text)))
-    except Unreadable as problem:
-        return Reading((), str(problem))
+def reader() -> Reader:
+    """Reads calls in a fenced or bare JSON list (or a single object), and nothing after it."""
+    return Reader(_calls)
 
 
-def _calls(text: str) -> list[ToolCall]:
-    body = text.strip()
-    if not body.startswith(("[", "{")):
+def _calls(text: Pieces) -> Steps[None]:
+    first = yield from text.past_space()
+    if first not in ("[", "{"):
         # Words before the fence do no harm; what follows it must be the calls alone.
-        body = text.partition("```json")[2].strip()
-    if not body.startswith(("[", "{")):
+        yield from text.past("```json")
+        first = yield from text.past_space()
+    if first == "[":
+        yield from _listed(text)
+    elif first == "{":
+        yield (yield from next_call(text))
+    else:
         raise Unreadable("no JSON list of calls")
-    decoded = decode(body, 0)
-    if body[decoded.end :].strip() not in ("", "```"):
+    yield from _end(text)
+
+
+def _listed(text: Pieces) -> Steps[None]:
+    text.skip()
+    if (yield from text.past_space(JSON_SPACE)) == "]":
+        text.skip()
+        return
+    while True:
+        yield (yield from next_call(text))
+        following = yield from text.past_space(JSON_SPACE)
+        if following not in (",", "]"):
+            raise Unreadable(f"no comma and no end of the list at {text.position}")
+        text.skip()
+        if following == "]":
+            return
+        yield from text.past_space(JSON_SPACE)
+
+
+def _end(text: Pieces) -> Steps[None]:
+    if (yield from text.past_space()) and not (yield from text.takes("```")):
         raise Unreadable("text after the calls")
-    listed = decoded.value if isinstance(decoded.value, list) else [decoded.value]
-    return [call_from_json(item) for item in listed]
+    if (yield from text.past_space()):
+        raise Unreadable("text after the calls")
 
 
 def _turn(message: Message) -> str:
@@ -86,7 +108,7 @@ GEMMA = Format(
     name="gemma",
     render=render,
     write=write,
-    read=read,
+    reader=reader,
     bos="<bos>",
     end="<end_of_turn><eos>",
     stops=("<end_of_turn>", "<eos>"),

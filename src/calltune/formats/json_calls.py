@@ -1,34 +1,47 @@
 """Calls as JSON, as several families write them: parsed strictly, refused with a reason."""
 
 import json
-from typing import NamedTuple, NoReturn
+from math import isfinite
+from typing import NoReturn
 
 from calltune.calls import Json, ToolCall
+from calltune.formats.pieces import Brackets, Pieces, Steps, Unreadable
 
 
-class Unreadable(Exception):
-    """A text holds no calls that can be read; the message is the reading's problem."""
-
-
-class Decoded(NamedTuple):
-    """A JSON value and where in the text it ended."""
-
-    value: Json
-    end: int
-
-
-def decode(text: str, start: int) -> Decoded:
-    """The JSON value that begins at `start`.
+def next_call(text: Pieces) -> Steps[ToolCall]:
+    """The call whose JSON object begins here.
 
     Raises:
-        Unreadable: not JSON, a key twice in one object, NaN or Infinity, or nested too deep.
+        Unreadable: none begins here, or it is not a call.
+    """
+    if (yield from text.letter()) != "{":
+        raise Unreadable(f"no JSON object at {text.position}")
+    return call_from_json((yield from next_value(text)))
+
+
+def next_value(text: Pieces) -> Steps[Json]:
+    """The JSON list or object that begins here.
+
+    Raises:
+        Unreadable: as `decode`, or it is nested too deep.
+    """
+    start = text.position
+    return decode((yield from text.json_text()), start)
+
+
+def decode(text: str, start: int = 0) -> Json:
+    """The JSON value that `text` holds; `start` is where in the whole text it began.
+
+    Raises:
+        Unreadable: not JSON, a key twice in one object, NaN, Infinity or a number too large.
     """
     try:
-        return Decoded(*_DECODER.raw_decode(text, start))
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"not JSON at {error.pos}: {error.msg}") from None
-    except RecursionError:
-        raise Unreadable("JSON nested too deep") from None
+        raise Unreadable(f"not JSON at {start + error.pos}: {error.msg}") from None
+    except ValueError:
+        # Python gives up on a whole number of more than 4,300 digits.
+        raise Unreadable("a number too large") from None
 
 
 def call_from_json(data: Json) -> ToolCall:
@@ -44,19 +57,19 @@ def call_from_json(data: Json) -> ToolCall:
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         raise Unreadable("a call without a name")
     arguments = data.get("arguments")
-    if isinstance(arguments, str):
-        arguments = _decode_whole(arguments)
+    if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
+        arguments = _object_in(arguments.strip())
     if not isinstance(arguments, dict):
         raise Unreadable(f"arguments of {data['name']} are not an object")
     return ToolCall(data["name"], arguments)
 
 
-def _decode_whole(text: str) -> Json:
-    start = len(text) - len(text.lstrip())
-    decoded = decode(text, start)
-    if text[decoded.end :].strip():
+def _object_in(text: str) -> Json:
+    end = Brackets().closed_at(text, 0)
+    decoded = decode(text[:end])
+    if text[end:].strip():
         raise Unreadable("text after the arguments")
-    return decoded.value
+    return decoded
 
 
 def _object_without_twins(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -70,6 +83,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise Unreadable(f"{name} is not JSON")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise Unreadable("a number too large")
+    return number
+
+
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object_without_twins, parse_constant=_refuse_constant
+    object_pairs_hook=_object_without_twins,
+    parse_constant=_refuse_constant,
+    parse_float=_finite,
 )
