@@ -58,6 +58,14 @@ def test_every_door_shows_its_options(door: str) -> None:
         assert option.replace("_", "-") in ended.stdout
 
 
+def test_an_error_is_one_line_that_a_terminal_does_not_obey() -> None:
+    ended = run("-m", "calltune", "gate", "x\x1b[31m\r\ny", "--baseline", "z\x1b]8;;\x07")
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "calltune: No file z\\x1b]8;;\\x07; write it with the stage before, or check the path\n"
+    )
+
+
 @pytest.mark.parametrize("spelling", ["--num_examples", "--num-examples"])
 def test_both_spellings_of_an_option_work(spelling: str) -> None:
     ended = run(SRC / "inference.py", spelling, "0")

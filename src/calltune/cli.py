@@ -27,6 +27,7 @@ from calltune.stages import (
     test,
     train,
 )
+from calltune.visible import in_one_line
 
 _OUT_OF_MEMORY = (
     "Memory ran out; use --grad-checkpoint, a smaller --batch-size or --max-seq-length, fewer "
@@ -105,7 +106,7 @@ def _take_recipe(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:
-    print(f"calltune: {message}", file=sys.stderr)
+    print(f"calltune: {in_one_line(message)}", file=sys.stderr)
     sys.exit(status)
 
 

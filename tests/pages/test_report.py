@@ -12,11 +12,11 @@ from calltune.calls import Answer, Choice, Json, answers_to_json
 from calltune.pages.report import page, write_report
 from calltune.score.compare import compare
 from calltune.score.results import Results
+from hostile import HOSTILE, obeyed
 from verdicts import verdict
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>\x1b[31m\u202e../../etc'
 ANSWER = Answer("area", {"unit": Choice(("m",))})
 
 
@@ -105,13 +105,17 @@ def tags(html: str) -> list[str]:
 
 def hostile(base: Results) -> Results:
     document = json.loads(json.dumps(base.document))
-    document["model"] = document["adapter"] = document["test_set"]["path"] = HOSTILE
+    document["model"] = document["adapter"] = document["format"] = HOSTILE
+    # Some of it is shown, from its beginning.
+    document["test_set"] = {"path": HOSTILE, "sha256": "\x1b\u202e<b>" + HOSTILE}
     for one in document["results"]:
         one["id"] += HOSTILE
         one["query"] = one["text"] = HOSTILE
         one["source"] += HOSTILE
         one["calls"][0]["name"] = HOSTILE
-        one["expected"][0]["name"] = HOSTILE
+        one["calls"][0]["arguments"] = {HOSTILE: HOSTILE}
+        one["expected"][0] = {"name": HOSTILE, "arguments": {HOSTILE: {"values": [HOSTILE]}}}
+        one["verdict"]["reason"] = HOSTILE
     return replace(base, document=document)
 
 
@@ -120,7 +124,7 @@ def test_what_models_and_datasets_wrote_is_never_markup() -> None:
     html = report(hostile(results(BASE)), hostile(results(TUNED)))
     allowed = [tag for tag in tags(html) if tag in ("script", "img", "iframe", "object", "a")]
     assert allowed == [tag for tag in tags(usual) if tag in ("script", "img", "a")]
-    assert "\x1b" not in html and "\u202e" not in html
+    assert not obeyed(html) and "49" not in html.split("[/nothing]", 1)[1][:12]
     (example, *_) = examples_in(html)
     assert example["query"].startswith('</script><script>alert("x")</script>')
 
@@ -205,3 +209,20 @@ def test_hostile_text_opens_as_text(tmp_path: Path) -> None:
     write_report(file, compare(base, tuned), base, tuned)
     html = opened(file)
     assert "<img" not in html and html.count("<script") == 2
+
+
+def test_names_in_every_script_are_drawn_without_a_warning() -> None:
+    base, tuned = results(BASE), results(TUNED)
+    for side in (base, tuned):
+        for number, one in enumerate(side.document["results"]):
+            one["source"] = ("東京", "😀")[number % 2]
+    html = report(base, tuned)
+    assert "東京 (16)" in html and "😀 (16)" in html
+
+
+def test_answers_of_100_kb_are_cut_and_counted(tmp_path: Path) -> None:
+    base, tuned = results(BASE, text="x" * 100_000), results(TUNED, text="y" * 100_000)
+    write_report(tmp_path / "report.html", compare(base, tuned), base, tuned)
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert len(html) < 500_000
+    assert examples_in(html)[0]["base"]["text"].endswith("x… (98,800 more letters)")

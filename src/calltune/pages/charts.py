@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,7 +104,12 @@ def _svg(figure: "Figure", title: str) -> str:
 
     out = io.StringIO()
     # Text as text; names within the drawing as they were in every run.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}),
+        warnings.catch_warnings(),
+    ):
+        # The browser draws the text, with its own fonts.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Title": title})
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)

@@ -9,6 +9,7 @@ from calltune.score.compare import Comparison
 from calltune.score.match import differences
 from calltune.score.metrics import Record
 from calltune.score.results import Results, answers_of, reading_of
+from calltune.visible import in_one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,9 @@ def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None
     before, after = base.records, tuned.records
     for what, ids in (("Fixed", comparison.fixed), ("Broken", comparison.broken)):
         for number, id in enumerate(ids, start=1):
-            console.print(Text(f"{what} {number} of {len(ids)}: {visible(id)}", "bold"))
+            console.print(
+                Text(f"{what} {number} of {len(ids)}: {in_one_line(id, SHOWN_LETTERS)}", "bold")
+            )
             for block in _blocks(before[id], after[id]):
                 console.print(Text(block.label, "dim"))
                 _print_indented(console, block)
@@ -45,7 +48,7 @@ def print_record(console: "Console", record: Record) -> None:
     """One example of one model: what was asked, what was right, what it wrote."""
     from rich.text import Text
 
-    console.print(Text(visible(record["id"]), "bold"))
+    console.print(Text(in_one_line(record["id"], SHOWN_LETTERS), "bold"))
     blocks = [
         Block("query", record["query"], ""),
         Block("right", right_calls(record), "cyan"),
@@ -61,7 +64,7 @@ def _print_indented(console: "Console", block: Block) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    text = Text(visible(block.text), block.style)
+    text = Text(visible(block.text, SHOWN_LETTERS), block.style)
     console.print(Padding(text, (0, 0, 0, 4), expand=False))
 
 
@@ -88,12 +91,3 @@ def right_calls(record: Record) -> str:
 def wrongs(reading: Reading, record: Record) -> str:
     """What is wrong with a reading, one difference a line."""
     return "\n".join(differences(reading, answers_of(record))) or "(nothing found)"
-
-
-def visible(text: str, most: int = SHOWN_LETTERS) -> str:
-    """`text` cut to `most` letters, with control characters as escapes: a terminal obeys them."""
-    more = len(text) - most
-    cut = text[:most] + (f"… ({more:,} more letters)" if more > 0 else "")
-    return "".join(
-        letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in cut
-    )

@@ -8,7 +8,7 @@ from calltune import __version__
 from calltune.calls import Json
 from calltune.jsonl import read_lines, replacing
 from calltune.pages.charts import Bars, bars, curves
-from calltune.pages.examples import right_calls, visible, wrongs
+from calltune.pages.examples import right_calls, wrongs
 from calltune.pages.tables import (
     CALLS_NAMES,
     CLAIM_NAMES,
@@ -20,6 +20,7 @@ from calltune.pages.tables import (
 from calltune.score.compare import Comparison, Group
 from calltune.score.metrics import Record
 from calltune.score.results import Results, reading_of
+from calltune.visible import in_one_line, visible
 
 LETTERS_IN_ALL = 3_000_000
 """Of the texts in the page, about; with many examples each is cut shorter."""
@@ -46,7 +47,7 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
         loader=PackageLoader("calltune.pages", "."), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
-    environment.filters["visible"] = visible
+    environment.filters["visible"] = lambda text: in_one_line(text, MOST_LETTERS)
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
@@ -99,7 +100,7 @@ def _bars_of(group: Group, name: str) -> Bars:
     base, tuned = group.base["success"], group.tuned["success"]
     shares = (100 * base["rate"], 100 * tuned["rate"])
     return Bars(
-        f"{visible(name, LETTERS_OF_A_NAME)} ({base['of']:,})", *shares, ends(base), ends(tuned)
+        f"{in_one_line(name, LETTERS_OF_A_NAME)} ({base['of']:,})", *shares, ends(base), ends(tuned)
     )
 
 
@@ -133,6 +134,6 @@ def _written(record: Record, most: int) -> dict[str, str]:
     is_exact = record["verdict"]["is_exact"]
     return {
         "text": visible(record["text"], most),
-        "reason": record["verdict"]["reason"] or "right",
+        "reason": visible(record["verdict"]["reason"] or "right", LETTERS_OF_A_NAME),
         "wrong": "" if is_exact else visible(wrongs(reading_of(record), record), most),
     }

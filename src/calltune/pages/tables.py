@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from calltune.calls import Json
 from calltune.score.compare import Comparison, Side
+from calltune.visible import in_one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +27,10 @@ TOOLS_NAMES = {
 }
 CALLS_NAMES = {"0": "no call to make", "1": "1 call to make", "2+": "2+ calls to make"}
 """The sizes of a comparison's groups in plain words."""
+
+LETTERS_OF_A_NAME = 40
+LETTERS_OF_A_PATH = 1200
+"""How much is shown of what a file calls itself."""
 
 
 def print_summary(document: dict[str, Json]) -> None:
@@ -102,7 +107,8 @@ def print_breakdown(comparison: Comparison) -> None:
     if len(comparison.by_source) > 1:
         table = _table(CLAIM_NAMES["success"], "base", "tuned", "change")
         for group in comparison.by_source:
-            _add_change(table, group.name, group.base["success"], group.tuned["success"])
+            name = in_one_line(group.name, LETTERS_OF_A_NAME)
+            _add_change(table, name, group.base["success"], group.tuned["success"])
         _print_table(console, table)
     _print_reasons(console, comparison)
 
@@ -187,7 +193,8 @@ def _print_sides(console: "Console", base: Side, tuned: Side) -> None:
         name = _model_name(side.model, side.adapter)
         console.print(Text(f"{label}  {name}"), soft_wrap=True)
     if base.format != tuned.format:
-        console.print(Text(f"The prompt formats differ: {base.format}, {tuned.format}.", "yellow"))
+        names = in_one_line(f"{base.format}, {tuned.format}", LETTERS_OF_A_PATH)
+        console.print(Text(f"The prompt formats differ: {names}.", "yellow"))
     for label, side in (("base", base), ("tuned", tuned)):
         if side.n_left_out:
             is_are = "example is" if side.n_left_out == 1 else "examples are"
@@ -208,7 +215,11 @@ def _add_groups(table: "Table", comparison: Comparison) -> None:
 
 
 def _add_change(table: "Table", name: str, base: dict[str, Json], tuned: dict[str, Json]) -> None:
-    table.add_row(name, _count_and_percent(base), _count_and_percent(tuned), _change(base, tuned))
+    from rich.text import Text
+
+    # As text: in a plain string, brackets would be taken for styles.
+    cells = (_count_and_percent(base), _count_and_percent(tuned), _change(base, tuned))
+    table.add_row(Text(name), *cells)
 
 
 def _change(base: dict[str, Json], tuned: dict[str, Json]) -> "Text":
@@ -237,7 +248,7 @@ def _percent(share: float) -> str:
 
 
 def _model_name(model: str, adapter: str | None) -> str:
-    return f"{model} + {adapter}" if adapter else model
+    return in_one_line(f"{model} + {adapter}" if adapter else model, LETTERS_OF_A_PATH)
 
 
 def _speed(summary: dict[str, Json]) -> str:

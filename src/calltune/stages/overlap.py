@@ -10,6 +10,7 @@ from calltune.calls import Json
 from calltune.errors import DataError
 from calltune.jsonl import write_json
 from calltune.splits import NAMES
+from calltune.visible import in_one_line
 
 if TYPE_CHECKING:
     from calltune.batches import PreparedRow
@@ -115,7 +116,7 @@ def _print(name: str, n_rows: int, shared: list[Shared]) -> None:
     if not rows:
         print(f"{name}: none of {n_rows:,} rows stands in BFCL")
         return
-    named = ", ".join(rows[:_IDS_SHOWN]) + (", …" if len(rows) > _IDS_SHOWN else "")
+    named = in_one_line(", ".join(rows[:_IDS_SHOWN])) + (", …" if len(rows) > _IDS_SHOWN else "")
     print(f"{name}: {len(rows):,} of {n_rows:,} rows ask what BFCL asks: {named}")
     for category, count in Counter(each.category for each in shared).most_common():
         print(f"  {category} {count:,}")

@@ -17,6 +17,7 @@ from calltune.rows import check, check_size, written
 from calltune.sources.recognise import parse
 from calltune.sources.rows import Unusable
 from calltune.splits import NAMES, Ratios, by_key, by_shared_member, divide, sizes
+from calltune.visible import in_one_line
 
 _IDS_KEPT = 5
 TokenCounter = Callable[[str], int]
@@ -311,7 +312,7 @@ def _print_report(report: dict[str, Json], folder: Path) -> None:
         print(f"  made from them: {made}")
     for reason, drop in report["dropped"].items():
         places = ", ".join(drop["first"]) + (", …" if drop["count"] > len(drop["first"]) else "")
-        print(f"  dropped {drop['count']}: {reason} ({places})")
+        print(in_one_line(f"  dropped {drop['count']}: {reason} ({places})"))
     for note, count in report["notes"].items():
-        print(f"  note, {count} times: {note}")
+        print(in_one_line(f"  note, {count} times: {note}"))
     print(f"Wrote {folder}")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from calltune.errors import DataError, ModelNotFound
 from calltune.jsonl import read_json, write_json
+from calltune.visible import in_one_line
 
 RESULTS_NAME = "finetuned_model_test_results.json"
 
@@ -96,6 +97,6 @@ def _print_comparison(base_file: Path, tuned_file: Path) -> None:
     try:
         comparison = compare(read_results(base_file), read_results(tuned_file))
     except DataError as error:
-        print(f"No comparison: {error}")
+        print(in_one_line(f"No comparison: {error}"))
         return
     print_comparison(comparison)
