@@ -1,5 +1,6 @@
 """The manual's commands and the command line's looks."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from cyclopts.config import Toml
 
+from calltune import cli
 from calltune.cli import app
 from calltune.stages.quickstart import STAGES, recipes_folder
 
@@ -56,6 +58,36 @@ def test_every_door_shows_its_options(door: str) -> None:
     assert ended.returncode == 0, ended.stderr
     for option in DOORS[door]:
         assert option.replace("_", "-") in ended.stdout
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["analyze", "--help"], ["--version"], ["backend", "--device", "cpu"]]
+)
+def test_a_pipe_that_is_closed_early_ends_a_command_quietly(
+    command: list[str], unbuffered: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "calltune", *command],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_another_broken_pipe_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: list[str]) -> None:
+        raise BrokenPipeError("a connection")
+
+    monkeypatch.setattr(cli, "_run", broken)
+    with pytest.raises(BrokenPipeError, match="a connection"):
+        cli.main([])
 
 
 def test_an_error_is_one_line_that_a_terminal_does_not_obey() -> None:

@@ -1,6 +1,7 @@
 """The command line: one subcommand a stage, its options the fields of the stage's dataclass."""
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -51,15 +52,23 @@ class PlanOptions(train.TrainOptions):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, or 1 with one line about what is wrong."""
+    """Run the command line and exit: 0, or 1 with one line about what is wrong.
+
+    Where the output goes to a pipe that is closed, as by `| head`: 1 and no line.
+    """
     # transformers says at every start that it found no PyTorch; nothing here wants it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except CalltuneError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where it can", 130)
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        _leave_quietly()
     except MemoryError:
         _fail(_OUT_OF_MEMORY)
     except RuntimeError as error:
@@ -108,6 +117,20 @@ def _take_recipe(arguments: list[str]) -> tuple[list[str], Path | None]:
 def _fail(message: str, status: int = 1) -> NoReturn:
     print(f"calltune: {in_one_line(message)}", file=sys.stderr)
     sys.exit(status)
+
+
+def _output_is_closed() -> bool:
+    """Whether nobody reads the standard output; other pipes may break as well."""
+    watched = select.poll()
+    watched.register(sys.stdout, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+
+
+def _leave_quietly() -> NoReturn:
+    """Exit as rich does where its output is closed."""
+    # Python writes what it still holds once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _add(name: str, options: type[Any], run: Callable[[Any], Path], help: str) -> None:
