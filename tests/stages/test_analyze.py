@@ -126,6 +126,57 @@ def test_results_are_never_overwritten(options: AnalyzeOptions, tmp_path: Path) 
     assert options.finetuned_results.read_bytes() == before
 
 
+def test_a_report_never_overwrites_results_or_the_comparison(
+    options: AnalyzeOptions, tmp_path: Path
+) -> None:
+    for report in (options.base_results, tmp_path / "out" / ".." / "tuned.json"):
+        with pytest.raises(OptionError, match="--report .* would overwrite results"):
+            replace(options, report=report)
+    with pytest.raises(OptionError, match="would both be"):
+        replace(options, report=options.output)
+    with pytest.raises(OptionError, match="would both be"):
+        replace(options, output=tmp_path / "report.html")
+    results = tmp_path / "report.html"
+    results.write_bytes(options.base_results.read_bytes())
+    with pytest.raises(OptionError, match=r"--report .*report\.html would overwrite results"):
+        replace(options, base_results=results, output=tmp_path / "comparison.json")
+    pointer = tmp_path / "test_model_results.json"
+    pointer.write_text(json.dumps({"results_file": "tuned.json"}))
+    before = options.finetuned_results.read_bytes()
+    with pytest.raises(OptionError, match="--report .* would overwrite results"):
+        run(replace(options, finetuned_results=pointer, report=options.finetuned_results))
+    assert options.finetuned_results.read_bytes() == before
+    assert not options.output.exists()
+
+
+def test_results_of_another_format_are_compared_and_told(
+    options: AnalyzeOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = options.finetuned_results.read_text()
+    options.finetuned_results.write_text(text.replace('"gemma"', '"chatml"'))
+    run(options)
+    assert "The prompt formats differ: gemma, chatml." in capsys.readouterr().out
+
+
+def test_results_of_an_earlier_version_are_refused_by_what_they_lack(
+    options: AnalyzeOptions,
+) -> None:
+    text = options.finetuned_results.read_text()
+    options.finetuned_results.write_text(text.replace('"is_ast"', '"is_lenient"'))
+    with pytest.raises(DataError, match=r'tuned\.json .*is_ast" is missing.*the test stage'):
+        run(options)
+
+
+def test_an_answer_of_100_kb_is_shown_from_its_beginning(
+    options: AnalyzeOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = options.finetuned_results.read_text()
+    options.finetuned_results.write_text(text.replace("area m ", "area m " + "x" * 100_000))
+    run(replace(options, verbose=True))
+    out = capsys.readouterr().out
+    assert len(out) < 10_000 and "more letters)" in out.replace("\n    ", " ")
+
+
 def test_one_file_against_itself_is_refused(options: AnalyzeOptions) -> None:
     with pytest.raises(OptionError, match="are both"):
         replace(options, finetuned_results=options.base_results)

@@ -37,10 +37,17 @@ class AnalyzeOptions:
                 f"--base-results and --finetuned-results are both {self.base_results}; "
                 "name two results files"
             )
-        if self.output.resolve() in (self.base_results.resolve(), self.finetuned_results.resolve()):
+        if self.output.resolve() == self.report_file.resolve():
             raise OptionError(
-                f"--output {self.output} would overwrite results; name another file for it"
+                f"The comparison and the report would both be {self.output}; name two files with "
+                "--output and --report"
             )
+        _refuse_to_overwrite(self, self.base_results, self.finetuned_results)
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report is written."""
+        return self.report or self.output.parent / "report.html"
 
 
 def run(options: AnalyzeOptions) -> Path:
@@ -55,21 +62,24 @@ def run(options: AnalyzeOptions) -> Path:
 
     base = _read(options.base_results, BASE_WRITERS)
     tuned = _read(options.finetuned_results, TUNED_WRITERS)
-    if options.output.resolve() in (base.path.resolve(), tuned.path.resolve()):
-        raise OptionError(
-            f"--output {options.output} would overwrite results; name another file for it"
-        )
+    _refuse_to_overwrite(options, base.path, tuned.path)
     comparison = compare(base, tuned)
     write_json(options.output, comparison.to_json())
-    report = options.report or options.output.with_name("report.html")
-    write_report(report, comparison, base, tuned)
+    write_report(options.report_file, comparison, base, tuned)
     if options.verbose:
         print_changed(comparison, base, tuned)
     print_comparison(comparison)
     if options.verbose:
         print_breakdown(comparison)
-    print(f"Report: {report}")
+    print(f"Report: {options.report_file}")
     return options.output
+
+
+def _refuse_to_overwrite(options: AnalyzeOptions, *results: Path) -> None:
+    taken = {path.resolve() for path in results}
+    for name, path in (("--output", options.output), ("--report", options.report_file)):
+        if path.resolve() in taken:
+            raise OptionError(f"{name} {path} would overwrite results; name another file for it")
 
 
 def _read(path: Path, writers: str) -> Results:
