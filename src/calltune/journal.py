@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -46,11 +47,19 @@ class Journal(NamedTuple):
         os.fsync(file.fileno())
 
     def _lines(self) -> list[bytes]:
-        """The whole lines, the identity first; none when there is no such file."""
+        """The whole lines up to the first damaged one, the identity first; none without a file."""
         if not self.path.exists():
             return []
-        lines = [line for line in self.path.read_bytes().splitlines(True) if line.endswith(b"\n")]
+        found = self.path.read_bytes().splitlines(True)
+        lines = list(takewhile(_is_whole, found))
         return lines if lines[:1] == [_line({"identity": self.identity})] else []
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _line(data: dict[str, Json]) -> bytes:
