@@ -155,7 +155,12 @@ def test_validation_goes_from_short_to_long_in_batches_of_bounded_size() -> None
 def test_a_line_that_prep_did_not_write_is_named(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     good = {"id": "a", "text": "ab", "completion_start": 1, "format": "gemma"}
-    for bad in ({}, good | {"completion_start": 9}, good | {"format": "klingon"}):
+    for bad in (
+        {},
+        good | {"completion_start": 9},
+        good | {"format": "klingon"},
+        good | {"format": []},
+    ):
         path.write_text(json.dumps(good) + "\n" + json.dumps(bad) + "\n")
         with pytest.raises(DataError, match=r"train.jsonl, line 2: .*run prep again"):
             read_prepared(path)

@@ -236,6 +236,7 @@ def _prepared(path: Path, number: int, row: dict[str, Json]) -> PreparedRow:
         not isinstance(text, str)
         or not isinstance(start, int)
         or not isinstance(row_id, str)
+        or not isinstance(name, str)
         or name not in FORMATS
         or not 0 < start < len(text)
     ):

@@ -100,6 +100,17 @@ class Reading:
     problem: str | None = None
 
 
+def nesting(value: Json) -> int:
+    """How deep lists and objects are nested in a value; 0 for one that is neither."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [
+            part for item in level for part in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth
+
+
 _FIELDS = "$fields"
 """The key that marks `Fields` in JSON."""
 
@@ -174,7 +185,7 @@ def _stands_in(value: Acceptable, query: str) -> bool:
 def _leaves(value: Acceptable) -> Iterator[Json]:
     if isinstance(value, Fields):
         for choice in value.keys.values():
-            if not choice.is_optional:
+            if choice.values and not choice.is_optional:
                 yield from _leaves(choice.values[0])
     elif isinstance(value, dict):
         for item in value.values():

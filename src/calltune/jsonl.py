@@ -59,12 +59,15 @@ def read_json(path: Path) -> Json:
     Raises:
         DataError: the file is missing or not JSON.
     """
-    if not path.is_file():
+    # Unlike Path.is_file, this takes a name that is too long for one of no file.
+    if not os.path.isfile(path):
         raise DataError(f"No file {path}; write it with the stage before, or check the path")
     try:
         return json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); delete it and write it again") from None
+        raise DataError(
+            f"{path} is not JSON ({_fault(error)}); delete it and write it again"
+        ) from None
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Json]]) -> int:
@@ -173,11 +176,17 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"Cannot write {path} ({error.strerror}); check the path and permissions")
 
 
+def _fault(error: ValueError | RecursionError) -> str:
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)
+
+
 def _parse_line(raw: bytes, path: Path, number: int) -> dict[str, Json]:
     try:
         row = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error}); mend or remove it") from None
+        raise DataError(
+            f"{path}, line {number}: not JSON ({_fault(error)}); mend or remove it"
+        ) from None
     if not isinstance(row, dict):
         raise DataError(
             f"{path}, line {number}: a JSON object is needed, not {type(row).__name__}; "

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from calltune.calls import Answer, Choice, Json, answers_to_json
+from calltune.errors import DataError
 from calltune.pages.report import page, write_report
 from calltune.score.compare import compare
 from calltune.score.results import Results
@@ -226,3 +227,13 @@ def test_answers_of_100_kb_are_cut_and_counted(tmp_path: Path) -> None:
     html = (tmp_path / "report.html").read_text("utf-8")
     assert len(html) < 500_000
     assert examples_in(html)[0]["base"]["text"].endswith("x… (98,800 more letters)")
+
+
+@pytest.mark.parametrize(
+    "line", ['{"train_loss": 1.0}', '{"step": "a", "train_loss": []}', '{"step": 1, "train', "\xff"]
+)
+def test_curves_of_a_damaged_file_are_told(tmp_path: Path, line: str) -> None:
+    good = '{"step": 1, "train_loss": 1.0, "learning_rate": 1e-4}\n'
+    (tmp_path / "metrics.jsonl").write_text(good + line + "\n", "latin-1")
+    with pytest.raises(DataError, match=r"metrics\.jsonl"):
+        report(results(BASE), results(TUNED, str(tmp_path)))

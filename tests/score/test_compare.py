@@ -115,3 +115,15 @@ def test_the_bootstrap_agrees_with_resampled_examples() -> None:
     assert paired_bootstrap(13, 4, 40) == found
     nothing = paired_bootstrap(0, 0, 5)
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
+
+
+def test_an_example_that_other_versions_describe_otherwise_is_of_one_group() -> None:
+    base = results("b", record("a", True), record("b", False, n_tools=2))
+    tuned = results("t", record("a", True, n_tools=5, n_calls=2), record("b", True, n_tools=5))
+    for one in tuned.document["results"]:
+        one["source"] = "named"
+    comparison = compare(base, tuned)
+    assert [group.name for group in comparison.by_tools] == ["1", "2-3"]
+    assert [group.tuned["examples"] for group in comparison.by_tools] == [1, 1]
+    assert [group.name for group in comparison.by_calls] == ["1"]
+    assert [group.name for group in comparison.by_source] == ["unknown"]

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from calltune.calls import Answer, Choice, Fields, Reading, Tool, ToolCall
+from calltune.formats import FORMATS, Format
 from calltune.score.judgement import judgement
 from calltune.score.reasons import REASONS, abstention, reason
 
@@ -84,3 +85,19 @@ def test_a_judgement_has_a_reason_just_where_it_is_not_exact() -> None:
         assert found.reason is None or found.reason in REASONS
     # Spelt otherwise: right by BFCL's rules, not exactly.
     assert found.is_ast and not found.is_exact and found.reason == "wrong value"
+
+
+@pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize(
+    "goes_on", [" and so on" * 1000, "[" * 10_000, '{"x":' * 10_000, "\\" * 999]
+)
+def test_a_model_that_never_stops_is_cut_off(family: Format, goes_on: str) -> None:
+    for written in (family.write([f(x=1)]), family.write([f(x=1)])[:-20], "Let me think. "):
+        found = judgement(family.read(written + goes_on), RIGHT, TOOLS, "length")
+        assert found.reason == "cut off" and not found.is_parsed
+
+
+@pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
+def test_a_call_that_ends_just_at_the_limit_is_right(family: Format) -> None:
+    found = judgement(family.read(family.write([f(x=1)])), RIGHT, TOOLS, "length")
+    assert found.is_exact and found.reason is None

@@ -160,6 +160,7 @@ def test_base_and_tuned_are_tested_and_compared(trained: Path, tiny_gemma: Path)
     record = base["results"][0]
     assert record["finish"] == "length" and record["generated_tokens"] == 8
     assert record["problem"] and record["verdict"]["is_parsed"] is False
+    assert record["verdict"]["reason"] == "cut off"
     named = results(trained, "test_model_results.json")
     assert named == {"results_file": "finetuned_model_test_results.json"}
     analyze = calltune("analyze", "--verbose", cwd=trained)

@@ -1,11 +1,13 @@
 """report.html: base against tuned on one page, which needs no network and nothing beside it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from calltune import __version__
 from calltune.calls import Json
+from calltune.errors import DataError
 from calltune.jsonl import read_lines, replacing
 from calltune.pages.charts import Bars, bars, curves
 from calltune.pages.examples import right_calls, wrongs
@@ -107,9 +109,14 @@ def _bars_of(group: Group, name: str) -> Bars:
 def _training_curves(adapter: str | None) -> str | None:
     """The curves of the run that made the adapter, where its folder still has them."""
     file = Path(adapter or "") / "metrics.jsonl"
-    if adapter is None or not file.is_file():
+    if adapter is None or not os.path.isfile(file):
         return None
-    return curves(line.row for line in read_lines(file))
+    try:
+        return curves(line.row for line in read_lines(file))
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file} is not what train writes ({error}); mend it or move it away"
+        ) from None
 
 
 def _examples(comparison: Comparison, base: Results, tuned: Results) -> Iterator[dict[str, Any]]:

@@ -222,7 +222,9 @@ def _groups(
     size: Callable[[Record], str],
     sizes: Sequence[str],
 ) -> tuple[Group, ...]:
-    base, tuned = by_group(before, size), by_group(after, size)
+    # Of one example there is one size: other versions may have noted it otherwise, or not at all.
+    sizes_by_id = {record["id"]: size(record) for record in before}
+    base, tuned = (by_group(part, lambda r: sizes_by_id[r["id"]]) for part in (before, after))
     return tuple(Group(name, base[name], tuned[name]) for name in sizes if name in base)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from calltune.calls import Answer, Json, Reading, ToolCall, answers_from_json
+from calltune.calls import DEEPEST, Answer, Json, Reading, ToolCall, answers_from_json, nesting
 from calltune.errors import DataError
 from calltune.jsonl import read_json
 from calltune.score.metrics import CLAIMS, COUNTS, FURTHER_CLAIMS, Record
@@ -31,6 +31,8 @@ VERDICT_KEYS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("reason", "abstention"), (str, type(None))),
 }
 """What `judgement.Judgement` says, as JSON."""
+LEVELS_AROUND = 10
+"""How deep a value stands in a record, and a few levels more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,22 @@ def answers_of(record: Record) -> tuple[Answer, ...]:
 def _check_record(record: Json, path: Path, where: str) -> None:
     _check(record, RECORD_KEYS, path, where)
     _check(record["verdict"], VERDICT_KEYS, path, f"{where}verdict.")
+    if nesting(record) > DEEPEST + LEVELS_AROUND:
+        raise _broken(path, f"{where[:-1]} is nested too deep")
+    if not _has_calls(record):
+        raise _broken(path, f'"calls" or "expected" in {where[:-1]} are not calls')
+    for key in COUNTS.values():
+        counted = record["verdict"][key]
+        if len(counted) != 3 or not all(isinstance(number, int) for number in counted):
+            raise _broken(path, f'the key "{where}verdict.{key}" does not hold three numbers')
+
+
+def _has_calls(record: Record) -> bool:
     try:
-        reading_of(record), answers_of(record)
+        calls: list[ToolCall | Answer] = [*reading_of(record).calls, *answers_of(record)]
     except (KeyError, TypeError, AttributeError):
-        raise _broken(path, f'"calls" or "expected" in {where[:-1]} are not calls') from None
+        return False
+    return all(isinstance(c.name, str) and isinstance(c.arguments, dict) for c in calls)
 
 
 def _check(data: Json, keys: dict[str, type | tuple[type, ...]], path: Path, where: str) -> None:
