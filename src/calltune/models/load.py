@@ -99,6 +99,25 @@ def check_adapter(adapter: Path) -> None:
             )
 
 
+def base_of(adapter: Path) -> str:
+    """The reference of the model that an adapter was trained on, as its folder names it.
+
+    Raises:
+        ModelNotFound: there is no adapter, or it names no model.
+        DataError: its configuration is not JSON.
+    """
+    config_file = adapter / CONFIG
+    if not config_file.is_file():
+        raise ModelNotFound(
+            f"No adapter in {adapter} ({CONFIG} is missing); train first, or "
+            "give its folder with --adapter-path"
+        )
+    config = read_json(config_file)
+    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
+        raise ModelNotFound(f"{config_file} names no model; give the base model with --model")
+    return str(config["model"])
+
+
 def put_on(model: Any, adapter: Path, reference: str) -> None:
     """Put an adapter's layers onto a model, in place.
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from calltune.errors import DataError, ModelNotFound
-from calltune.jsonl import read_json, write_json
+from calltune.errors import DataError
+from calltune.jsonl import write_json
 from calltune.visible import in_one_line
 
 RESULTS_NAME = "finetuned_model_test_results.json"
@@ -43,10 +43,10 @@ def run(options: TestOptions) -> Path:
     Prints the comparison with base_model_test_results.json where that is there and is of the
     same test set.
     """
-    model = options.model or _trained_on(options.adapter_path)
-
     from calltune.models.backend import announce, choose
+    from calltune.models.load import base_of
 
+    model = options.model or base_of(options.adapter_path)
     backend = choose(options.device, is_step_small=True)
     announce(backend)
 
@@ -71,19 +71,6 @@ def run(options: TestOptions) -> Path:
     print(f"Wrote {trial.results_file}")
     _print_comparison(options.results_dir / "base_model_test_results.json", trial.results_file)
     return trial.results_file
-
-
-def _trained_on(adapter_path: Path) -> str:
-    config_file = adapter_path / "adapter_config.json"
-    if not config_file.is_file():
-        raise ModelNotFound(
-            f"No adapter in {adapter_path} (adapter_config.json is missing); train first, or "
-            "give its folder with --adapter-path"
-        )
-    config = read_json(config_file)
-    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
-        raise ModelNotFound(f"{config_file} names no model; give the base model with --model")
-    return str(config["model"])
 
 
 def _print_comparison(base_file: Path, tuned_file: Path) -> None:
