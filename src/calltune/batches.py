@@ -141,7 +141,7 @@ def check_markers(tokenizer: Tokenizer, family: Format, model: str) -> None:
         if len(tokenizer.encode(marker, add_special_tokens=False)) != 1:
             raise OptionError(
                 f"{model} has no token {marker}, which the rows' format {family.name} needs; "
-                "run prep again with another --format"
+                "prepare with another --format"
             )
 
 
