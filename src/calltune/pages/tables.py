@@ -3,6 +3,16 @@
 from typing import TYPE_CHECKING
 
 from calltune.calls import Json
+from calltune.pages.terminal import (
+    LETTERS_OF_A_NAME,
+    LETTERS_OF_A_PATH,
+    interval,
+    model_name,
+    open_console,
+    percent,
+    plain_table,
+    print_table,
+)
 from calltune.score.compare import Comparison, Side
 from calltune.visible import in_one_line
 
@@ -28,26 +38,21 @@ TOOLS_NAMES = {
 CALLS_NAMES = {"0": "no call to make", "1": "1 call to make", "2+": "2+ calls to make"}
 """The sizes of a comparison's groups in plain words."""
 
-LETTERS_OF_A_NAME = 40
-LETTERS_OF_A_PATH = 1200
-"""How much is shown of what a file calls itself."""
-
 
 def print_summary(document: dict[str, Json]) -> None:
     """One model's results: counts, rates with their 95 % intervals, and the speed."""
     from rich.text import Text
 
-    console = _console()
+    console = open_console()
     summary = document["summary"]
     console.print()
     console.print(Text(f"{summary['examples']:,} examples", "bold"))
-    console.print(Text(_model_name(document["model"], document["adapter"])), soft_wrap=True)
-    table = _table("", "count", "rate", "95 % interval")
+    console.print(Text(model_name(document["model"], document["adapter"])), soft_wrap=True)
+    table = plain_table("", "count", "rate", "95 % interval")
     for key, name in CLAIM_NAMES.items():
         rate = summary[key]
-        interval = f"{_percent(rate['low'])} to {_percent(rate['high'])}"
-        table.add_row(name, _count(rate), _percent(rate["rate"]), interval)
-    _print_table(console, table)
+        table.add_row(name, _count(rate), percent(rate["rate"]), interval(rate))
+    print_table(console, table)
     console.print(Text(_speed(summary)), soft_wrap=True)
     console.print()
 
@@ -56,17 +61,17 @@ def print_comparison(comparison: Comparison) -> None:
     """Base and tuned side by side: all examples, then by size, then what changed sides."""
     from rich.text import Text
 
-    console = _console()
+    console = open_console()
     base, tuned = comparison.base, comparison.tuned
     n = base.summary["examples"]
     console.print()
     console.print(Text(f"Base against tuned on the same {n:,} examples", "bold"))
     _print_sides(console, base, tuned)
-    table = _table("", "base", "tuned", "change")
+    table = plain_table("", "base", "tuned", "change")
     for key, name in CLAIM_NAMES.items():
         _add_change(table, name, base.summary[key], tuned.summary[key])
     _add_groups(table, comparison)
-    _print_table(console, table)
+    print_table(console, table)
     console.print(
         Text.assemble(
             "Tuning fixed ",
@@ -95,21 +100,21 @@ F1_NAMES = {"function_f1": "functions, F1", "argument_f1": "arguments, F1"}
 
 def print_breakdown(comparison: Comparison) -> None:
     """What else base and tuned do: further rates and scores, sources, and why answers failed."""
-    console = _console()
+    console = open_console()
     base, tuned = comparison.base.details, comparison.tuned.details
-    table = _table("", "base", "tuned")
+    table = plain_table("", "base", "tuned")
     for key, name in DETAIL_NAMES.items():
         if base[key]["of"]:
             table.add_row(name, _count_and_percent(base[key]), _count_and_percent(tuned[key]))
     for key, name in F1_NAMES.items():
         table.add_row(name, _score(base[key]), _score(tuned[key]))
-    _print_table(console, table)
+    print_table(console, table)
     if len(comparison.by_source) > 1:
-        table = _table(CLAIM_NAMES["success"], "base", "tuned", "change")
+        table = plain_table(CLAIM_NAMES["success"], "base", "tuned", "change")
         for group in comparison.by_source:
             name = in_one_line(group.name, LETTERS_OF_A_NAME)
             _add_change(table, name, group.base["success"], group.tuned["success"])
-        _print_table(console, table)
+        print_table(console, table)
     _print_reasons(console, comparison)
 
 
@@ -120,10 +125,10 @@ def _print_reasons(console: "Console", comparison: Comparison) -> None:
     ):
         if not tallies:
             continue
-        table = _table(heading, "base", "tuned")
+        table = plain_table(heading, "base", "tuned")
         for tally in tallies:
             table.add_row(tally.name, f"{tally.base:,}", f"{tally.tuned:,}")
-        _print_table(console, table)
+        print_table(console, table)
 
 
 def _difference_in_words(comparison: Comparison) -> str:
@@ -157,40 +162,11 @@ def chance_in_words(comparison: Comparison) -> str:
     )
 
 
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def _table(*headings: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    # Narrow enough for five-digit counts in 80 columns.
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        header_style="bold",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
-    return table
-
-
-def _print_table(console: "Console", table: "Table") -> None:
-    console.print()
-    console.print(table)
-    console.print()
-
-
 def _print_sides(console: "Console", base: Side, tuned: Side) -> None:
     from rich.text import Text
 
     for label, side in (("base ", base), ("tuned", tuned)):
-        name = _model_name(side.model, side.adapter)
+        name = model_name(side.model, side.adapter)
         console.print(Text(f"{label}  {name}"), soft_wrap=True)
     if base.format != tuned.format:
         names = in_one_line(f"{base.format}, {tuned.format}", LETTERS_OF_A_PATH)
@@ -240,15 +216,7 @@ def _count(rate: dict[str, Json]) -> str:
 
 
 def _count_and_percent(rate: dict[str, Json]) -> str:
-    return f"{_count(rate)} {_percent(rate['rate']):>5}"
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share)} %"
-
-
-def _model_name(model: str, adapter: str | None) -> str:
-    return in_one_line(f"{model} + {adapter}" if adapter else model, LETTERS_OF_A_PATH)
+    return f"{_count(rate)} {percent(rate['rate']):>5}"
 
 
 def _speed(summary: dict[str, Json]) -> str:
