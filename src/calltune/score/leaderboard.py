@@ -1,0 +1,105 @@
+"""Answers to BFCL's single-turn categories, added up as `bfcl evaluate` adds them up.
+
+Source: `generate_leaderboard_csv` in bfcl_eval/eval_checker/eval_runner_helper.py of bfcl-eval
+2026.3.23. Non-Live AST is the plain mean of simple, multiple, parallel and parallel_multiple, where
+simple is itself the plain mean of Python, Java and JavaScript; only Python is run here, so simple
+is simple_python. Live AST weighs its four categories by their rows. Irrelevance Detection is the
+plain mean of its two. Its overall score weighs these three with 10 % each, multi-turn with 30 % and
+agentic with 40 %, so there is none here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from calltune.calls import Json
+from calltune.score.metrics import Record, rate
+from calltune.sources.bfcl_wheel import CATEGORIES, WITHOUT_CALLS
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One of the leaderboard's accuracies and the categories that it is made of."""
+
+    name: str
+    total: dict[str, Json] | None
+    """`rate`, `low`, `high` and `of`; None where a category of it was not run."""
+    categories: dict[str, dict[str, Json]]
+    """The rates of those that were run."""
+
+
+def sections(records: Sequence[Record]) -> list[Section]:
+    """The accuracies with calltune's verdicts: `is_ast`, and abstaining where no call is due."""
+    return _sections(records, _is_right)
+
+
+def sections_there(records: Sequence[Record]) -> list[Section]:
+    """The same as BFCL counts, for which text that cannot be read is no call, too.
+
+    Source: `_evaluate_single_relevance_entry` in bfcl_eval/eval_checker/eval_runner.py.
+    """
+    return _sections(records, _is_right_there)
+
+
+def category_of(record: Record) -> str:
+    """The category of a record of a row of BFCL."""
+    return str(record["source"]).removeprefix("bfcl/")
+
+
+def mean(rates: Sequence[dict[str, Json]]) -> dict[str, Json]:
+    """The plain mean of independent rates, its 95 % interval made of theirs.
+
+    Each end lies the root of the summed squares of their distances away (MOVER: Zou and Donner,
+    Statistics in Medicine 27, 2008).
+    """
+    middle = sum(each["rate"] for each in rates) / len(rates)
+
+    def reach(end: str) -> float:
+        return sqrt(sum((each[end] - each["rate"]) ** 2 for each in rates)) / len(rates)
+
+    return {
+        "of": sum(each["of"] for each in rates),
+        "rate": middle,
+        "low": middle - reach("low"),
+        "high": middle + reach("high"),
+    }
+
+
+def pooled(rates: Sequence[dict[str, Json]]) -> dict[str, Json]:
+    """The rate of all rows together: the mean weighed by rows."""
+    return rate(sum(each["count"] for each in rates), sum(each["of"] for each in rates))
+
+
+_LIVE = tuple(name for name in CATEGORIES if name.startswith("live_"))
+_NON_LIVE = tuple(name for name in CATEGORIES if name not in _LIVE)
+_SECTIONS = {
+    "Non-Live AST": (_NON_LIVE, mean),
+    "Live AST": (_LIVE, pooled),
+    "Irrelevance Detection": (WITHOUT_CALLS, mean),
+}
+
+
+def _sections(records: Sequence[Record], is_right: Callable[[Record], bool]) -> list[Section]:
+    verdicts: dict[str, list[bool]] = {}
+    for record in records:
+        verdicts.setdefault(category_of(record), []).append(is_right(record))
+    rates = {name: rate(sum(found), len(found)) for name, found in verdicts.items()}
+    made = []
+    for title, (names, combine) in _SECTIONS.items():
+        found = {name: rates[name] for name in names if name in rates}
+        total = combine(list(found.values())) if len(found) == len(names) else None
+        made.append(Section(title, total, found))
+    return [section for section in made if section.categories]
+
+
+def _is_right(record: Record) -> bool:
+    verdict = record["verdict"]
+    if category_of(record) in WITHOUT_CALLS:
+        return bool(verdict["abstention"] == "abstained")
+    return bool(verdict["is_ast"])
+
+
+def _is_right_there(record: Record) -> bool:
+    if category_of(record) in WITHOUT_CALLS:
+        return bool(record["verdict"]["abstention"] != "called anyway")
+    return _is_right(record)
