@@ -109,9 +109,11 @@ def test_train_takes_every_flag_of_the_manual() -> None:
     assert [flag for flag in TRAIN_FLAGS if f"{flag} " not in help] == []
 
 
-def test_help_imports_no_engine() -> None:
+@pytest.mark.parametrize("command", [[], ["bench"], ["bench", "bfcl"]])
+def test_help_imports_no_engine(command: list[str]) -> None:
     code = (
-        "import sys; from calltune.cli import app; app(['--help'], result_action='return_value');"
+        "import sys; from calltune.cli import app;"
+        f"app({[*command, '--help']}, result_action='return_value');"
         "print([m for m in ('mlx', 'mlx_lm', 'transformers', 'datasets', 'numpy') "
         "if m in sys.modules])"
     )
@@ -131,6 +133,12 @@ def test_every_shipped_recipe_gives_valid_options(
         assert {name: str(getattr(options, name)) for name in table} == {
             name: str(value) for name, value in table.items()
         }
+
+
+def test_a_recipe_reaches_the_command_of_a_command(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('[bench.bfcl]\nformat = "from-recipe"\n')
+    assert "No format from-recipe" in run("-m", "calltune", "bench", "bfcl", "-c", recipe).stderr
 
 
 def test_a_flag_beats_the_recipe_and_an_unknown_key_is_refused(tmp_path: Path) -> None:

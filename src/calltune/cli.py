@@ -16,6 +16,7 @@ from calltune.errors import CalltuneError, OptionError
 from calltune.stages import (
     analyze,
     backend,
+    bench,
     gate,
     infer,
     load,
@@ -133,7 +134,9 @@ def _leave_quietly() -> NoReturn:
     sys.exit(1)
 
 
-def _add(name: str, options: type[Any], run: Callable[[Any], Path], help: str) -> None:
+def _add(
+    name: str, options: type[Any], run: Callable[[Any], Path], help: str, to: App = app
+) -> None:
     def command(given: Any = None) -> None:
         run(options() if given is None else given)
 
@@ -141,7 +144,7 @@ def _add(name: str, options: type[Any], run: Callable[[Any], Path], help: str) -
     if any(field.default is MISSING for field in fields(options)):
         # cyclopts wants a default just where every option has one.
         command.__defaults__ = None
-    app.command(command, name=name, help=help, sort_key=len(list(app)))
+    to.command(command, name=name, help=help, sort_key=len(list(to)))
 
 
 _add("quickstart", quickstart.QuickstartOptions, quickstart.run, "See it work: every stage, small.")
@@ -154,6 +157,9 @@ _add("infer", infer.InferOptions, infer.run, "Test the base model.")
 _add("test", test.TestOptions, test.run, "Test the fine-tuned model and compare.")
 _add("analyze", analyze.AnalyzeOptions, analyze.run, "Compare base and tuned results.")
 _add("gate", gate.GateOptions, gate.run, "Fail where results are worse than a baseline's.")
+_bench = App(name="bench", help="Run a public benchmark.", sort_key=len(list(app)))
+app.command(_bench)
+_add("bfcl", bench.BfclOptions, bench.run, "BFCL's single-turn Python categories.", _bench)
 _add("overlap", overlap.OverlapOptions, overlap.run, "Find rows that stand in BFCL, too.")
 _add("model", model.ModelOptions, model.run, "Fetch or convert a model; print its folder.")
 _add("backend", backend.BackendOptions, backend.run, "Say where MLX computes, and why.")
