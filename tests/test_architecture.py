@@ -13,7 +13,7 @@ PACKAGE = Path(calltune.__file__).parent
 LADDER = (
     {"errors"},
     {"calls"},
-    {"jsonl", "journal", "schema", "visible", "wheels", "runs"},
+    {"jsonl", "journal", "schema", "validation", "visible", "wheels", "runs"},
     {"formats", "sources", "splits"},
     {"augment"},
     {"models"},

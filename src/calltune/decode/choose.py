@@ -1,4 +1,4 @@
-"""From logits to tokens: the most likely ones, or drawn."""
+"""From logits to tokens: the most likely ones, or drawn; and none that a constraint forbids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +15,13 @@ def choose(logits: Array, rows: Sequence[Row | None]) -> Array:
 
     logits (B, V); tokens (B,) int32, not evaluated.
     """
+    held = ((i, row.held_by) for i, row in enumerate(rows) if row)
+    asked = [constraint.ask(i) for i, constraint in held if constraint]
+    if asked:
+        from calltune.decode.constrain import allowed_words
+
+        words = allowed_words(asked, *logits.shape)
+        logits = mx.where(_bits(mx.array(words))[:, : logits.shape[1]], logits, -mx.inf)
     tokens = mx.argmax(logits, axis=-1)
     for i, row in enumerate(rows):
         if row and row.asks and row.prompt.sampling:
@@ -33,3 +40,9 @@ def draw(logits: Array, sampling: Sampling, position: int) -> Array:
         scaled = mx.put_along_axis(scaled, order, mx.where(is_in, scaled[order], -mx.inf), axis=0)
     key = mx.random.split(mx.random.key(sampling.seed), position + 1)[position]
     return mx.argmax(scaled + mx.random.gumbel(scaled.shape, key=key))
+
+
+def _bits(words: Array) -> Array:
+    """Words (B, W) uint32 -> bool (B, 32 W): the lowest bit of a word comes first."""
+    bits = (words[:, :, None] >> mx.arange(32, dtype=mx.uint32)) & 1
+    return bits.reshape(len(words), -1).astype(mx.bool_)

@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Finish = Literal["stop", "length"]
 
@@ -17,9 +17,16 @@ class Constraint(Protocol):
     def forced(self) -> list[int]:
         """The tokens that must come now, where nothing else may; often none."""
 
+    def ask(self, index: int) -> Any:
+        """What says which tokens may come now: see `constrain.allowed_words`."""
+
     @property
     def is_complete(self) -> bool:
         """Whether nothing may follow but the end."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why the answer cannot be held to anything any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,12 @@ class Row:
         return self.finish is None and not self.known
 
     @property
+    def held_by(self) -> Constraint | None:
+        """What its next token is to be chosen by, where it asks for one."""
+        constraint = self.prompt.constraint if self.asks else None
+        return None if constraint is None or constraint.problem else constraint
+
+    @property
     def n_behind(self) -> int:
         """How many tokens can be fed before the one whose logits are wanted."""
         return max(0, len(self.known) - 1)
@@ -96,7 +109,7 @@ class Row:
             return
         self.written.append(token)
         constraint = self.prompt.constraint
-        if constraint is not None:
+        if constraint is not None and not constraint.problem:
             constraint.accept(token)
         if constraint is not None and constraint.is_complete:
             self.finish = "stop"
@@ -105,10 +118,7 @@ class Row:
 
     def write_forced(self, stops: frozenset[int], limit: int) -> None:
         """Write what can be nothing else, and leave it to be fed."""
-        constraint = self.prompt.constraint
-        if constraint is None or not self.asks:
-            return
-        for token in constraint.forced():
+        for token in self.held_by.forced() if self.held_by else ():
             self.write(token, stops, limit)
             if self.finish is not None:
                 return

@@ -6,14 +6,17 @@ format of Hermes function calling, which Qwen2.5 and Qwen3 took over. A decision
 written as an empty list, so that it differs from text in which no call could be read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from calltune.calls import Message, Tool, ToolCall
 from calltune.formats.format import Format
+from calltune.formats.grammar import MOST_CALLS, CallRules, Grammar, marker
 from calltune.formats.json_calls import next_call, next_value
+from calltune.formats.lark import literal, repeated
 from calltune.formats.pieces import Pieces, Reader, Steps, Unreadable
 from calltune.jsonl import dumps
 
+_LINE = "\n"
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _CALL_SHAPE = '{"name": <function-name>, "arguments": <args-json-object>}'
 
@@ -41,6 +44,19 @@ def write(calls: Sequence[ToolCall]) -> str:
         f"{_OPEN}\n{dumps({'name': call.name, 'arguments': call.arguments})}\n{_CLOSE}"
         for call in calls
     )
+
+
+def grammar(tools: Sequence[Tool], loose: Container[str], special: Container[str]) -> Grammar:
+    """What `write` writes, up to `MOST_CALLS` calls."""
+    rules = CallRules(tools, is_quoted=False, loose=loose)
+    opening, closing = marker(_OPEN, special), marker(_CLOSE, special)
+    none = f"{opening} {literal(_LINE + '[]' + _LINE)} {closing}"
+    if rules.call is None:
+        return rules.grammar(none)
+    call = f"{opening} {literal(_LINE + '{')} {rules.call} {literal('}' + _LINE)} {closing}"
+    block = rules.lark.rule(call)
+    more = repeated(f"{literal(_LINE)} {block}", 0, MOST_CALLS - 1)
+    return rules.grammar(f"{none} | {block} {more}")
 
 
 def reader() -> Reader:
@@ -86,6 +102,7 @@ CHATML = Format(
     name="chatml",
     render=render,
     write=write,
+    grammar=grammar,
     reader=reader,
     bos="",
     end="<|im_end|>",

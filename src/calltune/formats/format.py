@@ -1,9 +1,10 @@
 """What a prompt family is: how it writes a prompt and calls, and how it reads calls back."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from calltune.calls import Message, Reading, Tool, ToolCall
+from calltune.formats.grammar import Grammar
 from calltune.formats.pieces import Reader
 
 
@@ -12,7 +13,9 @@ class Format:
     """A prompt family.
 
     Laws: `read(write(calls)) == Reading(calls)` for all calls, none included, whose JSON is nested
-    less than `DEEPEST` deep; and a text is read the same, however it is cut into pieces.
+    less than `DEEPEST` deep; a text is read the same, however it is cut into pieces; and the
+    grammar of some tools accepts what is written of calls that keep to their schemas, arguments
+    in the schema's order.
     """
 
     name: str
@@ -20,6 +23,10 @@ class Format:
     """Messages and tools -> the prompt, up to where the model's answer begins."""
     write: Callable[[Sequence[ToolCall]], str]
     """Calls -> what the model should answer, without `end`."""
+    grammar: Callable[[Sequence[Tool], Container[str], Container[str]], Grammar]
+    """The tools on offer, the names of those whose schemas are not held to (any object will do for
+    arguments), and the markers that the tokenizer has as tokens which no text can spell -> what
+    an answer may be: no call, or several."""
     reader: Callable[[], Reader]
     """Reads one answer, without its end token, as it comes."""
     bos: str

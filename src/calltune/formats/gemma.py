@@ -4,14 +4,17 @@ The text is the manual's output format. Gemma 3's own chat template knows no too
 used. Turn markers: https://ai.google.dev/gemma/docs/core/prompt-structure
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from calltune.calls import Message, Tool, ToolCall
 from calltune.formats.format import Format
+from calltune.formats.grammar import MOST_CALLS, CallRules, Grammar
 from calltune.formats.json_calls import next_call
+from calltune.formats.lark import literal
 from calltune.formats.pieces import JSON_SPACE, Pieces, Reader, Steps, Unreadable
 from calltune.jsonl import dumps
 
+_FENCE, _END_OF_FENCE = "```json\n", "\n```"
 _PREAMBLE = "You are a helpful assistant with access to the following tools:"
 
 
@@ -40,7 +43,20 @@ def write(calls: Sequence[ToolCall]) -> str:
         }
         for index, call in enumerate(calls)
     ]
-    return f"```json\n{dumps(listed)}\n```"
+    return f"{_FENCE}{dumps(listed)}{_END_OF_FENCE}"
+
+
+def grammar(tools: Sequence[Tool], loose: Container[str], special: Container[str]) -> Grammar:
+    """What `write` writes, up to `MOST_CALLS` calls; arguments are JSON in a string."""
+    rules = CallRules(tools, is_quoted=True, loose=loose)
+    listed = ""
+    for index in reversed(range(MOST_CALLS if rules.call else 0)):
+        opening = (
+            f'{", " if index else ""}{{"id": "call_id_{index}", "type": "function", "function": {{'
+        )
+        body = f"{literal(opening)} {rules.call} {literal('}}')} {listed}"
+        listed = rules.lark.rule(f"({body.strip()})?")
+    return rules.grammar(f"{literal(_FENCE + '[')} {listed} {literal(']' + _END_OF_FENCE)}")
 
 
 def reader() -> Reader:
@@ -108,6 +124,7 @@ GEMMA = Format(
     name="gemma",
     render=render,
     write=write,
+    grammar=grammar,
     reader=reader,
     bos="<bos>",
     end="<end_of_turn><eos>",

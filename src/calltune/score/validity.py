@@ -1,10 +1,10 @@
 """Whether calls keep to the tools' JSON Schemas, whatever is right to call."""
 
-import re
 from collections.abc import Mapping, Sequence
 
-from calltune.calls import Json, Tool, ToolCall
+from calltune.calls import Tool, ToolCall
 from calltune.sources.parameters import allows
+from calltune.validation import satisfies
 
 
 def are_valid(calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> bool:
@@ -15,7 +15,7 @@ def are_valid(calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> bool:
     """
     return not invents_function(calls, tools) and all(
         not invented_arguments(call, tools[call.name])
-        and _satisfies(call.arguments, tools[call.name].parameters)
+        and satisfies(call.arguments, tools[call.name].parameters)
         for call in calls
     )
 
@@ -28,27 +28,3 @@ def invents_function(calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> bo
 def invented_arguments(call: ToolCall, tool: Tool) -> list[str]:
     """The call's arguments that the tool does not have."""
     return [name for name in call.arguments if not allows(tool.parameters, name)]
-
-
-def _satisfies(value: Json, schema: dict[str, Json]) -> bool:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import UnknownType
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    broken = (
-        UnknownType,
-        Unresolvable,
-        re.error,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    )
-    # An empty registry: a reference to some address is never fetched.
-    validator = Draft202012Validator(schema, registry=Registry())
-    try:
-        return bool(validator.is_valid(value))
-    except broken:
-        return True

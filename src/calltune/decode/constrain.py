@@ -1,0 +1,119 @@
+"""Answers held to a grammar, through llguidance: which tokens may come next, and which must."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from llguidance import LLExecutor, LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
+from numpy.typing import NDArray
+
+from calltune.calls import Tool
+from calltune.formats import Format
+from calltune.formats.grammar import Grammar
+from calltune.formats.lark import TooLarge
+from calltune.jsonl import dumps
+
+
+class Constraint:
+    """One answer as far as it has come, and the grammar that it keeps to."""
+
+    def __init__(self, matcher: LLMatcher) -> None:
+        self._matcher = matcher
+
+    def accept(self, token: int) -> None:
+        """The answer goes on with this token."""
+        self._matcher.consume_token(token)
+
+    def forced(self) -> list[int]:
+        """The tokens that must come now; often none."""
+        return [] if self.is_complete else list(self._matcher.compute_ff_tokens())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing may follow but the end."""
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the answer cannot be held to the grammar any more."""
+        return self._matcher.get_error() or None
+
+    def ask(self, index: int) -> tuple[LLMatcher, int]:
+        """What `allowed_words` asks for the row of this index."""
+        return self._matcher, index
+
+
+class Held(NamedTuple):
+    """A constraint for one answer, and what of the tools' schemas it does not hold."""
+
+    constraint: Constraint | None
+    """None where there is none to be had at all."""
+    notes: tuple[str, ...]
+
+
+class Constrainer:
+    """Makes constraints for the answers of one model in one format."""
+
+    def __init__(self, tokenizer: Any, family: Format, stops: Sequence[int], n_tokens: int) -> None:
+        """With a fast tokenizer of transformers, and the width of the model's logits."""
+        self._tokenizer = LLTokenizer(
+            tokenizer.backend_tokenizer.to_str(), n_vocab=n_tokens, eos_token=list(stops)
+        )
+        self._family = family
+        self._special = frozenset(
+            marker
+            for marker in family.markers
+            if len(ids := tokenizer.encode(marker, add_special_tokens=False)) == 1
+            and self._tokenizer.is_special_token(ids[0])
+        )
+        self._ready: dict[str, tuple[LLMatcher | None, tuple[str, ...]]] = {}
+
+    def hold(self, tools: Sequence[Tool]) -> Held:
+        """A constraint to calls of these tools, or to no call."""
+        key = dumps([[tool.name, tool.parameters] for tool in tools])
+        if key not in self._ready:
+            # The last few: rows with the same tools stand side by side.
+            self._ready = {key: self._prepare(tools)}
+        matcher, notes = self._ready[key]
+        return Held(None if matcher is None else Constraint(matcher.deep_copy()), notes)
+
+    def _prepare(self, tools: Sequence[Tool]) -> tuple[LLMatcher | None, tuple[str, ...]]:
+        """The constraint that holds most of the tools' schemas."""
+        loose: list[str] = []
+        grammar = self._grammar(tools, loose)
+        if grammar is None:
+            loose = [tool.name for tool in tools if self._grammar([tool], []) is None]
+            grammar = self._grammar(tools, loose)
+        if grammar is None:
+            loose = [tool.name for tool in tools]
+            grammar = self._grammar(tools, loose)
+        if grammar is None:
+            return None, ("the form of the whole answer",)
+        notes = (*grammar.notes, *(f"{name}: its whole schema" for name in loose))
+        return LLMatcher(self._tokenizer, grammar.text), notes
+
+    def _grammar(self, tools: Sequence[Tool], loose: Sequence[str]) -> Grammar | None:
+        """The grammar, if it can be built and llguidance takes it."""
+        try:
+            grammar = self._family.grammar(tools, loose, self._special)
+        except TooLarge:
+            return None
+        is_wrong, _ = LLMatcher.validate_grammar_with_warnings(grammar.text, self._tokenizer)
+        return None if is_wrong else grammar
+
+
+def allowed_words(asked: Sequence[tuple[LLMatcher, int]], B: int, V: int) -> NDArray[np.uint32]:
+    """A bit for each token that may come next, (B, V / 32) rounded up; all for rows not asked for.
+
+    The lowest bit of a word is the first token.
+    """
+    words = allocate_token_bitmask(B, V)
+    fill_next_token_bitmask_par(_executor(), list(asked), words)
+    return words.view(np.uint32)
+
+
+@cache
+def _executor() -> LLExecutor:
+    return LLExecutor()
