@@ -12,13 +12,14 @@ PACKAGE = Path(calltune.__file__).parent
 
 LADDER = (
     {"errors"},
-    {"calls"},
+    {"calls", "answering"},
     {"jsonl", "journal", "schema", "validation", "visible", "wheels", "runs"},
     {"formats", "sources", "splits"},
     {"augment"},
     {"models"},
     {"batches", "rows"},
     {"score", "decode", "tune"},
+    {"questions"},
     {"trial"},
     {"pages", "serve"},
     {"stages"},

@@ -1,51 +1,36 @@
 """A model on a test set: generate, read, judge, and write results that survive a kill."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from calltune.batches import PreparedRow, check_markers, prompt_tokens, read_prepared
-from calltune.calls import Json, Tool
-from calltune.decode.engine import Completion, Prompt, complete, default_batch_size, in_quick_order
-from calltune.errors import DataError, OptionError
+from calltune.answering import AnswerOptions
+from calltune.batches import PreparedRow, read_prepared
+from calltune.calls import Json
+from calltune.decode.engine import Completion, complete, default_batch_size
 from calltune.formats import FORMATS
 from calltune.journal import Journal
 from calltune.jsonl import file_digest, write_json
 from calltune.models.backend import Backend
 from calltune.models.load import WEIGHTS, check_adapter, load
+from calltune.questions import Question, Questions, tools_of
 from calltune.runs import describe
 from calltune.score.judgement import judgement
-from calltune.score.metrics import Record, details, summarise
+from calltune.score.metrics import Record, details, pass_at, summarise
 from calltune.score.results import answers_of, reading_of
-from calltune.sources.rows import Unusable, read_tools
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Which model answers which test rows, and where the results go."""
+    """Which model answers which test rows and how, and where the results go."""
 
     model: str
     adapter: Path | None
     test_file: Path
-    num_examples: int
-    """The first so many rows; -1 is all."""
-    max_tokens: int
-    batch_size: int | None
-    """None leaves it to the backend."""
     results_file: Path
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values."""
-        if self.num_examples == 0 or self.num_examples < -1:
-            raise OptionError(
-                f"--num_examples is {self.num_examples}; give 1 or more, or -1 for all"
-            )
-        for name in ("max_tokens", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"--{name} is {value}; it must be at least 1")
+    options: AnswerOptions
 
 
 def run_trial(
@@ -54,34 +39,31 @@ def run_trial(
     """Answer every row that has no answer yet, and write the results file; its content.
 
     Each record is kept beside the results as soon as it is there; those of an earlier trial of the
-    same model, adapter, rows, limit and backend are taken over. `show(record, done, of)` is
+    same model, adapter, rows, options and backend are taken over. `show(record, done, of)` is
     called for each new one.
 
     Raises:
         DataError: no test rows.
         ModelNotFound: no such model, or no adapter in its folder.
     """
+    options = trial.options
     rows = read_prepared(trial.test_file)
-    rows = rows if trial.num_examples < 0 else rows[: trial.num_examples]
+    rows = rows if options.num_examples < 0 else rows[: options.num_examples]
     identity = _identity(trial, backend)
     journal = Journal(trial.results_file.with_suffix(".records.jsonl"), identity)
-    by_id = {row.id: row for row in rows}
-    known = {
-        record["id"]: _judged(by_id[record["id"]], record)
-        for record in journal.records()
-        if record["id"] in by_id
-    }
-    missing = [row for row in rows if row.id not in known]
-    taken_over = len(rows) - len(missing)
+    questions = [Question(row, sample) for row in rows for sample in range(options.samples)]
+    known = _taken_over(questions, journal)
+    missing = [question for question in questions if question.key not in known]
+    taken_over = len(known)
     started = time.perf_counter()
     if missing:
         with journal.open() as file:
-            for done, record in enumerate(_answers(trial, missing, backend), taken_over + 1):
+            for key, record in _answers(trial, missing, backend):
                 journal.append(file, record)
-                known[record["id"]] = record
-                show(record, done, len(rows))
+                known[key] = record
+                show(record, len(known), len(questions))
     seconds = time.perf_counter() - started
-    records = [known[row.id] for row in rows]
+    records = _of_rows([known[question.key] for question in questions], options.samples)
     document = _document(trial, identity, rows[0].format, records)
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
     write_json(trial.results_file, document)
@@ -94,7 +76,7 @@ def _identity(trial: Trial, backend: Backend) -> dict[str, Json]:
         "model": trial.model,
         "adapter_sha256": _adapter_digest(trial.adapter),
         "test_sha256": file_digest(trial.test_file),
-        "max_tokens": trial.max_tokens,
+        **trial.options.to_identity(),
         "backend": backend.describe(),
     }
 
@@ -106,41 +88,40 @@ def _adapter_digest(adapter: Path | None) -> str | None:
     return file_digest(adapter / WEIGHTS)
 
 
-def _answers(trial: Trial, rows: Sequence[PreparedRow], backend: Backend) -> Iterator[Record]:
+def _taken_over(questions: Sequence[Question], journal: Journal) -> dict[str, Record]:
+    """The answers that an earlier trial kept, by their questions' keys."""
+    by_name = {(question.row.id, question.sample): question for question in questions}
+    known = {}
+    for record in journal.records():
+        question = by_name.get((record["id"], record.get("sample", 0)))
+        if question is not None:
+            known[question.key] = _judged(question.row, record)
+    return known
+
+
+def _answers(
+    trial: Trial, questions: Sequence[Question], backend: Backend
+) -> Iterator[tuple[str, Record]]:
+    """Each question's key and record, as the answers come."""
     loaded = load(trial.model, backend, trial.adapter)
-    by_id = {row.id: row for row in rows}
-    prompts = _prompts(rows, loaded.tokenizer, trial.model)
-    lengths = {prompt.id: len(prompt.tokens) for prompt in prompts}
+    asked = Questions(questions, loaded, trial.options)
     completions = complete(
         loaded.model,
-        prompts,
-        stop_tokens=_stop_tokens(loaded.tokenizer, rows),
-        max_tokens=trial.max_tokens,
-        batch_size=trial.batch_size or default_batch_size(backend.device),
+        asked.prompts(),
+        stop_tokens=asked.stops,
+        max_tokens=trial.options.max_tokens,
+        batch_size=trial.options.batch_size or default_batch_size(backend.device),
     )
     for completion in completions:
         text = loaded.tokenizer.decode(completion.tokens)
-        yield _record(by_id[completion.id], completion, text, lengths[completion.id])
+        record = _record(asked[completion.id], completion, text)
+        if trial.options.constrain:
+            record["not_held"] = list(asked.notes[completion.id])
+        yield completion.id, record
 
 
-def _prompts(rows: Sequence[PreparedRow], tokenizer: Any, model: str) -> list[Prompt]:
-    """The rows' prompts in an order that is quick to decode: see `in_quick_order`."""
-    for name in {row.format for row in rows}:
-        check_markers(tokenizer, FORMATS[name], model)
-    prompts = [
-        Prompt(row.id, prompt_tokens(tokenizer, row.prompt, FORMATS[row.format])) for row in rows
-    ]
-    return in_quick_order(prompts)
-
-
-def _stop_tokens(tokenizer: Any, rows: Sequence[PreparedRow]) -> list[int]:
-    """The model's own end tokens and the format's: a base model may know only one kind."""
-    stops = {stop for name in {row.format for row in rows} for stop in FORMATS[name].stops}
-    encoded = [tokenizer.encode(stop, add_special_tokens=False) for stop in stops]
-    return sorted({ids[0] for ids in encoded if len(ids) == 1} | set(tokenizer.eos_token_ids))
-
-
-def _record(row: PreparedRow, completion: Completion, text: str, prompt_length: int) -> Record:
+def _record(question: Question, completion: Completion, text: str) -> Record:
+    row, sample = question
     reading = FORMATS[row.format].read(text)
     record = {
         "id": row.id,
@@ -148,7 +129,7 @@ def _record(row: PreparedRow, completion: Completion, text: str, prompt_length: 
         "query": row.data["query"],
         "n_tools": len(row.data["tools"]),
         "expected": row.data["answers"],
-        "prompt_tokens": prompt_length,
+        "prompt_tokens": completion.prompt_length,
         "generated_tokens": len(completion.tokens),
         "text": text,
         "calls": [{"name": call.name, "arguments": call.arguments} for call in reading.calls],
@@ -156,23 +137,24 @@ def _record(row: PreparedRow, completion: Completion, text: str, prompt_length: 
         "finish": completion.finish,
         "seconds": round(completion.seconds, 3),
     }
-    return _judged(row, record)
+    return _judged(row, record | ({"sample": sample} if sample else {}))
 
 
 def _judged(row: PreparedRow, record: Record) -> Record:
     """The record with its verdict; an earlier trial may have judged by other rules."""
-    tools = _tools(row)
-    found = judgement(reading_of(record), answers_of(record), tools, record["finish"])
+    found = judgement(reading_of(record), answers_of(record), tools_of(row), record["finish"])
     return record | {"verdict": asdict(found)}
 
 
-def _tools(row: PreparedRow) -> dict[str, Tool]:
-    try:
-        return read_tools(row.data["tools"]).by_name
-    except Unusable as error:
-        raise DataError(
-            f"The tools of test row {row.id} cannot be read ({error}); run prep again"
-        ) from error
+def _of_rows(records: Sequence[Record], samples: int) -> list[Record]:
+    """One record a row: its first answer, and of several how many are right."""
+    if samples == 1:
+        return list(records)
+    groups = [records[at : at + samples] for at in range(0, len(records), samples)]
+    return [
+        group[0] | {"n_right": sum(r["verdict"]["is_exact"] for r in group), "n_samples": samples}
+        for group in groups
+    ]
 
 
 def _document(
@@ -194,5 +176,17 @@ def _document(
         **describe(),
         "summary": summarise(records) | totals,
         "details": details(records),
+        **_further(records),
         "results": records,
     }
+
+
+def _further(records: Sequence[Record]) -> dict[str, Json]:
+    """What is said only of answers that were held to schemas, or of several answers to each row."""
+    found: dict[str, Json] = {}
+    if any("not_held" in record for record in records):
+        notes = Counter(note for record in records for note in record.get("not_held", ()))
+        found["not_held"] = dict(notes.most_common())
+    if any("n_samples" in record for record in records):
+        found["pass_at"] = pass_at([(r["n_right"], r["n_samples"]) for r in records])
+    return found

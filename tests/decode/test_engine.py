@@ -5,7 +5,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from calltune.decode.engine import Prompt, complete, in_quick_order
+from calltune.decode.engine import Prompt, complete
+from calltune.decode.order import in_quick_order
 from calltune.decode.row import Sampling, shared_length
 from calltune.errors import OptionError
 

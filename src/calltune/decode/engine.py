@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from calltune.decode.row import Completion, Prompt, shared_length
+from calltune.decode.row import Completion, Prompt
 
-__all__ = ["Completion", "Prompt", "complete", "default_batch_size", "in_quick_order"]
-LEAST_ALIKE = 64
-"""Prompts that begin with so many equal tokens, and with half of their own, go side by side."""
+__all__ = ["Completion", "Prompt", "complete", "default_batch_size"]
 
 
 def complete(
@@ -46,26 +44,6 @@ def complete(
         yield from finished
 
 
-def in_quick_order(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Prompts that begin alike (the same tools) side by side, and these groups by their length.
-
-    What neighbours share is computed once, and neighbours of like length leave little padding.
-    """
-    groups: list[list[Prompt]] = []
-    for prompt in sorted(prompts, key=lambda prompt: prompt.tokens):
-        if groups and _are_alike(groups[-1][0].tokens, prompt.tokens):
-            groups[-1].append(prompt)
-        else:
-            groups.append([prompt])
-    groups.sort(key=lambda group: max(len(prompt.tokens) for prompt in group))
-    return [p for group in groups for p in sorted(group, key=lambda p: len(p.tokens))]
-
-
 def default_batch_size(device: str) -> int:
     """How many prompts to answer at once where nobody says: on a GPU a batch costs like a row."""
     return 128 if device == "cuda" else 16
-
-
-def _are_alike(tokens: list[int], others: list[int]) -> bool:
-    shared = shared_length(tokens, others)
-    return shared >= LEAST_ALIKE and 2 * shared >= max(len(tokens), len(others))

@@ -54,6 +54,8 @@ class Completion:
     """What the model wrote to one prompt."""
 
     id: str
+    prompt_length: int
+    """In tokens."""
     tokens: list[int]
     """Without the stop token."""
     finish: Finish
@@ -128,7 +130,8 @@ class Row:
         """The finished row."""
         assert self.finish is not None, self.prompt.id
         seconds = time.perf_counter() - self.started
-        return Completion(self.prompt.id, self.written, self.finish, seconds)
+        length = len(self.prompt.tokens)
+        return Completion(self.prompt.id, length, self.written, self.finish, seconds)
 
 
 def shared_length(tokens: list[int], others: list[int]) -> int:

@@ -1,7 +1,7 @@
 """Verdicts added up: counts, rates, and how far a rate can be trusted."""
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import comb, sqrt
 
 from calltune.calls import Json
 from calltune.score.counts import Count, f1
@@ -60,6 +60,19 @@ def details(records: Sequence[Record]) -> dict[str, Json]:
         name: f1([Count(*verdict[count]) for verdict in verdicts]) for name, count in COUNTS.items()
     }
     return rates | scores
+
+
+def pass_at(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """How likely at least one of k answers to an example is right, for each k up to all of them.
+
+    counts: for each example how many of its n answers are right, and n, the same for all. The
+    unbiased estimator of Chen et al., arXiv 2107.03374.
+    """
+    n = counts[0][1]
+    return {
+        str(k): sum(1 - comb(n - right, k) / comb(n, k) for right, _ in counts) / len(counts)
+        for k in range(1, n + 1)
+    }
 
 
 def by_group(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, dict[str, Json]]:

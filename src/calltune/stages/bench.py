@@ -1,11 +1,12 @@
 """bench bfcl: a model on the single-turn Python categories of BFCL, counted as BFCL counts."""
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from calltune.answering import AnswerOptions
 from calltune.calls import Json
 from calltune.errors import OptionError
 from calltune.formats import FORMATS
@@ -20,7 +21,7 @@ _IDS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BfclOptions:
+class BfclOptions(AnswerOptions):
     """Options of `calltune bench bfcl`."""
 
     model: str | None = None
@@ -36,21 +37,10 @@ class BfclOptions:
     """How many rows of each category, from the top; -1 is all."""
     output_dir: Path = Path("data/bfcl")
     """Folder for the prompts, the answers and BFCL's result files; one a model."""
-    max_tokens: int = 512
-    """Longest answer, in tokens."""
-    batch_size: int = 16
-    """Examples that are answered at once."""
-    verbose: bool = False
-    """Show each example: query, expected calls, what the model wrote."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        if self.num_examples == 0 or self.num_examples < -1:
-            raise OptionError(
-                f"--num_examples is {self.num_examples}; give 1 or more, or -1 for all"
-            )
+        AnswerOptions.__post_init__(self)
         if self.format not in FORMATS:
             raise OptionError(f"No format {self.format}; choose one of {', '.join(FORMATS)}")
 
@@ -85,14 +75,14 @@ def run(options: BfclOptions) -> Path:
         "adapter": None if adapter is None else str(adapter),
         "format": options.format,
         "categories": options.categories,
-        "max_tokens": options.max_tokens,
+        **options.to_identity(),
     }
     _refuse_another(options.output_dir / _REPORT, asked)
     prepared = _prepare(options)
     trial = _trial(options, model, list(prepared.by_category.values()))
     _print_left_out(prepared.left_out)
 
-    backend = choose(options.device)
+    backend = choose(options.device, is_step_small=True)
     announce(backend)
 
     from calltune.pages.progress import progress_of
@@ -115,10 +105,8 @@ def _trial(options: BfclOptions, model: str, groups: list[list[dict[str, Json]]]
         model=model,
         adapter=options.adapter_path,
         test_file=options.output_dir / "test.jsonl",
-        num_examples=sum(len(rows[:most]) for rows in groups),
-        max_tokens=options.max_tokens,
-        batch_size=options.batch_size,
         results_file=options.output_dir / "bfcl_test_results.json",
+        options=replace(options, num_examples=sum(len(rows[:most]) for rows in groups)),
     )
     write_rows(trial.test_file, (row for turn in zip_longest(*groups) for row in turn if row))
     return trial

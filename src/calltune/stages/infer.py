@@ -2,29 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from calltune.answering import AnswerOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InferOptions:
+class InferOptions(AnswerOptions):
     """Options of `calltune infer`."""
 
     model: str = "mlx-community/gemma-3-1b-it-4bit"
     """Hub id, folder, .gguf file or pip:NAME of the base model."""
     data: Path = Path("data/training")
     """Folder with the test.jsonl that prep wrote."""
-    num_examples: int = 50
-    """How many test examples; -1 is all."""
     results_dir: Path = Path("data/results")
     """Folder for base_model_test_results.json."""
-    max_tokens: int = 512
-    """Longest answer, in tokens."""
-    batch_size: int | None = None
-    """Examples that are answered at once; unless given 128 on an NVIDIA GPU, else 16."""
-    verbose: bool = False
-    """Show each example: query, expected calls, what the model wrote."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute."""
 
 
 def run(options: InferOptions) -> Path:
@@ -42,10 +33,8 @@ def run(options: InferOptions) -> Path:
         model=options.model,
         adapter=None,
         test_file=options.data / "test.jsonl",
-        num_examples=options.num_examples,
-        max_tokens=options.max_tokens,
-        batch_size=options.batch_size,
         results_file=options.results_dir / "base_model_test_results.json",
+        options=options,
     )
     with progress_of("base model", options.verbose) as show:
         document = run_trial(trial, backend, show)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from calltune.answering import AnswerOptions
 from calltune.errors import DataError
 from calltune.jsonl import write_json
 from calltune.visible import in_one_line
@@ -12,7 +12,7 @@ RESULTS_NAME = "finetuned_model_test_results.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestOptions:
+class TestOptions(AnswerOptions):
     """Options of `calltune test`."""
 
     __test__ = False  # pytest would take it for a test by its name
@@ -23,18 +23,8 @@ class TestOptions:
     """The base model; the one that the adapter was trained on unless given."""
     data: Path = Path("data/training")
     """Folder with the test.jsonl that prep wrote."""
-    num_examples: int = 50
-    """How many test examples; -1 is all."""
     results_dir: Path = Path("data/results")
     """Folder for finetuned_model_test_results.json."""
-    max_tokens: int = 512
-    """Longest answer, in tokens."""
-    batch_size: int | None = None
-    """Examples that are answered at once; unless given 128 on an NVIDIA GPU, else 16."""
-    verbose: bool = False
-    """Show each example: query, expected calls, what the model wrote."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute."""
 
 
 def run(options: TestOptions) -> Path:
@@ -58,10 +48,8 @@ def run(options: TestOptions) -> Path:
         model=model,
         adapter=options.adapter_path,
         test_file=options.data / "test.jsonl",
-        num_examples=options.num_examples,
-        max_tokens=options.max_tokens,
-        batch_size=options.batch_size,
         results_file=options.results_dir / RESULTS_NAME,
+        options=options,
     )
     with progress_of("tuned model", options.verbose) as show:
         document = run_trial(trial, backend, show)

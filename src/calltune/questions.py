@@ -1,0 +1,110 @@
+"""Test rows -> prompts for the decoding engine: tokens, what holds the answer, how it is drawn."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from calltune.answering import AnswerOptions
+from calltune.batches import PreparedRow, check_markers, prompt_tokens
+from calltune.calls import Tool
+from calltune.decode.order import in_quick_order
+from calltune.decode.row import Prompt, Sampling
+from calltune.errors import DataError
+from calltune.formats import FORMATS
+from calltune.models.load import LoadedModel
+from calltune.sources.rows import Unusable, read_tools
+
+
+class Question(NamedTuple):
+    """A row to be answered, and the so-manieth answer to it that is wanted."""
+
+    row: PreparedRow
+    sample: int
+
+    @property
+    def key(self) -> str:
+        """A name of its own."""
+        return f"{self.row.id} {self.sample}"
+
+
+class Questions:
+    """Questions to one model, and their prompts."""
+
+    def __init__(
+        self, questions: Sequence[Question], loaded: LoadedModel, options: AnswerOptions
+    ) -> None:
+        families = {question.row.format for question in questions}
+        for name in families:
+            check_markers(loaded.tokenizer, FORMATS[name], loaded.reference)
+        self._options = options
+        self._tokenizer = loaded.tokenizer
+        self._by_key = {question.key: question for question in questions}
+        self.stops = _stop_tokens(loaded.tokenizer, families)
+        self.notes: dict[str, tuple[str, ...]] = {}
+        """By a prompt's id, what of the tools' schemas its answer is not held to."""
+        self._constrainers = (
+            {name: _constrainer(loaded, name, self.stops) for name in families}
+            if options.constrain
+            else {}
+        )
+
+    def __getitem__(self, key: str) -> Question:
+        """The question of a prompt's id."""
+        return self._by_key[key]
+
+    def prompts(self) -> Iterator[Prompt]:
+        """A prompt for each question, in an order that is quick to decode.
+
+        What holds an answer is made as its turn comes: much memory, for many answers.
+        """
+        bare = [
+            Prompt(key, prompt_tokens(self._tokenizer, row.prompt, FORMATS[row.format]))
+            for key, (row, _) in self._by_key.items()
+        ]
+        for prompt in in_quick_order(bare):
+            row, sample = self._by_key[prompt.id]
+            if row.format in self._constrainers:
+                held = self._constrainers[row.format].hold(list(tools_of(row).values()))
+                self.notes[prompt.id] = held.notes
+                prompt = prompt._replace(constraint=held.constraint)
+            yield prompt._replace(sampling=self._draw(row, sample))
+
+    def _draw(self, row: PreparedRow, sample: int) -> Sampling | None:
+        options = self._options
+        if options.temperature == 0:
+            return None
+        # Of its own for every answer, and the same whatever else is asked.
+        name = f"{options.seed} {row.id} {sample}".encode()
+        seed = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest())
+        return Sampling(options.temperature, options.top_p, seed)
+
+
+def tools_of(row: PreparedRow) -> dict[str, Tool]:
+    """The tools that a row offers, by name.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    try:
+        return read_tools(row.data["tools"]).by_name
+    except Unusable as error:
+        raise DataError(
+            f"The tools of test row {row.id} cannot be read ({error}); run prep again"
+        ) from error
+
+
+def _constrainer(loaded: LoadedModel, family: str, stops: Sequence[int]) -> Any:
+    import mlx.core as mx
+
+    from calltune.decode.constrain import Constrainer
+
+    # Nothing is computed: the shape is known before.
+    n_tokens = loaded.model(mx.array([[0]])).shape[-1]
+    return Constrainer(loaded.tokenizer, FORMATS[family], stops, n_tokens)
+
+
+def _stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
+    """The model's own end tokens and the formats': a base model may know only one kind."""
+    stops = {stop for name in families for stop in FORMATS[name].stops}
+    encoded = [tokenizer.encode(stop, add_special_tokens=False) for stop in stops]
+    return sorted({ids[0] for ids in encoded if len(ids) == 1} | set(tokenizer.eos_token_ids))
