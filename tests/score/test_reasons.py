@@ -45,6 +45,14 @@ def test_the_first_reason_is_told(calls: tuple[ToolCall, ...], expected: str | N
     assert reason(Reading(calls), RIGHT, TOOLS) == expected
 
 
+def test_a_tool_that_takes_any_argument_has_none_invented() -> None:
+    open_one = {"f": Tool("f", "", SCHEMA | {"additionalProperties": True}, {})}
+    found = judgement(Reading((f(x=1, speed=2),)), RIGHT, open_one)
+    assert found.reason == "wrong value" and not found.invents_argument
+    closed = judgement(Reading((f(x=1, speed=2),)), RIGHT, TOOLS)
+    assert closed.reason == "invented argument" and closed.invents_argument
+
+
 def test_too_few_calls() -> None:
     assert reason(Reading((f(x=1),)), RIGHT * 2, TOOLS) == "too few calls"
 

@@ -8,6 +8,7 @@ from calltune.calls import Acceptable, Answer, Choice, Fields, Json, Reading, To
 from calltune.score.assign import cheapest_pairs
 from calltune.score.lenient import declared_types, json_type, part_of
 from calltune.score.match import accepts_value
+from calltune.sources.parameters import allows
 
 Reason = Literal[
     "cut off",
@@ -79,22 +80,21 @@ def _reason_of_arguments(
     calls: Sequence[ToolCall], answers: Sequence[Answer], tools: Mapping[str, Tool]
 ) -> Reason | None:
     """The first reason, in their order, of the pairing of calls and answers that has least."""
-    found = [[_reasons_of_call(c, a, tools.get(c.name)) for a in answers] for c in calls]
+    found = [[_reasons_of_call(c, a, tools[c.name]) for a in answers] for c in calls]
     pairs = cheapest_pairs([[len(reasons) for reasons in row] for row in found])
     all_found = {reason for pair in pairs for reason in found[pair.row][pair.column]}
     return min(all_found, key=REASONS.index, default=None)
 
 
-def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool | None) -> list[Reason]:
+def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool) -> list[Reason]:
     if call.name != answer.name:
         # Names were counted before: another pairing has none of these.
         return ["wrong function"] * (1 + len(call.arguments) + len(answer.arguments))
-    schema: dict[str, Json] = {} if tool is None else tool.parameters
-    known = schema.get("properties", {})
+    schema = tool.parameters
     reasons: list[Reason] = []
     for key, value in call.arguments.items():
         if key not in answer.arguments:
-            reasons.append("wrong value" if key in known else "invented argument")
+            reasons.append("wrong value" if allows(schema, key) else "invented argument")
         elif not accepts_value(answer.arguments[key], value):
             reasons.append(_reason_of_value(value, part_of(schema, key), answer.arguments[key]))
     reasons += [
