@@ -14,7 +14,7 @@ LADDER = (
     {"errors"},
     {"calls", "answering"},
     {"jsonl", "journal", "schema", "validation", "visible", "wheels", "runs"},
-    {"formats", "sources", "splits"},
+    {"formats", "sources", "splits", "unseen"},
     {"augment"},
     {"models"},
     {"batches", "rows"},

@@ -128,6 +128,7 @@ def _record(question: Question, completion: Completion, text: str) -> Record:
         "source": row.data["source"],
         "query": row.data["query"],
         "n_tools": len(row.data["tools"]),
+        "unseen_tools": row.data.get("unseen_tools"),
         "expected": row.data["answers"],
         "prompt_tokens": completion.prompt_length,
         "generated_tokens": len(completion.tokens),

@@ -257,6 +257,35 @@ def test_without_either_option_nothing_is_made(tmp_path: Path) -> None:
     assert not any("made" in row for row in read(folder / "train.jsonl"))
 
 
+def test_held_out_rows_say_how_many_of_their_tools_training_has_not_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = varied_rows(60)
+    for number in range(60, 70):
+        tool = TOOL | {"name": f"rare_{number}"}
+        call = {"name": tool["name"], "arguments": {"location": "x"}}
+        listed = {"tools": json.dumps([tool]), "answers": json.dumps([call])}
+        rows.append(xlam_row(number, query=f"{number}?", **listed))
+    folder = prepare(tmp_path, rows, train_ratio=0.5, test_ratio=0.4, negatives=0.5)
+    train, valid, test = (read(folder / f"{n}.jsonl") for n in ("train", "valid", "test"))
+    trained_on = {tool["name"] for row in train for tool in row["tools"]}
+    for row in valid + test:
+        assert row["unseen_tools"] == len({t["name"] for t in row["tools"]} - trained_on)
+    assert {row["unseen_tools"] for row in test if "made" not in row} == {0, 1}
+    assert not any("unseen_tools" in row for row in train)
+    counts = json.loads((folder / "prep.json").read_text())["with_unseen_tools"]
+    assert counts["test"] == sum(row["unseen_tools"] > 0 for row in test)
+    assert f"not seen in training: valid {counts['valid']}, test" in capsys.readouterr().out
+
+
+def test_masked_training_rows_leave_the_test_rows_as_they_are(tmp_path: Path) -> None:
+    tests = []
+    for share in (0.0, 1.0):
+        folder = prepare(tmp_path, varied_rows(60), mask_names=share)
+        tests.append((folder / "test.jsonl").read_bytes())
+    assert tests[0] == tests[1] and b'"unseen_tools": 0' in tests[0]
+
+
 @pytest.mark.parametrize("name", ["negatives", "mask_names"])
 def test_shares_lie_between_0_and_1(tmp_path: Path, name: str) -> None:
     with pytest.raises(OptionError, match=f"--{name} is 1.5"):

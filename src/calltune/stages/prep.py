@@ -17,6 +17,7 @@ from calltune.rows import check, check_size, written
 from calltune.sources.recognise import parse
 from calltune.sources.rows import Unusable
 from calltune.splits import NAMES, Ratios, by_key, by_shared_member, divide, sizes
+from calltune.unseen import tools_in, unseen_tools
 from calltune.visible import in_one_line
 
 _IDS_KEPT = 5
@@ -97,7 +98,7 @@ class _Prepared:
     read: int = 0
     rows: list[dict[str, Json]] = field(default_factory=list)
     examples: dict[str, Example] = field(default_factory=dict)
-    """By the ids of their rows."""
+    """By the ids of their rows, rows made of others too."""
     prompts: list[str] = field(default_factory=list)
     tools: list[list[str]] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=dict)
@@ -137,12 +138,15 @@ def run(options: PrepOptions) -> Path:
             "prepare more rows or set a ratio to 0"
         )
     parts = divide(groups, wanted, options.random_seed)
+    # Before names are masked: what is made of the training rows leaves the test rows as they are.
+    seen = tools_in(prepared.examples[row["id"]] for row in parts["train"])
     made: Counter[str] = Counter()
     if options.negatives or options.mask_names:
         parts = {
             name: _augmented(name, parts[name], prepared, options, count_tokens, made)
             for name in parts
         }
+    parts |= {name: _marked(parts[name], prepared, seen) for name in ("valid", "test")}
     folder = options.output_dir / "training"
     for name in NAMES:
         _write_split(folder / f"{name}.jsonl", parts[name])
@@ -224,6 +228,7 @@ def _augmented(
         except Unusable:
             return False
         result.append(row)
+        prepared.examples[row["id"]] = example
         made[f"{how} in {name}"] += 1
         return True
 
@@ -239,6 +244,15 @@ def _augmented(
         if taking.random() < options.negatives:
             add("negative", without_needed_tools(example, pool, taking))
     return result
+
+
+def _marked(
+    rows: list[dict[str, Json]], prepared: _Prepared, seen: set[str]
+) -> list[dict[str, Json]]:
+    """The rows with the number of tools that they need and training has not seen."""
+    return [
+        row | {"unseen_tools": unseen_tools(prepared.examples[row["id"]], seen)} for row in rows
+    ]
 
 
 def _token_counter(options: PrepOptions) -> TokenCounter | None:
@@ -289,6 +303,9 @@ def _report(
         "mask_names": options.mask_names,
         "counts": {"read": prepared.read, "kept": len(prepared.rows)}
         | {name: len(rows) for name, rows in parts.items()},
+        "with_unseen_tools": {
+            name: sum(row["unseen_tools"] > 0 for row in parts[name]) for name in ("valid", "test")
+        },
         "repeated_prompts": len(prepared.prompts) - len(set(prepared.prompts)),
         "dropped": {
             reason: {"count": len(places), "first": places[:_IDS_KEPT]}
@@ -310,6 +327,10 @@ def _print_report(report: dict[str, Json], folder: Path) -> None:
     if report["made"]:
         made = ", ".join(f"{count} {how}" for how, count in report["made"].items())
         print(f"  made from them: {made}")
+    unseen = report["with_unseen_tools"]
+    if any(unseen.values()):
+        told = ", ".join(f"{name} {count}" for name, count in unseen.items())
+        print(f"  rows with a tool not seen in training: {told}")
     for reason, drop in report["dropped"].items():
         places = ", ".join(drop["first"]) + (", …" if drop["count"] > len(drop["first"]) else "")
         print(in_one_line(f"  dropped {drop['count']}: {reason} ({places})"))
