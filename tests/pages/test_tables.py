@@ -3,12 +3,8 @@ from pathlib import Path
 import pytest
 
 from calltune.calls import Json
-from calltune.pages.tables import (
-    chance_in_words,
-    print_breakdown,
-    print_comparison,
-    print_summary,
-)
+from calltune.pages.tables import print_breakdown, print_comparison, print_summary
+from calltune.pages.words import chance_in_words
 from calltune.score.compare import Comparison, compare
 from calltune.score.metrics import summarise
 from calltune.score.results import Results

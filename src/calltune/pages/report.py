@@ -11,7 +11,7 @@ from calltune.errors import DataError
 from calltune.jsonl import read_lines, replacing
 from calltune.pages.charts import Bars, bars, curves
 from calltune.pages.examples import right_calls, wrongs
-from calltune.pages.tables import (
+from calltune.pages.words import (
     CALLS_NAMES,
     CLAIM_NAMES,
     DETAIL_NAMES,
