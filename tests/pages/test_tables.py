@@ -89,6 +89,22 @@ def test_a_comparison_shows_both_sides_and_the_change(capsys: pytest.CaptureFixt
     assert "Tuning fixed 12 and broke 0; 0 were right both times, 28 wrong both times." in lines
 
 
+def seen_and_unseen(name: str, exact: list[bool], unseen: list[int]) -> Results:
+    made = document(None, exact)
+    for one, n in zip(made["results"], unseen, strict=True):
+        one["unseen_tools"] = n
+    return Results(Path(name), made)
+
+
+def test_tools_that_training_has_seen_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    unseen = [0, 1, 0, 2, 0]
+    base = seen_and_unseen("a", [False] * 5, unseen)
+    print_comparison(compare(base, seen_and_unseen("b", [True] * 4 + [False], unseen)))
+    lines = shown(capsys)
+    assert "tools trained on 0 of 3 0 % 2 of 3 67 % +67 points" in lines
+    assert "other tools 0 of 2 0 % 2 of 2 100 % +100 points" in lines
+
+
 def test_examples_of_one_size_are_not_split_by_it(capsys: pytest.CaptureFixture[str]) -> None:
     print_comparison(comparison([False, True], [True, True]))
     assert not any("tool offered" in line or "to make" in line for line in shown(capsys))
@@ -102,6 +118,11 @@ def test_examples_left_out_are_counted(capsys: pytest.CaptureFixture[str]) -> No
 def test_large_counts_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     print_comparison(comparison([False] * 12_345, [True] * 12_345, n_tools=3))
     assert any("12,345 of 12,345 100 % +100 points" in line for line in shown(capsys))
+    unseen = [0] + [1] * 12_345
+    base = seen_and_unseen("a", [False] * 12_346, unseen)
+    print_comparison(compare(base, seen_and_unseen("b", [True] * 12_346, unseen)))
+    expected = "other tools 0 of 12,345 0 % 12,345 of 12,345 100 %"
+    assert any(line.startswith(expected) for line in shown(capsys))
 
 
 def test_chance_is_told_in_plain_words() -> None:

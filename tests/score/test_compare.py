@@ -70,6 +70,22 @@ def test_groups_go_by_tools_offered_and_calls_to_make() -> None:
     assert list(by_calls.items()) == [("0", 0), ("1", 0), ("2+", 1)]
 
 
+def test_groups_go_by_what_training_has_seen_where_every_record_says_so() -> None:
+    def side(name: str, right: int, unseen: list[int | None]) -> Results:
+        records = [record(f"{i}", i < right) | {"unseen_tools": n} for i, n in enumerate(unseen)]
+        return results(name, *records)
+
+    comparison = compare(side("b", 1, [0, 0, 2, 1, 0]), side("t", 4, [0, 0, 2, 1, 0]))
+    found = {group.name: group.tuned["success"] for group in comparison.by_seen}
+    assert {name: (rate["count"], rate["of"]) for name, rate in found.items()} == {
+        "seen": (2, 3),
+        "unseen": (2, 2),
+    }
+    assert compare(side("b", 1, [0, None]), side("t", 1, [0, 1])).by_seen == ()
+    # Results from before records said so.
+    assert compared("rw", "rr").by_seen == ()
+
+
 def test_results_of_different_test_sets_are_refused() -> None:
     base = results("base.json", record("a", True), digest="aa" * 32)
     tuned = results("tuned.json", record("a", True), digest="bb" * 32)

@@ -16,12 +16,14 @@ from calltune.pages.words import (
     CLAIM_NAMES,
     DETAIL_NAMES,
     F1_NAMES,
+    SEEN_NAMES,
     TOOLS_NAMES,
     chance_in_words,
 )
-from calltune.score.compare import Comparison, Group
+from calltune.score.compare import Comparison
 from calltune.score.metrics import Record
 from calltune.score.results import Results, reading_of
+from calltune.score.strata import Group
 from calltune.visible import in_one_line, visible
 
 LETTERS_IN_ALL = 3_000_000
@@ -77,6 +79,7 @@ def _charts(comparison: Comparison, tuned: Results) -> Iterator[dict[str, Any]]:
         for groups, names in (
             (comparison.by_tools, TOOLS_NAMES),
             (comparison.by_calls, CALLS_NAMES),
+            (comparison.by_seen, SEEN_NAMES),
             (comparison.by_source, {}),
         )
         if len(groups) > 1

@@ -18,6 +18,7 @@ from calltune.pages.words import (
     CLAIM_NAMES,
     DETAIL_NAMES,
     F1_NAMES,
+    SEEN_NAMES,
     TOOLS_NAMES,
     chance_in_words,
     difference_in_words,
@@ -50,7 +51,7 @@ def print_summary(document: dict[str, Json]) -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Base and tuned side by side: all examples, then by size, then what changed sides."""
+    """Base and tuned side by side: all examples, then by kind, then what changed sides."""
     from rich.text import Text
 
     console = open_console()
@@ -129,7 +130,11 @@ def _print_sides(console: "Console", base: Side, tuned: Side) -> None:
 
 
 def _add_groups(table: "Table", comparison: Comparison) -> None:
-    for groups, names in ((comparison.by_tools, TOOLS_NAMES), (comparison.by_calls, CALLS_NAMES)):
+    for groups, names in (
+        (comparison.by_tools, TOOLS_NAMES),
+        (comparison.by_calls, CALLS_NAMES),
+        (comparison.by_seen, SEEN_NAMES),
+    ):
         if len(groups) < 2:
             continue
         table.add_section()

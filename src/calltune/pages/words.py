@@ -17,7 +17,8 @@ TOOLS_NAMES = {
     "4+": "4+ tools offered",
 }
 CALLS_NAMES = {"0": "no call to make", "1": "1 call to make", "2+": "2+ calls to make"}
-"""The sizes of a comparison's groups in plain words."""
+SEEN_NAMES = {"seen": "tools trained on", "unseen": "other tools"}
+"""The names of a comparison's groups in plain words."""
 
 DETAIL_NAMES = {
     "schema_valid": "keeps to the tools' schemas",

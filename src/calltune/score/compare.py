@@ -1,18 +1,16 @@
 """Two models on the same examples: what tuning changed, and whether chance could have."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 
 from calltune.calls import Json
 from calltune.errors import DataError
-from calltune.score.metrics import Record, by_group, details, summarise
+from calltune.score.metrics import Record, details, summarise
 from calltune.score.reasons import ABSTENTIONS, REASONS
 from calltune.score.results import Results
+from calltune.score.strata import Group, by_calls, by_seen, by_source, by_tools
 
-SIZES_OF_TOOLS = ("0", "1", "2-3", "4+")
-SIZES_OF_CALLS = ("0", "1", "2+")
 RESAMPLES = 10_000
 
 
@@ -31,15 +29,6 @@ class Side:
     """As `metrics.details` gives it."""
     n_left_out: int
     """Examples of the file that the other one does not have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The shared examples of one size, before and after."""
-
-    name: str
-    base: dict[str, Json]
-    tuned: dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +63,8 @@ class Comparison:
     """By how many calls were right."""
     by_source: tuple[Group, ...]
     """By where the examples came from."""
+    by_seen: tuple[Group, ...]
+    """By whether the training rows have their tools; none where the results do not say."""
     fixed: tuple[str, ...]
     """Ids of the examples that only the tuned model got exactly right."""
     broken: tuple[str, ...]
@@ -143,9 +134,10 @@ def compare(base: Results, tuned: Results) -> Comparison:
         test_sha256=tuned.test_digest,
         base=_side(base, before),
         tuned=_side(tuned, after),
-        by_tools=_groups(before, after, _size_of_tools, SIZES_OF_TOOLS),
-        by_calls=_groups(before, after, _size_of_calls, SIZES_OF_CALLS),
-        by_source=_groups(before, after, _source, sorted({_source(r) for r in before})),
+        by_tools=by_tools(before, after),
+        by_calls=by_calls(before, after),
+        by_source=by_source(before, after),
+        by_seen=by_seen(before, after),
         fixed=found.fixed,
         broken=found.broken,
         n_both_right=found.n_both_right,
@@ -216,34 +208,8 @@ def _side(results: Results, shared: list[Record]) -> Side:
     )
 
 
-def _groups(
-    before: list[Record],
-    after: list[Record],
-    size: Callable[[Record], str],
-    sizes: Sequence[str],
-) -> tuple[Group, ...]:
-    # Of one example there is one size: other versions may have noted it otherwise, or not at all.
-    sizes_by_id = {record["id"]: size(record) for record in before}
-    base, tuned = (by_group(part, lambda r: sizes_by_id[r["id"]]) for part in (before, after))
-    return tuple(Group(name, base[name], tuned[name]) for name in sizes if name in base)
-
-
 def _tallies(
     before: list[Record], after: list[Record], claim: str, names: tuple[str, ...]
 ) -> tuple[Tally, ...]:
     base, tuned = (Counter(r["verdict"].get(claim) for r in part) for part in (before, after))
     return tuple(Tally(n, base[n], tuned[n]) for n in names if base[n] or tuned[n])
-
-
-def _size_of_tools(record: Record) -> str:
-    n = record["n_tools"]
-    return str(n) if n < 2 else "2-3" if n < 4 else "4+"
-
-
-def _source(record: Record) -> str:
-    return str(record.get("source", "unknown"))
-
-
-def _size_of_calls(record: Record) -> str:
-    n = len(record["expected"])
-    return str(n) if n < 2 else "2+"
