@@ -112,10 +112,11 @@ def changes(base: Results, tuned: Results, claim: str = "is_exact") -> Changes:
         {record["id"] for record in _pick(side, shared) if record["verdict"][claim]}
         for side in (base, tuned)
     )
+    fixed, broken = right_after - right_before, right_before - right_after
     return Changes(
         shared=shared,
-        fixed=tuple(id for id in shared if id in right_after - right_before),
-        broken=tuple(id for id in shared if id in right_before - right_after),
+        fixed=tuple(id for id in shared if id in fixed),
+        broken=tuple(id for id in shared if id in broken),
         n_both_right=len(right_before & right_after),
     )
 
