@@ -72,6 +72,17 @@ def test_the_first_screen_says_who_is_better_and_whether_it_is_chance() -> None:
     assert "No difference that chance" in report(results(BASE), results(BASE))
 
 
+def test_what_an_answer_costs_is_told_where_the_results_have_it() -> None:
+    assert "tokens an answer" not in report(results(BASE), results(TUNED))
+    sides = [results(BASE), results(TUNED)]
+    for side, tokens in zip(sides, (512, 30), strict=True):
+        for one in side.document["results"]:
+            one |= {"generated_tokens": tokens, "seconds": tokens / 100}
+    html = report(*sides)
+    assert "<td>512 (median 512)</td><td>30 (median 30)</td>" in html
+    assert "<td>5.1 (median 5.1)</td><td>0.30 (median 0.30)</td>" in html
+
+
 def test_every_example_is_there_with_what_was_wrong() -> None:
     examples = examples_in(report(results(BASE), results(TUNED)))
     kinds = [example["kind"] for example in examples]

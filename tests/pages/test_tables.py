@@ -121,8 +121,7 @@ def test_large_counts_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> 
     unseen = [0] + [1] * 12_345
     base = seen_and_unseen("a", [False] * 12_346, unseen)
     print_comparison(compare(base, seen_and_unseen("b", [True] * 12_346, unseen)))
-    expected = "other tools 0 of 12,345 0 % 12,345 of 12,345 100 %"
-    assert any(line.startswith(expected) for line in shown(capsys))
+    assert "other tools 0 of 12,345 0 % 12,345 of 12,345 100 % +100 points" in shown(capsys)
 
 
 def test_chance_is_told_in_plain_words() -> None:
@@ -146,6 +145,25 @@ def test_the_breakdown_counts_reasons_for_both_sides(capsys: pytest.CaptureFixtu
     assert not any("none is due" in line or "every call right" in line for line in lines)
     print_breakdown(comparison([True], [True]))
     assert not any("not right" in line for line in shown(capsys))
+
+
+def test_the_breakdown_tells_how_long_answers_are_and_take(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def results(name: str, tokens: list[int], seconds: list[float]) -> Results:
+        made = document(None, [True] * len(tokens))
+        for one, count, duration in zip(made["results"], tokens, seconds, strict=True):
+            one |= {"generated_tokens": count, "seconds": duration}
+        return Results(Path(name), made)
+
+    base = results("a", [512, 512, 20, 512], [40.0, 30.0, 2.0, 8.0])
+    print_breakdown(compare(base, results("b", [30, 31, 33, 1_030], [0.5, 1.25, 1.5, 2.0])))
+    lines = shown(capsys)
+    assert "tokens an answer 389 (median 512) 281 (median 32)" in lines
+    assert "seconds an answer 20 (median 19) 1.3 (median 1.4)" in lines
+    # Results from before records had them.
+    print_breakdown(comparison([True], [True]))
+    assert not any("an answer" in line for line in shown(capsys))
 
 
 def test_the_breakdown_tells_sources_apart_where_there_are_several(

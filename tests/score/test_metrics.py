@@ -72,7 +72,8 @@ def test_details_add_up_what_verdicts_say_beside_their_claims() -> None:
         verdict(False, is_valid=False, invents_argument=True, arguments=[1, 2, 2]),
     ]
     found = details([{"verdict": each} for each in (*idle[:3], idle[3], *busy)])
-    counts = {k: (v["count"], v["of"]) for k, v in found.items() if isinstance(v, dict)}
+    rates = {name: value for name, value in found.items() if isinstance(value, dict)}
+    counts = {name: (value["count"], value["of"]) for name, value in rates.items()}
     assert counts == {
         "schema_valid": (6, 7),
         "invented_function": (0, 7),
@@ -84,3 +85,16 @@ def test_details_add_up_what_verdicts_say_beside_their_claims() -> None:
     # Functions: 2 right of 2 called and 3 wanted.
     assert found["function_f1"] == pytest.approx(2 * 2 / 5)
     assert details([])["argument_f1"] is None
+
+
+def test_details_tell_the_mean_and_median_cost_of_an_answer() -> None:
+    costs = [(10, 0.5), (20, 1.0), (60, 4.5), (30, 2.0)]
+    records = [
+        {"verdict": verdict(True), "generated_tokens": tokens, "seconds": seconds}
+        for tokens, seconds in costs
+    ]
+    found = details(records)
+    assert found["answer_tokens"] == {"mean": 30.0, "median": 25.0}
+    assert found["answer_seconds"] == {"mean": 2.0, "median": 1.5}
+    # A mean of some of the answers would be taken for one of all.
+    assert details([*records, {"verdict": verdict(True)}])["answer_tokens"] is None

@@ -15,10 +15,12 @@ from calltune.pages.words import (
     CALLS_NAMES,
     CLAIM_NAMES,
     DETAIL_NAMES,
+    EFFORT_NAMES,
     F1_NAMES,
     SEEN_NAMES,
     TOOLS_NAMES,
     chance_in_words,
+    effort_in_words,
 )
 from calltune.score.compare import Comparison
 from calltune.score.metrics import Record
@@ -53,6 +55,7 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
     environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
     environment.filters["visible"] = lambda text: in_one_line(text, MOST_LETTERS)
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
+    environment.filters["effort"] = effort_in_words
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
         headline=_headline(comparison),
@@ -61,6 +64,7 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
         claims=CLAIM_NAMES,
         details=DETAIL_NAMES,
         scores=F1_NAMES,
+        efforts=EFFORT_NAMES,
         charts=list(_charts(comparison, tuned)),
         examples=list(_examples(comparison, base, tuned)),
         version=__version__,

@@ -17,11 +17,13 @@ from calltune.pages.words import (
     CALLS_NAMES,
     CLAIM_NAMES,
     DETAIL_NAMES,
+    EFFORT_NAMES,
     F1_NAMES,
     SEEN_NAMES,
     TOOLS_NAMES,
     chance_in_words,
     difference_in_words,
+    effort_in_words,
 )
 from calltune.score.compare import Comparison, Side
 from calltune.visible import in_one_line
@@ -80,7 +82,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def print_breakdown(comparison: Comparison) -> None:
-    """What else base and tuned do: further rates and scores, sources, and why answers failed."""
+    """What else base and tuned do: further rates, scores, costs, sources, why answers failed."""
     console = open_console()
     base, tuned = comparison.base.details, comparison.tuned.details
     table = plain_table("", "base", "tuned")
@@ -89,6 +91,9 @@ def print_breakdown(comparison: Comparison) -> None:
             table.add_row(name, _count_and_percent(base[key]), _count_and_percent(tuned[key]))
     for key, name in F1_NAMES.items():
         table.add_row(name, _score(base[key]), _score(tuned[key]))
+    for key, name in EFFORT_NAMES.items():
+        if base[key] or tuned[key]:
+            table.add_row(name, effort_in_words(base[key]), effort_in_words(tuned[key]))
     print_table(console, table)
     if len(comparison.by_source) > 1:
         table = plain_table(CLAIM_NAMES["success"], "base", "tuned", "change")

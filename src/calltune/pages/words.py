@@ -1,5 +1,6 @@
 """What tables and the report say, in plain words."""
 
+from calltune.calls import Json
 from calltune.score.compare import Comparison
 
 CLAIM_NAMES = {
@@ -30,6 +31,7 @@ DETAIL_NAMES = {
 }
 """The further rates in plain words."""
 F1_NAMES = {"function_f1": "functions, F1", "argument_f1": "arguments, F1"}
+EFFORT_NAMES = {"answer_tokens": "tokens an answer", "answer_seconds": "seconds an answer"}
 
 
 def difference_in_words(comparison: Comparison) -> str:
@@ -43,6 +45,13 @@ def difference_in_words(comparison: Comparison) -> str:
         )
     )
     return f"Success changed by {value:+d} points (95 % of resamples: {low:+d} to {high:+d})."
+
+
+def effort_in_words(effort: dict[str, Json] | None) -> str:
+    """What an answer costs, the mean and in brackets the median; a dash where it is not known."""
+    if effort is None:
+        return "-"
+    return f"{_short(effort['mean'])} (median {_short(effort['median'])})"
 
 
 def chance_in_words(comparison: Comparison) -> str:
@@ -61,3 +70,8 @@ def chance_in_words(comparison: Comparison) -> str:
         f"The difference may be chance: two equally good models would part this far in "
         f"{share} of such tests {test}. Test more examples to know."
     )
+
+
+def _short(value: float) -> str:
+    digits = 0 if value >= 10 else 1 if value >= 1 else 2
+    return f"{value:,.{digits}f}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import comb, sqrt
+from statistics import fmean, median
 
 from calltune.calls import Json
 from calltune.score.counts import Count, f1
@@ -27,6 +28,9 @@ FURTHER_CLAIMS = {
 COUNTS = {"function_f1": "functions", "argument_f1": "arguments"}
 """The F1 scores of `details`, and the count of a verdict that each one adds up."""
 
+EFFORTS = {"answer_tokens": "generated_tokens", "answer_seconds": "seconds"}
+"""What `details` tells of an answer's cost, and the number of a record that it is made of."""
+
 Z_95 = 1.959963984540054
 """Standard normal deviations that hold 95 % between them."""
 
@@ -41,10 +45,12 @@ def summarise(records: Sequence[Record]) -> dict[str, Json]:
 
 
 def details(records: Sequence[Record]) -> dict[str, Json]:
-    """What else there is to say of the records: further rates and F1 scores.
+    """What else there is to say of the records: further rates, F1 scores, and what answers cost.
 
     Of the examples that need no call, how many abstained and how many were malformed; of the
-    others, how many were refused: read, and no call made.
+    others, how many were refused: read, and no call made. Tokens are those of the answer, without
+    the one that ends it. Seconds go from when a prompt was queued to its last token, with others
+    waiting and running beside it: fewer in a batch means fewer seconds an answer, and more in all.
     """
     verdicts = [record["verdict"] for record in records]
     idle = [verdict for verdict in verdicts if verdict["abstention"] is not None]
@@ -59,7 +65,8 @@ def details(records: Sequence[Record]) -> dict[str, Json]:
     scores = {
         name: f1([Count(*verdict[count]) for verdict in verdicts]) for name, count in COUNTS.items()
     }
-    return rates | scores
+    efforts = {name: _middle(records, key) for name, key in EFFORTS.items()}
+    return rates | scores | efforts
 
 
 def pass_at(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
@@ -81,6 +88,14 @@ def by_group(records: Sequence[Record], key: Callable[[Record], str]) -> dict[st
     for record in records:
         groups.setdefault(key(record), []).append(record)
     return {name: summarise(group) for name, group in groups.items()}
+
+
+def _middle(records: Sequence[Record], key: str) -> dict[str, float] | None:
+    """Mean and median of a number; None where not every record has it."""
+    values = [record[key] for record in records if key in record]
+    if not values or len(values) < len(records):
+        return None
+    return {"mean": fmean(values), "median": median(values)}
 
 
 def rate(count: int, of: int) -> dict[str, Json]:
