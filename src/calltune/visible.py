@@ -8,6 +8,8 @@ def visible(text: str, most: int | None = None) -> str:
     """
     more = 0 if most is None else len(text) - most
     cut = f"{text[:most]}… ({more:,} more letters)" if more > 0 else text
+    if cut.replace("\n", "").isprintable():
+        return cut  # Most texts are; looking at each letter of thousands takes seconds.
     return "".join(
         letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in cut
     )

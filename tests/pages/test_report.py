@@ -1,18 +1,28 @@
+import base64
 import json
+import random
 import re
 import shutil
 import subprocess
+import zlib
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from calltune.calls import Answer, Choice, Json, answers_to_json
+from calltune.batches import read_prepared
+from calltune.calls import Answer, Choice, Example, Json, Message, answers_to_json
 from calltune.errors import DataError
+from calltune.formats import FORMATS
+from calltune.jsonl import file_digest, write_rows
 from calltune.pages.report import page, write_report
+from calltune.rows import written
 from calltune.score.compare import compare
 from calltune.score.results import Results
+from calltune.sources.rows import read_tools
+from calltune.visible import visible
 from hostile import HOSTILE, obeyed
 from verdicts import verdict
 
@@ -51,10 +61,13 @@ def report(base: Results, tuned: Results) -> str:
     return page(compare(base, tuned), base, tuned)
 
 
+def data_in(html: str, name: str) -> Json:
+    found = re.search(rf'<script type="text/plain" id="{name}">(.*?)</script>', html, re.S)
+    return None if found is None else json.loads(zlib.decompress(base64.b64decode(found[1])))
+
+
 def examples_in(html: str) -> list[dict[str, Json]]:
-    found = re.search(r'<script type="application/json" id="examples">(.*?)</script>', html, re.S)
-    assert found is not None
-    listed: list[dict[str, Json]] = json.loads(found[1])
+    listed: list[dict[str, Json]] = data_in(html, "examples")
     return listed
 
 
@@ -79,8 +92,7 @@ def test_what_an_answer_costs_is_told_where_the_results_have_it() -> None:
         for one in side.document["results"]:
             one |= {"generated_tokens": tokens, "seconds": tokens / 100}
     html = report(*sides)
-    assert "<td>512 (median 512)</td><td>30 (median 30)</td>" in html
-    assert "<td>5.1 (median 5.1)</td><td>0.30 (median 0.30)</td>" in html
+    assert "<td>512 (median 512)</td><td>30 (median 30)</td>" in html.replace("\xa0", " ")
 
 
 def test_every_example_is_there_with_what_was_wrong() -> None:
@@ -138,6 +150,7 @@ def test_what_models_and_datasets_wrote_is_never_markup() -> None:
     assert allowed == [tag for tag in tags(usual) if tag in ("script", "img", "a")]
     assert not obeyed(html) and "49" not in html.split("[/nothing]", 1)[1][:12]
     (example, *_) = examples_in(html)
+    assert not obeyed(json.dumps(examples_in(html), ensure_ascii=False))
     assert example["query"].startswith('</script><script>alert("x")</script>')
 
 
@@ -154,21 +167,80 @@ def many(count: int) -> tuple[Results, Results]:
     return results(base, text=text), results(tuned, text=text)
 
 
-def test_5000_examples_stay_below_5_mb(tmp_path: Path) -> None:
-    base, tuned = many(5000)
+def tool(rng: random.Random, alphabet: str) -> dict[str, Json]:
+    """A tool of 500 to 2,000 letters that is like no other."""
+    told = "".join(rng.choices(alphabet, k=rng.randint(450, 1950)))
+    return {"name": "area", "description": told, "parameters": {"unit": {"type": "string"}}}
+
+
+def with_test_set(folder: Path, sides: tuple[Results, Results], alphabet: str = "abcdef") -> None:
+    """Write the rows that these results are of, each with a tool of its own."""
+    rng, family = random.Random(1), FORMATS["gemma"]
+    offered = [tool(rng, alphabet) for _ in sides[0].records]
+    rows = [
+        written(
+            Example(
+                id,
+                (Message("user", one["query"]),),
+                read_tools([offer]).tools,
+                (ANSWER,),
+                "xlam",
+            ),
+            family,
+            True,
+        )
+        for (id, one), offer in zip(sides[0].records.items(), offered, strict=True)
+    ]
+    write_rows(folder / "test.jsonl", rows)
+    test_set = {"path": str(folder / "test.jsonl"), "sha256": file_digest(folder / "test.jsonl")}
+    for side in sides:
+        side.document["test_set"] = test_set
+
+
+def test_the_prompt_of_every_example_is_there(tmp_path: Path) -> None:
+    sides = results(BASE), results(TUNED)
+    with_test_set(tmp_path, sides)
+    html = report(*sides)
+    prompts, rows = data_in(html, "prompts"), read_prepared(tmp_path / "test.jsonl")
+    assert len(examples_in(html)) == len(rows) == 32
+    for example, places, row in zip(examples_in(html), prompts["rows"], rows, strict=True):
+        assert example["id"] == row.id
+        assert "".join(prompts["pieces"][place] for place in places) == row.prompt
+    assert "not at hand" not in html and "stays small" not in html
+
+
+def test_a_test_set_that_is_not_at_hand_is_told(tmp_path: Path) -> None:
+    html = report(results(BASE), results(TUNED))
+    assert data_in(html, "prompts") is None
+    assert "The prompts are not at hand: the test set is no longer at test.jsonl" in html
+
+
+@pytest.mark.parametrize("alphabet", ["abcdefghijklmnopqrstuvwxyz", '世界人民日本語中文字<&"\\'])
+def test_5000_examples_with_their_prompts_stay_below_5_mb(tmp_path: Path, alphabet: str) -> None:
+    rng = random.Random(2)
+    sides = many(5000)
+    for side in sides:
+        for one in side.document["results"]:
+            one["text"] = one["query"] = "".join(rng.choices(alphabet, k=400))
+    with_test_set(tmp_path, sides, alphabet)
+    base, tuned = sides
     write_report(tmp_path / "report.html", compare(base, tuned), base, tuned)
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
-    assert len(examples_in((tmp_path / "report.html").read_text("utf-8"))) == 5000
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert len(examples_in(html)) == len(data_in(html, "prompts")["rows"]) == 5000
+    assert "queries and answers end after" in html and "tools of prompts end after" in html
+    assert "more letters)" in examples_in(html)[0]["query"]
 
 
 def opened(path: Path, view: str = "") -> str:
-    """The page as Chromium has it once its script has run, which must not complain."""
+    """The page as Chromium has it once its scripts have run, which must not complain."""
     assert CHROMIUM is not None
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     ended = subprocess.run(
         [
             *command,
             f"--user-data-dir={path.parent / 'profile'}",
+            "--virtual-time-budget=5000",
             "--dump-dom",
             f"file://{path}{view}",
         ],
@@ -209,6 +281,7 @@ def test_filters_and_search_show_what_they_should(
 def test_one_example_and_thousands_open_without_a_complaint(tmp_path: Path, count: int) -> None:
     file = tmp_path / "report.html"
     base, tuned = many(count)
+    with_test_set(tmp_path, (base, tuned))
     write_report(file, compare(base, tuned), base, tuned)
     html = opened(file)
     assert f'data-found="{count}"' in html and html.count("<details") == min(count, 50)
@@ -237,7 +310,7 @@ def test_answers_of_100_kb_are_cut_and_counted(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", compare(base, tuned), base, tuned)
     html = (tmp_path / "report.html").read_text("utf-8")
     assert len(html) < 500_000
-    assert examples_in(html)[0]["base"]["text"].endswith("x… (98,800 more letters)")
+    assert examples_in(html)[0]["base"]["text"].endswith("x… (80,000 more letters)")
 
 
 @pytest.mark.parametrize(
@@ -248,3 +321,30 @@ def test_curves_of_a_damaged_file_are_told(tmp_path: Path, line: str) -> None:
     (tmp_path / "metrics.jsonl").write_text(good + line + "\n", "latin-1")
     with pytest.raises(DataError, match=r"metrics\.jsonl"):
         report(results(BASE), results(TUNED, str(tmp_path)))
+
+
+OPENS_THE_FIRST_PROMPT = """<script>
+const waiting = setInterval(() => {
+  const card = document.querySelector("#list > details");
+  if (card) card.open = true;
+  const prompt = document.querySelector("details.prompt");
+  if (prompt) prompt.open = true;
+  if (prompt) clearInterval(waiting);
+}, 20);
+</script>"""
+
+
+@NEEDS_CHROMIUM
+def test_a_prompt_opens_as_the_text_that_the_model_saw(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    base, tuned = results(BASE), results(TUNED)
+    with_test_set(tmp_path, (base, tuned), "abc<&>\u202e")
+    write_report(file, compare(base, tuned), base, tuned)
+    file.write_text(file.read_text("utf-8").replace("</body>", OPENS_THE_FIRST_PROMPT), "utf-8")
+    html = opened(file)
+    shown = re.search(r'<details class="wide prompt".*?<pre class="">(.*?)</pre>', html, re.S)
+    assert shown is not None
+    (row, *_) = read_prepared(tmp_path / "test.jsonl")
+    text = unescape(re.sub(r"</?span[^>]*>", "", shown[1]))
+    assert text == visible(row.prompt, 10_000)
+    assert shown[1].count('class="tool"') == 1

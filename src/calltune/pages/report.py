@@ -11,6 +11,8 @@ from calltune.errors import DataError
 from calltune.jsonl import read_lines, replacing
 from calltune.pages.charts import Bars, bars, curves
 from calltune.pages.examples import right_calls, wrongs
+from calltune.pages.packed import packed
+from calltune.pages.prompts import prompts_of
 from calltune.pages.words import (
     CALLS_NAMES,
     CLAIM_NAMES,
@@ -26,13 +28,14 @@ from calltune.score.compare import Comparison
 from calltune.score.metrics import Record
 from calltune.score.results import Results, reading_of
 from calltune.score.strata import Group
-from calltune.visible import in_one_line, visible
+from calltune.visible import in_one_line
 
-LETTERS_IN_ALL = 3_000_000
-"""Of the texts in the page, about; with many examples each is cut shorter."""
-MOST_LETTERS = 1200
-FEWEST_LETTERS = 120
+MOST_BYTES = 4_750_000
+"""Of the packed examples and prompts; what is around them leaves the page below 5 MB."""
+MOST_BYTES_OF_EXAMPLES = 2_300_000
+"""Prompts may have what these leave."""
 LETTERS_OF_A_NAME = 40
+LETTERS_OF_A_PATH = 1200
 
 
 def write_report(path: Path, comparison: Comparison, base: Results, tuned: Results) -> None:
@@ -53,9 +56,15 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
         loader=PackageLoader("calltune.pages", "."), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
-    environment.filters["visible"] = lambda text: in_one_line(text, MOST_LETTERS)
+    environment.filters["visible"] = lambda text: in_one_line(text, LETTERS_OF_A_PATH)
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
-    environment.filters["effort"] = effort_in_words
+    # A narrow screen may break the line before the bracket only.
+    environment.filters["effort"] = lambda effort: effort_in_words(effort).replace(
+        "(median ", "(median\N{NO-BREAK SPACE}"
+    )
+    listed = list(_examples(comparison, base, tuned))
+    examples = packed(listed, MOST_BYTES_OF_EXAMPLES)
+    prompts = prompts_of(tuned, [example["id"] for example in listed])
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
         headline=_headline(comparison),
@@ -66,7 +75,9 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
         scores=F1_NAMES,
         efforts=EFFORT_NAMES,
         charts=list(_charts(comparison, tuned)),
-        examples=list(_examples(comparison, base, tuned)),
+        kinds=_kinds(comparison),
+        examples=examples,
+        prompts=prompts and packed(prompts, MOST_BYTES - len(examples.base64)),
         version=__version__,
     )
 
@@ -126,28 +137,37 @@ def _training_curves(adapter: str | None) -> str | None:
         ) from None
 
 
+def _kinds(comparison: Comparison) -> tuple[tuple[str, str, int], ...]:
+    """The kinds of examples: a key, a name and how many there are."""
+    return (
+        ("all", "all", comparison.base.summary["examples"]),
+        ("fixed", "fixed", len(comparison.fixed)),
+        ("broken", "broken", len(comparison.broken)),
+        ("wrong", "still wrong", comparison.n_both_wrong),
+        ("right", "right both times", comparison.n_both_right),
+    )
+
+
 def _examples(comparison: Comparison, base: Results, tuned: Results) -> Iterator[dict[str, Any]]:
     before, after = base.records, tuned.records
-    ids = [id for id in before if id in after]
-    most = max(FEWEST_LETTERS, min(MOST_LETTERS, LETTERS_IN_ALL // (5 * max(1, len(ids)))))
     changed = dict.fromkeys(comparison.fixed, "fixed") | dict.fromkeys(comparison.broken, "broken")
-    for id in ids:
+    for id in (id for id in before if id in after):
         record = before[id]
         usual = "right" if record["verdict"]["is_exact"] else "wrong"
         yield {
-            "id": visible(id, most),
+            "id": id,
             "kind": changed.get(id, usual),
-            "query": visible(record["query"], most),
-            "right": visible(right_calls(record), most),
-            "base": _written(record, most),
-            "tuned": _written(after[id], most),
+            "query": record["query"],
+            "right": right_calls(record),
+            "base": _written(record),
+            "tuned": _written(after[id]),
         }
 
 
-def _written(record: Record, most: int) -> dict[str, str]:
+def _written(record: Record) -> dict[str, str]:
     is_exact = record["verdict"]["is_exact"]
     return {
-        "text": visible(record["text"], most),
-        "reason": visible(record["verdict"]["reason"] or "right", LETTERS_OF_A_NAME),
-        "wrong": "" if is_exact else visible(wrongs(reading_of(record), record), most),
+        "text": record["text"],
+        "reason": in_one_line(record["verdict"]["reason"] or "right", LETTERS_OF_A_NAME),
+        "wrong": "" if is_exact else wrongs(reading_of(record), record),
     }
