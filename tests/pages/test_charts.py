@@ -42,3 +42,8 @@ def test_curves_show_losses_and_rates_by_step() -> None:
     assert svg is not None
     assert {"training", "validation", "loss, nats a token", "learning rate"} <= set(texts(svg))
     assert curves(records[:1]) is None and curves([]) is None
+
+
+def test_examples_are_counted_whole() -> None:
+    svg = bars("Why not", [Bars("cut off", 3, 1), Bars("no call", 2, 0)], "examples")
+    assert {"0", "1", "2", "3"} <= set(texts(svg)) and not any("." in text for text in texts(svg))

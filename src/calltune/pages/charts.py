@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # Stand-ins that no chart has by chance; the page's variables take their places.
 INK, GRID, BASE, TUNED = "#010203", "#020304", "#030405", "#040506"
 VARIABLES = {INK: "var(--ink)", GRID: "var(--line)", BASE: "var(--base)", TUNED: "var(--tuned)"}
-WIDTH = 7.2
-"""Inches; the page scales it."""
+WIDTH = 5.6
+"""Inches; the page scales it, and on a phone its letters must still be read."""
 
 
 class Bars(NamedTuple):
@@ -46,8 +46,11 @@ def bars(title: str, rows: Sequence[Bars], unit: str) -> str:
     for label in axes.get_yticklabels():
         # A dollar sign in a name is one, and begins no formula.
         label.set_parse_math(False)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_xlabel(unit)
     axes.set_xlim(left=0)
+    # Examples are counted whole.
+    axes.xaxis.get_major_locator().set_params(integer=True)
     if unit == "%":
         axes.set_xlim(0, 100)
     return _svg(figure, title)
