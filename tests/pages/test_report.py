@@ -261,6 +261,9 @@ def opened(path: Path, view: str = "") -> str:
         ("#kind=fixed", 12, 12),
         ("#kind=wrong&q=of 29 fields", 1, 1),
         ("#q=nothing like it", 0, 0),
+        # What is shown is searched, quotation marks and all; the names of the data's keys are not.
+        ('#kind=broken&q="km" where', 1, 1),
+        ("#q=tuned", 0, 0),
         ("#kind=nonsense", 32, 32),
     ],
 )
