@@ -95,6 +95,8 @@ def test_a_record_without_a_key_is_refused_by_that_key(tmp_path: Path, key: str)
         (document(record()) | {"test_set": {"path": "t"}}, '"test_set.sha256" is missing'),
         (document("no record"), "results[0] is not an object"),
         (document(record() | {"n_tools": "3"}), '"results[0].n_tools" holds a str'),
+        (document(record() | {"seconds": "3"}), '"results[0].seconds" holds a str'),
+        (document(record() | {"unseen_tools": [1]}), '"results[0].unseen_tools" holds a list'),
         (document(record() | {"verdict": {}}), '"results[0].verdict.is_exact" is missing'),
         (document(record() | {"calls": ["f"]}), '"calls" or "expected" in results[0]'),
         (document(record() | {"expected": [{"name": "f"}]}), '"calls" or "expected" in results[0]'),

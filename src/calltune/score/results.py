@@ -25,6 +25,12 @@ RECORD_KEYS: dict[str, type | tuple[type, ...]] = {
     "problem": (str, type(None)),
     "verdict": dict,
 }
+LATER_RECORD_KEYS: dict[str, type | tuple[type, ...]] = {
+    "unseen_tools": (int, type(None)),
+    "generated_tokens": int,
+    "seconds": (int, float),
+}
+"""Those that records of earlier versions, or of other programs, may lack."""
 VERDICT_KEYS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys((*CLAIMS.values(), *FURTHER_CLAIMS.values()), bool),
     **dict.fromkeys(COUNTS.values(), list),
@@ -92,6 +98,8 @@ def answers_of(record: Record) -> tuple[Answer, ...]:
 
 def _check_record(record: Json, path: Path, where: str) -> None:
     _check(record, RECORD_KEYS, path, where)
+    later = {key: kind for key, kind in LATER_RECORD_KEYS.items() if key in record}
+    _check(record, later, path, where)
     _check(record["verdict"], VERDICT_KEYS, path, f"{where}verdict.")
     if nesting(record) > DEEPEST + LEVELS_AROUND:
         raise _broken(path, f"{where[:-1]} is nested too deep")
