@@ -49,8 +49,8 @@ def details(records: Sequence[Record]) -> dict[str, Json]:
 
     Of the examples that need no call, how many abstained and how many were malformed; of the
     others, how many were refused: read, and no call made. Tokens are those of the answer, without
-    the one that ends it. Seconds go from when a prompt was queued to its last token, with others
-    waiting and running beside it: fewer in a batch means fewer seconds an answer, and more in all.
+    the one that ends it. Seconds go from when a prompt was taken up to its last token, with others
+    running beside it: a smaller batch means fewer seconds an answer, and more in all.
     """
     verdicts = [record["verdict"] for record in records]
     idle = [verdict for verdict in verdicts if verdict["abstention"] is not None]
