@@ -77,6 +77,21 @@ def test_no_speed_is_told_of_answers_from_an_earlier_run(
     assert not any("a second" in line for line in lines)
 
 
+def test_what_was_not_held_to_and_how_several_answers_do_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    held = document(None, [True, False])
+    held |= {
+        "not_held": {"f: uniqueItems\x1b[31m": 2} | {f"g{i}: not": 1 for i in range(6)},
+        "pass_at": {"1": 0.5, "2": 0.6, "3": 0.7, "4": 0.8, "5": 0.9},
+    }
+    print_summary(held)
+    lines = shown(capsys)
+    assert "Every call right in pass@1 50 %, pass@2 60 %, pass@4 80 %, pass@5 90 %" in lines
+    assert "Not held to in 2 answers: f: uniqueItems\\x1b[31m" in lines
+    assert "and 2 more, in the results file" in lines
+
+
 def test_a_comparison_shows_both_sides_and_the_change(capsys: pytest.CaptureFixture[str]) -> None:
     print_comparison(comparison([False] * 40, [True] * 12 + [False] * 28, n_tools=5))
     lines = shown(capsys)

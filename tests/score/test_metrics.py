@@ -3,7 +3,7 @@ from math import sqrt
 import pytest
 
 from calltune.calls import Json
-from calltune.score.metrics import by_group, details, rate, summarise
+from calltune.score.metrics import by_group, details, pass_at, rate, summarise
 from verdicts import verdict
 
 
@@ -98,3 +98,11 @@ def test_details_tell_the_mean_and_median_cost_of_an_answer() -> None:
     assert found["answer_seconds"] == {"mean": 2.0, "median": 1.5}
     # A mean of some of the answers would be taken for one of all.
     assert details([*records, {"verdict": verdict(True)}])["answer_tokens"] is None
+
+
+def test_pass_at_k_is_how_often_one_of_k_drawn_answers_is_right() -> None:
+    found = pass_at([(0, 4), (1, 4), (3, 4)])
+    assert found["1"] == pytest.approx((0 + 1 / 4 + 3 / 4) / 3)
+    # Of the six pairs three hold the one right answer, and all of them one of the three.
+    assert found["2"] == pytest.approx((0 + 3 / 6 + 1) / 3)
+    assert found["4"] == pytest.approx(2 / 3)

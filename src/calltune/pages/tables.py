@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+NOTES_SHOWN = 5
+
 
 def print_summary(document: dict[str, Json]) -> None:
     """One model's results: counts, rates with their 95 % intervals, and the speed."""
@@ -48,7 +50,8 @@ def print_summary(document: dict[str, Json]) -> None:
         rate = summary[key]
         table.add_row(name, _count(rate), percent(rate["rate"]), interval(rate))
     print_table(console, table)
-    console.print(Text(_speed(summary)), soft_wrap=True)
+    for line in (*_of_several(document), *_not_held(document), _speed(summary)):
+        console.print(Text(line), soft_wrap=True)
     console.print()
 
 
@@ -176,6 +179,26 @@ def _count(rate: dict[str, Json]) -> str:
 
 def _count_and_percent(rate: dict[str, Json]) -> str:
     return f"{_count(rate)} {percent(rate['rate']):>5}"
+
+
+def _of_several(document: dict[str, Json]) -> list[str]:
+    """How likely one of several answers is right; the rates above are of the first answers."""
+    if "pass_at" not in document:
+        return []
+    shares = document["pass_at"]
+    some = [k for k in shares if int(k) & (int(k) - 1) == 0 or k == list(shares)[-1]]
+    return ["Every call right in " + ", ".join(f"pass@{k} {percent(shares[k])}" for k in some)]
+
+
+def _not_held(document: dict[str, Json]) -> list[str]:
+    """What of the tools' schemas the answers were not held to."""
+    notes = document.get("not_held", {})
+    lines = [f"Not held to in {count:,} answers: {note}" for note, count in notes.items()]
+    more = len(lines) - NOTES_SHOWN
+    return [
+        *(in_one_line(line, LETTERS_OF_A_PATH) for line in lines[:NOTES_SHOWN]),
+        *([f"and {more:,} more, in the results file"] if more > 0 else []),
+    ]
 
 
 def _speed(summary: dict[str, Json]) -> str:
