@@ -11,48 +11,33 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import report
+from decode_task import STOCK, Task, task_of
 from engine_process import PLANS, environment, four_bits
 from turns import alternating
 
-from calltune.batches import PreparedRow, prompt_tokens, read_prepared
-from calltune.formats import FORMATS
-
 HERE = Path(__file__).parent
-ENGINES = {"calltune": "calltune", "mlx_lm": "mlx_lm", "manual": "manual", "manual_stock": "manual"}
+CACHE = Path(".bench")
+HELD = "calltune_held"
+ENGINES = {
+    "calltune": "calltune",
+    HELD: "calltune",
+    "mlx_lm": "mlx_lm",
+    "manual": "manual",
+    STOCK: "manual",
+}
 """By name, and what decode_worker.py calls each."""
-STOCK = "manual_stock"
-"""It answers one row, the one of median length: more would take hours on a CPU."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is to be answered."""
-
-    prompts: list[list[int]]
-    stops: list[int]
-    dense: Path
-
-    def of(self, engine: str) -> list[list[int]]:
-        """The prompts that an engine gets."""
-        if engine != STOCK:
-            return self.prompts
-        return [sorted(self.prompts, key=len)[len(self.prompts) // 2]]
 
 
 class Worker:
     """One engine's process."""
 
-    def __init__(self, name: str, task: Task, given: argparse.Namespace) -> None:
+    def __init__(self, name: str, path: Path, given: argparse.Namespace) -> None:
         self.name = name
         plan = PLANS["mlx_lm_stock" if name == STOCK else "mlx_lm"]
-        cache = Path(".bench")
-        cache.mkdir(exist_ok=True)
-        folder = task.dense if name != STOCK else four_bits(task.dense, cache)
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "decode_worker.py"), ENGINES[name]],
             stdin=subprocess.PIPE,
@@ -62,19 +47,22 @@ class Worker:
         )
         self._send(
             {
-                "model": given.model,
-                "folder": str(folder),
-                "adapter": given.adapter or "",
-                "stops": task.stops,
-                "max_tokens": given.max_tokens,
+                "name": name,
+                "task": str(path),
+                "held": name == HELD,
+                "model": None if given.random_weights else given.model,
+                "setting": given.random_weights,
+                "folder": None if given.random_weights else _folder(name, given),
+                "adapter": given.adapter,
                 "batch_size": given.batch_size,
+                "cpu": given.cpu,
             }
         )
         self._receive()
 
-    def answer(self, prompts: list[list[int]]) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
         """Seconds, and the tokens of each answer."""
-        self._send(prompts)
+        self._send("answer")
         return self._receive()
 
     def stop(self) -> None:
@@ -103,21 +91,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = given.engine.split(",")
     if unknown := sorted(set(names) - set(ENGINES)):
         sys.exit(f"No engine {', '.join(unknown)}; there are {', '.join(ENGINES)}")
-    task = _task(given)
-    workers = [Worker(name, task, given) for name in names]
+    path = given.task or CACHE / "decode-task.json"
+    if given.data is not None:
+        task_of(given.data, given.model, given.rows, given.max_tokens).write(path)
+    if given.only_task:
+        return
+    task = Task.read(path)
+    workers = [Worker(name, path, given) for name in names]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for index, worker in alternating(workers, given.rounds):
-        if worker.name == STOCK and found[STOCK]:
+        rounds = {STOCK: 1, "manual": given.manual_rounds}.get(worker.name)
+        if len(found[worker.name]) == rounds:
             continue
         print(f"round {index + 1}: {worker.name}", flush=True)
-        found[worker.name].append(worker.answer(task.of(worker.name)))
+        found[worker.name].append(worker.answer())
     for worker in workers:
         worker.stop()
     expected = dict(zip(map(str, task.prompts), found[names[0]][0]["answers"], strict=True))
-    lines = [_line(name, task.of(name), found[name], expected, given) for name in names]
+    lines = [_line(name, task.of(name).prompts, found[name], expected, given) for name in names]
     for line in lines:
         report.append(given.results, line)
     _print(lines)
+
+
+def _folder(name: str, given: argparse.Namespace) -> str:
+    """The model as mlx_lm loads it: float32 on a CPU, or as its users have it."""
+    from calltune.models.resolve import resolve
+
+    dense = resolve(given.model, dense=given.cpu)
+    CACHE.mkdir(exist_ok=True)
+    return str(four_bits(dense, CACHE) if name == STOCK else dense)
 
 
 def _line(
@@ -134,7 +137,7 @@ def _line(
     return {
         "benchmark": "decode_speed",
         "engine": name,
-        "model": given.model,
+        "model": f"random weights, {given.random_weights}" if given.random_weights else given.model,
         "adapter": bool(given.adapter),
         "rows": len(prompts),
         "prompt_tokens": sum(map(len, prompts)),
@@ -160,36 +163,24 @@ def _print(lines: list[dict[str, Any]]) -> None:
         )
 
 
-def _task(given: argparse.Namespace) -> Task:
-    from mlx_lm.utils import load_tokenizer
-
-    from calltune.models.resolve import resolve
-
-    rows: list[PreparedRow] = read_prepared(given.data / "test.jsonl")[: given.rows]
-    dense = resolve(given.model, dense=given.cpu)
-    tokenizer = load_tokenizer(dense)
-    family = FORMATS[rows[0].format]
-    stops = {tokenizer.encode(stop, add_special_tokens=False)[0] for stop in family.stops}
-    return Task(
-        [prompt_tokens(tokenizer, row.prompt, family) for row in rows],
-        sorted(stops | set(tokenizer.eos_token_ids)),
-        dense,
-    )
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engine", default="calltune,mlx_lm,manual", help=", ".join(ENGINES))
-    parser.add_argument("--model", default="pip:smollm2-135m")
-    parser.add_argument("--adapter", help="folder of an adapter, so that answers end")
-    parser.add_argument("--data", type=Path, required=True, help="folder with test.jsonl")
-    parser.add_argument("--rows", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--gpu", dest="cpu", action="store_false", help="where there is one")
-    parser.add_argument("--results", type=Path, default=HERE / "results.jsonl")
-    parser.add_argument("--commit", help="to record where the code is no git checkout")
+    add = parser.add_argument
+    add("--engine", default="calltune,mlx_lm,manual", help=", ".join(ENGINES))
+    add("--model", default="pip:smollm2-135m")
+    add("--adapter", help="folder of an adapter, so that answers end")
+    add("--data", type=Path, help="folder with test.jsonl")
+    add("--task", type=Path, help="the file that --data becomes, or that is taken without it")
+    add("--only-task", action="store_true", help="write --task, and answer nothing")
+    add("--random-weights", choices=("gpu", "smoke"), help="of a setting of settings.py")
+    add("--rows", type=int, default=200)
+    add("--rounds", type=int, default=2)
+    add("--manual-rounds", type=int, help="fewer for the manual's engine, where it takes long")
+    add("--max-tokens", type=int, help="unless given, answers are cut where right ones end")
+    add("--batch-size", type=int, help="unless given, each engine's own")
+    add("--gpu", dest="cpu", action="store_false", help="where there is one")
+    add("--results", type=Path, default=HERE / "results.jsonl")
+    add("--commit", help="to record where the code is no git checkout")
     return parser
 
 

@@ -1,91 +1,151 @@
-"""One decoding engine at work: it loads the model and answers the prompts of every line read."""
+"""One decoding engine at work: it reads a task, and answers all of it for each line on stdin."""
 
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from decode_task import Task
+
 Answers = list[list[int]]
 """The tokens written for each prompt, stop tokens left out."""
-Engine = Callable[[list[list[int]]], Answers]
+Engine = Callable[[], Answers]
 
 
-def calltune(given: dict[str, Any]) -> Engine:
-    """The engine of calltune's tests."""
+def calltune(task: Task, given: dict[str, Any]) -> Engine:
+    """The engine of calltune's tests; with `held`, each answer held to its row's tools."""
     from calltune.models.backend import choose
 
-    backend = choose()
-    from calltune.decode.engine import Prompt, complete
-    from calltune.models.load import load
+    backend = choose("cpu" if given["cpu"] else "gpu", is_step_small=True)
+    from calltune.decode.engine import complete, default_batch_size
 
-    adapter = Path(given["adapter"]) if given["adapter"] else None
-    loaded = load(given["model"], backend, adapter)
+    model = _calltunes_model(given, backend)
+    prompts = _prompts(task, model, given["held"])
 
-    def answer(prompts: list[list[int]]) -> Answers:
+    def answer() -> Answers:
         completions = complete(
-            loaded.model,
-            # As trial.py does: prompts of like length side by side.
-            sorted(
-                (Prompt(str(i), tokens) for i, tokens in enumerate(prompts)),
-                key=lambda prompt: len(prompt.tokens),
-            ),
-            stop_tokens=given["stops"],
-            max_tokens=given["max_tokens"],
-            batch_size=given["batch_size"],
+            model,
+            prompts(),
+            stop_tokens=_stops(task, given),
+            max_tokens=max(task.limits),
+            batch_size=given["batch_size"] or default_batch_size(backend.device),
         )
         by_id = {completion.id: completion.tokens for completion in completions}
-        return [by_id[str(i)] for i in range(len(prompts))]
+        return [by_id[str(i)] for i in range(len(task.prompts))]
 
     return answer
 
 
-def mlx_lm(given: dict[str, Any]) -> Engine:
+def mlx_lm(task: Task, given: dict[str, Any]) -> Engine:
     """mlx_lm's batch_generate with all prompts."""
-    from mlx_lm import load
     from mlx_lm.generate import batch_generate
 
-    model, tokenizer = load(given["folder"], adapter_path=given["adapter"] or None)[:2]
-    tokenizer.eos_token_ids = set(given["stops"])
+    model, tokenizer = _mlx_lms_model(task, given)
 
-    def answer(prompts: list[list[int]]) -> Answers:
+    def answer() -> Answers:
         found = batch_generate(
             model,
             tokenizer,
-            prompts,
-            max_tokens=given["max_tokens"],
+            task.prompts,
+            max_tokens=task.limits,
             return_token_ids=True,
-            completion_batch_size=given["batch_size"],
+            **({"completion_batch_size": given["batch_size"]} if given["batch_size"] else {}),
         )
-        return [_without(tokens, given["stops"]) for tokens in found.token_ids]
+        return [_without(tokens, task.stops) for tokens in found.token_ids]
 
     return answer
 
 
-def manual(given: dict[str, Any]) -> Engine:
+def manual(task: Task, given: dict[str, Any]) -> Engine:
     """One mlx_lm generation for each prompt, as the manual's scripts do."""
-    from mlx_lm import load, stream_generate
+    from mlx_lm import stream_generate
 
-    model, tokenizer = load(given["folder"], adapter_path=given["adapter"] or None)[:2]
-    tokenizer.eos_token_ids = set(given["stops"])
+    model, tokenizer = _mlx_lms_model(task, given)
 
-    def answer(prompts: list[list[int]]) -> Answers:
+    def answer() -> Answers:
         return [
             _without(
                 [
                     part.token
-                    for part in stream_generate(
-                        model, tokenizer, tokens, max_tokens=given["max_tokens"]
-                    )
+                    for part in stream_generate(model, tokenizer, tokens, max_tokens=limit)
                 ],
-                given["stops"],
+                task.stops,
             )
-            for tokens in prompts
+            for tokens, limit in zip(task.prompts, task.limits, strict=True)
         ]
 
     return answer
+
+
+def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
+    """What makes the prompts in calltune's order, and with them, as it does, what holds answers."""
+    import mlx.core as mx
+
+    from calltune.decode.order import in_quick_order
+    from calltune.decode.row import Prompt
+
+    bare = [
+        Prompt(str(i), tokens, max_tokens=limit)
+        for i, (tokens, limit) in enumerate(zip(task.prompts, task.limits, strict=True))
+    ]
+    if not held:
+        return lambda: iter(in_quick_order(bare))
+    from transformers import AutoTokenizer
+
+    from calltune.decode.constrain import Constrainer
+    from calltune.formats import FORMATS
+    from calltune.sources.rows import read_tools
+
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
+    n_tokens = model(mx.array([[0]])).shape[-1]
+    constrainer = Constrainer(tokenizer, FORMATS[task.format], task.stops, n_tokens)
+
+    def prompts() -> Iterator[Prompt]:
+        for prompt in in_quick_order(bare):
+            tools = read_tools(task.tools[int(prompt.id)]).tools
+            yield prompt._replace(constraint=constrainer.hold(tools).constraint)
+
+    return prompts
+
+
+def _calltunes_model(given: dict[str, Any], backend: Any) -> Any:
+    if given["model"] is None:
+        return _random_model(given["setting"])
+    from calltune.models.load import load
+
+    return load(given["model"], backend, Path(given["adapter"]) if given["adapter"] else None).model
+
+
+def _mlx_lms_model(task: Task, given: dict[str, Any]) -> tuple[Any, Any]:
+    from mlx_lm import load
+    from mlx_lm.utils import load_tokenizer
+
+    if given["model"] is None:
+        model, tokenizer = _random_model(given["setting"]), load_tokenizer(Path(task.tokenizer))
+    else:
+        model, tokenizer = load(given["folder"], adapter_path=given["adapter"])[:2]
+    tokenizer.eos_token_ids = set(_stops(task, given))
+    return model, tokenizer
+
+
+def _random_model(setting: str) -> Any:
+    """Random weights of the setting's shape, the same in every process."""
+    import mlx.core as mx
+    from engines.mlx_model import base
+    from settings import SETTINGS
+
+    mx.random.seed(0)
+    model = base(SETTINGS[setting])
+    mx.eval(model.parameters())
+    return model
+
+
+def _stops(task: Task, given: dict[str, Any]) -> list[int]:
+    """Random weights know no end: each answer is then as long as its limit."""
+    return task.stops if given["model"] is not None or given["held"] else []
 
 
 def _without(tokens: list[int], stops: list[int]) -> list[int]:
@@ -97,13 +157,13 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     given = json.loads(sys.stdin.readline())
-    engine = {"calltune": calltune, "mlx_lm": mlx_lm, "manual": manual}[sys.argv[1]](given)
+    task = Task.read(Path(given["task"])).of(given["name"])
+    engine = {"calltune": calltune, "mlx_lm": mlx_lm, "manual": manual}[sys.argv[1]](task, given)
     answers.write(json.dumps({"ready": True}) + "\n")
     answers.flush()
-    for line in sys.stdin:
-        prompts = json.loads(line)
+    for _ in sys.stdin:
         started = time.perf_counter()
-        found = engine(prompts)
+        found = engine()
         seconds = time.perf_counter() - started
         answers.write(json.dumps({"seconds": seconds, "answers": found}) + "\n")
         answers.flush()

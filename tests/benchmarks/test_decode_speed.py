@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import decode_speed
-from decode_speed import STOCK, Task
+from decode_task import STOCK, Task
 
 
-def test_the_slow_engine_gets_the_prompt_of_median_length() -> None:
+def test_the_slow_engine_gets_the_prompt_of_median_length(tmp_path: Path) -> None:
     prompts = [[1] * 5, [2], [3] * 3]
-    task = Task(prompts, [0], Path())
-    assert task.of("calltune") == prompts
-    assert task.of(STOCK) == [[3] * 3]
+    task = Task(prompts, [7, 8, 9], [[], [], [{"name": "f"}]], [0], "gemma", "folder")
+    task.write(tmp_path / "task.json")
+    assert Task.read(tmp_path / "task.json") == task == task.of("calltune")
+    assert task.of(STOCK) == Task([[3] * 3], [9], [[{"name": "f"}]], [0], "gemma", "folder")
 
 
 def test_a_line_has_end_to_end_speeds_and_the_answers_that_are_the_same() -> None:

@@ -70,6 +70,16 @@ def test_a_stream_of_prompts_is_never_held_whole(model: Any) -> None:
     assert finished == 40
 
 
+@pytest.mark.parametrize("config", ["GEMMA_CONFIG", "MAMBA"])
+def test_a_prompt_may_have_a_limit_of_its_own(config: str) -> None:
+    asked = [
+        prompt._replace(max_tokens=n) for prompt, n in zip(prompts(3), (2, None, 9), strict=True)
+    ]
+    model = tiny.make_model(MAMBA_CONFIG if config == "MAMBA" else tiny.GEMMA_CONFIG)
+    found = complete(model, asked, stop_tokens=[], max_tokens=5, batch_size=2)
+    assert {c.id: len(c.tokens) for c in found} == {"0": 2, "1": 5, "2": 9}
+
+
 class Counted:
     """A model, and how many positions it was fed."""
 

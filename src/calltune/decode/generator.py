@@ -30,7 +30,7 @@ def generate(
     try:
         while True:
             while len(running) < 2 * size and (prompt := next(waiting, None)):
-                (uid,) = generator.insert([_plain(prompt).tokens])
+                (uid,) = generator.insert([_plain(prompt).tokens], [prompt.max_tokens or limit])
                 running[uid] = Row(prompt, started=time.perf_counter())
             if not running:
                 return

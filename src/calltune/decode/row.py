@@ -47,6 +47,8 @@ class Prompt(NamedTuple):
     constraint: Constraint | None = None
     sampling: Sampling | None = None
     """None takes the most likely token each time."""
+    max_tokens: int | None = None
+    """Of this answer, in place of the limit for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Row:
             constraint.accept(token)
         if constraint is not None and constraint.is_complete:
             self.finish = "stop"
-        elif len(self.written) >= limit:
+        elif len(self.written) >= (self.prompt.max_tokens or limit):
             self.finish = "length"
 
     def write_forced(self, stops: frozenset[int], limit: int) -> None:
