@@ -55,6 +55,7 @@ class Worker:
                 "folder": None if given.random_weights else _folder(name, given),
                 "adapter": given.adapter,
                 "batch_size": given.batch_size,
+                "follow": given.follow,
                 "cpu": given.cpu,
             }
         )
@@ -143,6 +144,7 @@ def _line(
         "prompt_tokens": sum(map(len, prompts)),
         "generated_tokens": written[0],
         "batch_size": given.batch_size,
+        "follows_right_answers": given.follow,
         "max_tokens": given.max_tokens,
         "rounds": len(rounds),
         "tokens_per_second": report.spread(speeds),
@@ -173,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--task", type=Path, help="the file that --data becomes, or that is taken without it")
     add("--only-task", action="store_true", help="write --task, and answer nothing")
     add("--random-weights", choices=("gpu", "smoke"), help="of a setting of settings.py")
+    add("--follow", action="store_true", help="let calltune's engines write the right answers")
     add("--rows", type=int, default=200)
     add("--rounds", type=int, default=2)
     add("--manual-rounds", type=int, help="fewer for the manual's engine, where it takes long")

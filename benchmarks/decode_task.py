@@ -1,7 +1,7 @@
 """What the decoding engines answer, in one file: a machine without network can answer it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,8 @@ class Task:
     prompts: list[list[int]]
     limits: list[int]
     """The longest answer to each prompt, in tokens."""
+    right: list[list[int]]
+    """A right answer to each, with its end."""
     tools: list[list[dict[str, Any]]]
     """What each prompt offers, as its dataset wrote it."""
     stops: list[int]
@@ -32,10 +34,8 @@ class Task:
 
     def only(self, rows: list[int]) -> Self:
         """These rows alone."""
-        prompts, limits, tools = (
-            [part[i] for i in rows] for part in (self.prompts, self.limits, self.tools)
-        )
-        return type(self)(prompts, limits, tools, self.stops, self.format, self.tokenizer)
+        names = ("prompts", "limits", "right", "tools")
+        return replace(self, **{name: [getattr(self, name)[i] for i in rows] for name in names})
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -61,10 +61,11 @@ def task_of(data: Path, model: str, n_rows: int, max_tokens: int | None) -> Task
     tokenizer = load_tokenizer(folder)
     family = FORMATS[rows[0].format]
     stops = {tokenizer.encode(stop, add_special_tokens=False)[0] for stop in family.stops}
-    lengths = [len(tokenizer.encode(row.completion, add_special_tokens=False)) for row in rows]
+    right = [tokenizer.encode(row.completion, add_special_tokens=False) for row in rows]
     return Task(
         prompts=[prompt_tokens(tokenizer, row.prompt, family) for row in rows],
-        limits=[max_tokens or length for length in lengths],
+        limits=[max_tokens or len(tokens) for tokens in right],
+        right=right,
         tools=[row.data["tools"] for row in rows],
         stops=sorted(stops | set(tokenizer.eos_token_ids)),
         format=family.name,

@@ -25,6 +25,9 @@ def calltune(task: Task, given: dict[str, Any]) -> Engine:
     model = _calltunes_model(given, backend)
     prompts = _prompts(task, model, given["held"])
 
+    if given["follow"]:
+        _follow(task.right)
+
     def answer() -> Answers:
         completions = complete(
             model,
@@ -111,6 +114,26 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
     return prompts
 
 
+def _follow(right: list[list[int]]) -> None:
+    """Let the right answers be written, whatever the model would choose; it computes all the same.
+
+    So that random weights write answers as they are, and what holds answers has its usual work.
+    """
+    import mlx.core as mx
+
+    from calltune.decode import batches
+
+    def choose(logits: Any, rows: list[Any]) -> Any:
+        chosen = chosen_by_model(logits, rows)
+        wanted = [
+            right[int(row.prompt.id)][len(row.written)] if row and row.asks else -1 for row in rows
+        ]
+        told = mx.array(wanted)
+        return mx.where(told >= 0, told, chosen)
+
+    chosen_by_model, batches.choose = batches.choose, choose
+
+
 def _calltunes_model(given: dict[str, Any], backend: Any) -> Any:
     if given["model"] is None:
         return _random_model(given["setting"])
@@ -145,7 +168,7 @@ def _random_model(setting: str) -> Any:
 
 def _stops(task: Task, given: dict[str, Any]) -> list[int]:
     """Random weights know no end: each answer is then as long as its limit."""
-    return task.stops if given["model"] is not None or given["held"] else []
+    return task.stops if given["model"] is not None or given["follow"] else []
 
 
 def _without(tokens: list[int], stops: list[int]) -> list[int]:

@@ -8,10 +8,12 @@ from decode_task import STOCK, Task
 
 def test_the_slow_engine_gets_the_prompt_of_median_length(tmp_path: Path) -> None:
     prompts = [[1] * 5, [2], [3] * 3]
-    task = Task(prompts, [7, 8, 9], [[], [], [{"name": "f"}]], [0], "gemma", "folder")
+    task = Task(
+        prompts, [7, 8, 9], [[4], [5], [6]], [[], [], [{"name": "f"}]], [0], "gemma", "folder"
+    )
     task.write(tmp_path / "task.json")
     assert Task.read(tmp_path / "task.json") == task == task.of("calltune")
-    assert task.of(STOCK) == Task([[3] * 3], [9], [[{"name": "f"}]], [0], "gemma", "folder")
+    assert task.of(STOCK) == Task([[3] * 3], [9], [[6]], [[{"name": "f"}]], [0], "gemma", "folder")
 
 
 def test_a_line_has_end_to_end_speeds_and_the_answers_that_are_the_same() -> None:
