@@ -98,8 +98,10 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
         return lambda: iter(in_quick_order(bare))
     from transformers import AutoTokenizer
 
+    from calltune.decode.ahead import ahead
     from calltune.decode.constrain import Constrainer
     from calltune.formats import FORMATS
+    from calltune.questions import MADE_AHEAD
     from calltune.sources.rows import read_tools
 
     tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
@@ -111,7 +113,7 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
             tools = read_tools(task.tools[int(prompt.id)]).tools
             yield prompt._replace(constraint=constrainer.hold(tools).constraint)
 
-    return prompts
+    return lambda: ahead(prompts(), MADE_AHEAD)
 
 
 def _follow(right: list[list[int]]) -> None:

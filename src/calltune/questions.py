@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 from calltune.answering import AnswerOptions
 from calltune.batches import PreparedRow, check_markers, prompt_tokens
 from calltune.calls import Tool
+from calltune.decode.ahead import ahead
 from calltune.decode.order import in_quick_order
 from calltune.decode.row import Prompt, Sampling
 from calltune.errors import DataError
 from calltune.formats import FORMATS
 from calltune.models.load import LoadedModel
 from calltune.sources.rows import Unusable, read_tools
+
+MADE_AHEAD = 32
 
 
 class Question(NamedTuple):
@@ -55,8 +58,13 @@ class Questions:
     def prompts(self) -> Iterator[Prompt]:
         """A prompt for each question, in an order that is quick to decode.
 
-        What holds an answer is made as its turn comes: much memory, for many answers.
+        What holds an answer takes milliseconds and memory to make: it is made while others are
+        answered, and not long before its turn.
         """
+        made = self._prompts()
+        return ahead(made, MADE_AHEAD) if self._constrainers else made
+
+    def _prompts(self) -> Iterator[Prompt]:
         bare = [
             Prompt(key, prompt_tokens(self._tokenizer, row.prompt, FORMATS[row.format]))
             for key, (row, _) in self._by_key.items()

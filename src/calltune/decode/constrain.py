@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from calltune.calls import Tool
 from calltune.formats import Format
-from calltune.formats.grammar import Grammar
 from calltune.formats.lark import TooLarge
 from calltune.jsonl import dumps
 
@@ -53,6 +52,13 @@ class Held(NamedTuple):
     notes: tuple[str, ...]
 
 
+class _Prepared(NamedTuple):
+    """What is made once for the same tools."""
+
+    matcher: LLMatcher | None
+    notes: tuple[str, ...]
+
+
 class Constrainer:
     """Makes constraints for the answers of one model in one format."""
 
@@ -68,40 +74,36 @@ class Constrainer:
             if len(ids := tokenizer.encode(marker, add_special_tokens=False)) == 1
             and self._tokenizer.is_special_token(ids[0])
         )
-        self._ready: dict[str, tuple[LLMatcher | None, tuple[str, ...]]] = {}
+        self._ready: dict[str, _Prepared] = {}
 
     def hold(self, tools: Sequence[Tool]) -> Held:
         """A constraint to calls of these tools, or to no call."""
         key = dumps([[tool.name, tool.parameters] for tool in tools])
         if key not in self._ready:
-            # The last few: rows with the same tools stand side by side.
+            # The last alone: rows with the same tools stand side by side.
             self._ready = {key: self._prepare(tools)}
         matcher, notes = self._ready[key]
         return Held(None if matcher is None else Constraint(matcher.deep_copy()), notes)
 
-    def _prepare(self, tools: Sequence[Tool]) -> tuple[LLMatcher | None, tuple[str, ...]]:
+    def _prepare(self, tools: Sequence[Tool]) -> _Prepared:
         """The constraint that holds most of the tools' schemas."""
-        loose: list[str] = []
-        grammar = self._grammar(tools, loose)
-        if grammar is None:
-            loose = [tool.name for tool in tools if self._grammar([tool], []) is None]
-            grammar = self._grammar(tools, loose)
-        if grammar is None:
-            loose = [tool.name for tool in tools]
-            grammar = self._grammar(tools, loose)
-        if grammar is None:
-            return None, ("the form of the whole answer",)
-        notes = (*grammar.notes, *(f"{name}: its whole schema" for name in loose))
-        return LLMatcher(self._tokenizer, grammar.text), notes
+        prepared = self._try(tools, [])
+        if prepared is None:
+            broken = [tool.name for tool in tools if self._try([tool], []) is None]
+            prepared = self._try(tools, broken)
+        if prepared is None:
+            prepared = self._try(tools, [tool.name for tool in tools])
+        return prepared or _Prepared(None, ("the form of the whole answer",))
 
-    def _grammar(self, tools: Sequence[Tool], loose: Sequence[str]) -> Grammar | None:
-        """The grammar, if it can be built and llguidance takes it."""
+    def _try(self, tools: Sequence[Tool], loose: Sequence[str]) -> _Prepared | None:
+        """A matcher, if the grammar can be built and llguidance takes it."""
         try:
             grammar = self._family.grammar(tools, loose, self._special)
         except TooLarge:
             return None
-        is_wrong, _ = LLMatcher.validate_grammar_with_warnings(grammar.text, self._tokenizer)
-        return None if is_wrong else grammar
+        matcher = LLMatcher(self._tokenizer, grammar.text, log_level=0)
+        notes = (*grammar.notes, *(f"{name}: its whole schema" for name in loose))
+        return None if matcher.is_error() else _Prepared(matcher, notes)
 
 
 def allowed_words(asked: Sequence[tuple[LLMatcher, int]], B: int, V: int) -> NDArray[np.uint32]:
