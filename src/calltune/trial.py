@@ -19,7 +19,7 @@ from calltune.questions import Question, Questions, tools_of
 from calltune.runs import describe
 from calltune.score.judgement import judgement
 from calltune.score.metrics import Record, details, pass_at, summarise
-from calltune.score.results import answers_of, reading_of
+from calltune.score.results import answers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,6 @@ def _answers(
 
 def _record(question: Question, completion: Completion, text: str) -> Record:
     row, sample = question
-    reading = FORMATS[row.format].read(text)
     record = {
         "id": row.id,
         "source": row.data["source"],
@@ -133,8 +132,6 @@ def _record(question: Question, completion: Completion, text: str) -> Record:
         "prompt_tokens": completion.prompt_length,
         "generated_tokens": len(completion.tokens),
         "text": text,
-        "calls": [{"name": call.name, "arguments": call.arguments} for call in reading.calls],
-        "problem": reading.problem,
         "finish": completion.finish,
         "seconds": round(completion.seconds, 3),
     }
@@ -142,9 +139,14 @@ def _record(question: Question, completion: Completion, text: str) -> Record:
 
 
 def _judged(row: PreparedRow, record: Record) -> Record:
-    """The record with its verdict; an earlier trial may have judged by other rules."""
-    found = judgement(reading_of(record), answers_of(record), tools_of(row), record["finish"])
-    return record | {"verdict": asdict(found)}
+    """The record with what its text says and the verdict; an earlier trial had other rules."""
+    reading = FORMATS[row.format].read(record["text"])
+    found = judgement(reading, answers_of(record), tools_of(row), record["finish"])
+    return record | {
+        "calls": [{"name": call.name, "arguments": call.arguments} for call in reading.calls],
+        "problem": reading.problem,
+        "verdict": asdict(found),
+    }
 
 
 def _of_rows(records: Sequence[Record], samples: int) -> list[Record]:

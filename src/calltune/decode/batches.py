@@ -111,6 +111,8 @@ class Batches:
 
     def _shared(self, slot: int, tokens: list[int]) -> int:
         """How many first tokens a prompt need not be fed if it follows what is in a slot."""
+        if self._prompts[slot][:LEAST_SHARED] != tokens[:LEAST_SHARED]:
+            return 0
         there = self._prompts[slot][: self._slots.lengths[slot]]
         # The last token is fed in any case: what comes after it is asked for.
         shared = min(shared_length(there, tokens), len(tokens) - 1)

@@ -26,6 +26,13 @@ def resolved(schema: Json, root: Schema) -> Schema:
         Impossible: it is `false`, or its parts contradict each other.
         NotExpressed: a reference leads nowhere or in a circle, or two parts cannot be merged.
     """
+    try:
+        return _resolved(schema, root)
+    except RecursionError:
+        raise NotExpressed("$ref in a circle") from None
+
+
+def _resolved(schema: Json, root: Schema) -> Schema:
     for _ in range(MOST_ALTERNATIVES):
         if schema is False or (isinstance(schema, dict) and schema.get("not") == {}):
             raise Impossible
@@ -43,7 +50,7 @@ def resolved(schema: Json, root: Schema) -> Schema:
             schema = parts[0]
             continue
         for part in parts:
-            rest = merged(rest, resolved(part, root))
+            rest = merged(rest, _resolved(part, root))
         schema = rest
     raise NotExpressed("$ref in a circle")
 

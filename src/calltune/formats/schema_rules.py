@@ -68,10 +68,11 @@ class SchemaRules:
         """
         try:
             schema = resolved(self._root, self._root)
+            whole = {"additionalProperties": False} | schema | {"type": "object"}
+            return self._value(whole, DEEPEST)
         except NotExpressed as reason:
             self._note(str(reason))
             return self.anything()
-        return self._value({"additionalProperties": False} | schema | {"type": "object"}, DEEPEST)
 
     def anything(self) -> str:
         """The rule for any object of arguments."""
@@ -92,11 +93,13 @@ class SchemaRules:
 
     def _body(self, written: Json, depth: int) -> str:
         try:
-            schema = resolved(written, self._root)
-            return self._of_schema(schema, depth)
+            return self._of_schema(resolved(written, self._root), depth)
         except NotExpressed as reason:
             self._note(str(reason))
-            return self._of_schema({}, min(depth, DEEPEST_FREE))
+        except (AttributeError, TypeError, ValueError):
+            # A count that is a string, properties that are a list: whatever people write.
+            self._note("a keyword of the wrong kind")
+        return self._of_schema({}, min(depth, DEEPEST_FREE))
 
     def _of_schema(self, schema: Schema, depth: int) -> str:
         for keyword in _NOT_HELD:

@@ -13,6 +13,7 @@ from calltune.pages.charts import Bars, bars, curves
 from calltune.pages.examples import right_calls, wrongs
 from calltune.pages.packed import packed
 from calltune.pages.prompts import prompts_of
+from calltune.pages.terminal import LETTERS_OF_A_NAME, LETTERS_OF_A_PATH
 from calltune.pages.words import (
     CALLS_NAMES,
     CLAIM_NAMES,
@@ -34,8 +35,6 @@ MOST_BYTES = 4_750_000
 """Of the packed examples and prompts; what is around them leaves the page below 5 MB."""
 MOST_BYTES_OF_EXAMPLES = 2_300_000
 """Prompts may have what these leave."""
-LETTERS_OF_A_NAME = 40
-LETTERS_OF_A_PATH = 1200
 
 
 def write_report(path: Path, comparison: Comparison, base: Results, tuned: Results) -> None:

@@ -5,11 +5,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from calltune.calls import Example, Json, Tool, ToolCall
+from calltune.calls import DEEPEST, Example, Json, Tool, ToolCall
 from calltune.sources.parameters import allows, read_parameters
-
-MAX_DEPTH = 100
-"""How deep a row may nest; JSON writers and readers give up not far beyond."""
 
 
 class Unusable(Exception):
@@ -69,7 +66,7 @@ def checked(value: Json) -> Json:
             _refuse_broken(item)
         elif isinstance(item, float) and not math.isfinite(item):
             raise Unusable("number that JSON does not have", item)
-        elif isinstance(item, dict | list) and depth == MAX_DEPTH:
+        elif isinstance(item, dict | list) and depth == DEEPEST:
             raise Unusable("nested too deeply")
         elif isinstance(item, dict):
             open_values.extend((part, depth + 1) for pair in item.items() for part in pair)
