@@ -120,6 +120,14 @@ def test_help_imports_no_engine(command: list[str]) -> None:
     assert run("-c", code).stdout.endswith("[]\n")
 
 
+def test_a_command_without_options_is_read_where_pydantic_is_imported() -> None:
+    code = (
+        "import pydantic; from calltune.cli import app;"
+        "app.parse_args(['analyze'], exit_on_error=False, print_error=False); print('read')"
+    )
+    assert run("-c", code).stdout == "read\n"
+
+
 @pytest.mark.parametrize("recipe", sorted(recipes_folder().glob("*.toml")), ids=lambda p: p.stem)
 def test_every_shipped_recipe_gives_valid_options(
     recipe: Path, monkeypatch: pytest.MonkeyPatch

@@ -140,7 +140,11 @@ def _add(
     def command(given: Any = None) -> None:
         run(options() if given is None else given)
 
-    command.__annotations__ = {"given": Annotated[options, Parameter(name="*")], "return": None}
+    # cyclopts holds the default against the hint as well, where pydantic is imported.
+    command.__annotations__ = {
+        "given": Annotated[options | None, Parameter(name="*")],
+        "return": None,
+    }
     if any(field.default is MISSING for field in fields(options)):
         # cyclopts wants a default just where every option has one.
         command.__defaults__ = None
