@@ -15,7 +15,7 @@ LADDER = (
     {"calls", "answering"},
     {"jsonl", "journal", "schema", "validation", "visible", "wheels", "runs"},
     {"formats", "sources", "splits", "unseen"},
-    {"augment"},
+    {"augment", "tools"},
     {"models"},
     {"batches", "rows"},
     {"score", "decode", "tune"},

@@ -1,0 +1,59 @@
+"""A list of tools as OpenAI's API takes it, and tools.json, which is one."""
+
+from pathlib import Path
+
+from calltune.calls import Json
+from calltune.errors import DataError
+from calltune.jsonl import read_json
+from calltune.sources.rows import Unusable, checked, read_tools
+from calltune.tools.toolset import ORIGINAL_NAME, Draft, Note, Toolset, assembled
+
+
+def from_openai(source: str | Path | Json) -> Toolset:
+    """The tools of a JSON file (a path), or of JSON that is read already.
+
+    Each is `{"type": "function", "function": {…}}` or the function alone. The list may stand under
+    `tools` or `functions`. What is no tool is noted; Python-style types become JSON Schema.
+
+    Raises:
+        DataError: no such file, not JSON, or no list of tools.
+    """
+    data = read_json(Path(source)) if isinstance(source, str | Path) else source
+    listed = _list(data)
+    if listed is None:
+        name = source if isinstance(source, str | Path) else "What was given"
+        raise DataError(f'{name} has no list of tools; give [{{"type": "function", …}}, …]')
+    drafts: list[Draft] = []
+    notes: list[Note] = []
+    for number, item in enumerate(listed, start=1):
+        drafts += read_tool(item, f"tool {number}", notes)
+    return assembled(drafts, notes)
+
+
+def read_tool(written: Json, nameless: str, notes: list[Note]) -> list[Draft]:
+    """The one tool that is written, or none, and what is not understood added to `notes`."""
+    try:
+        offer = read_tools([checked(written)])
+    except Unusable as fault:
+        notes.append(Note(_name(written) or nameless, f"left out: {fault}"))
+        return []
+    (tool,) = offer.tools
+    original = written.get(ORIGINAL_NAME)
+    name = original if isinstance(original, str) and original else tool.name
+    notes += [Note(name, remark) for remark in offer.notes]
+    return [Draft(name, tool.description, tool.parameters)]
+
+
+def _list(data: Json) -> list[Json] | None:
+    if isinstance(data, dict):
+        for key in ("tools", "functions"):
+            if isinstance(data.get(key), list):
+                return _list(data[key])
+        data = [data] if _name(data) else None
+    return data if isinstance(data, list) else None
+
+
+def _name(written: Json) -> str:
+    inner = written.get("function", written) if isinstance(written, dict) else {}
+    name = inner.get("name") if isinstance(inner, dict) else ""
+    return name if isinstance(name, str) else ""

@@ -1,0 +1,91 @@
+"""Tools put together: names that are carried, schemas that are sound, and what was lost."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from calltune.calls import Json, Tool, ToolCall
+from calltune.tools.names import CARRIED, carried_names
+from calltune.tools.sound import sound
+
+ORIGINAL_NAME = "x-original-name"
+"""The key in tools.json for a name that had to be mapped; outside what prompts show."""
+
+
+class Note(NamedTuple):
+    """What could not be expressed."""
+
+    tool: str
+    """The tool's original name; "" where a whole source is meant."""
+    text: str
+
+
+class Draft(NamedTuple):
+    """A tool as its source names it."""
+
+    name: str
+    description: str
+    parameters: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Toolset:
+    """Tools that can be offered together."""
+
+    tools: tuple[Tool, ...]
+    notes: tuple[Note, ...]
+    original_names: dict[str, str]
+    """By the name of a tool here, its name where it came from; all tools are in it."""
+
+    def original_call(self, call: ToolCall) -> ToolCall:
+        """The call with the name that the function has where it came from."""
+        return replace(call, name=self.original_names.get(call.name, call.name))
+
+    def to_json(self) -> list[Json]:
+        """OpenAI's list of tools; where a name was mapped, the original stands beside."""
+        return [
+            {"type": "function", "function": tool.written}
+            | ({ORIGINAL_NAME: original} if original != tool.name else {})
+            for tool, original in zip(self.tools, self.original_names.values(), strict=True)
+        ]
+
+
+def assembled(drafts: Iterable[Draft], notes: Iterable[Note]) -> Toolset:
+    """The tools of `drafts`, each name carried and each schema accepted as one.
+
+    The same draft twice is kept once. What had to be changed is added to `notes`.
+    """
+    told = dict.fromkeys(notes)
+    once: list[Draft] = []
+    for draft in drafts:
+        if draft in once:
+            told[Note(draft.name, "offered twice; kept once")] = None
+        else:
+            once.append(draft)
+    tools = []
+    for draft, name in zip(once, carried_names([draft.name for draft in once]), strict=True):
+        tool, remarks = _tool(draft, name)
+        tools.append(tool)
+        told.update(dict.fromkeys(remarks))
+    names = {tool.name: draft.name for tool, draft in zip(tools, once, strict=True)}
+    return Toolset(tuple(tools), tuple(told), names)
+
+
+def combined(toolsets: Sequence[Toolset]) -> Toolset:
+    """The tools of all, named anew from their originals where two have one name."""
+    drafts = [
+        Draft(each.original_names[tool.name], tool.description, tool.parameters)
+        for each in toolsets
+        for tool in each.tools
+    ]
+    return assembled(drafts, [note for each in toolsets for note in each.notes])
+
+
+def _tool(draft: Draft, name: str) -> tuple[Tool, list[Note]]:
+    schema, remarks = sound(draft.parameters)
+    notes = [Note(draft.name, remark) for remark in remarks]
+    if name != draft.name:
+        why = "its name is taken" if CARRIED.fullmatch(draft.name) else "its name cannot be carried"
+        notes.append(Note(draft.name, f"called {name} here: {why}"))
+    written = {"name": name, "description": draft.description, "parameters": schema}
+    return Tool(name, draft.description, schema, written), notes
