@@ -1,11 +1,15 @@
 """Tools: what people have (functions, OpenAPI, MCP, OpenAI's lists) as one list of `Tool`s."""
 
+from calltune.tools.functions import from_functions
 from calltune.tools.openai import from_openai
+from calltune.tools.python_file import from_python_file
 from calltune.tools.toolset import Note, Toolset, combined
 
 __all__ = [
     "Note",
     "Toolset",
     "combined",
+    "from_functions",
     "from_openai",
+    "from_python_file",
 ]
