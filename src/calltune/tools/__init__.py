@@ -2,6 +2,7 @@
 
 from calltune.tools.functions import from_functions
 from calltune.tools.openai import from_openai
+from calltune.tools.openapi import from_openapi
 from calltune.tools.python_file import from_python_file
 from calltune.tools.toolset import Note, Toolset, combined
 
@@ -11,5 +12,6 @@ __all__ = [
     "combined",
     "from_functions",
     "from_openai",
+    "from_openapi",
     "from_python_file",
 ]
