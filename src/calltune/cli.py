@@ -27,6 +27,7 @@ from calltune.stages import (
     prep,
     quickstart,
     test,
+    tools,
     train,
 )
 from calltune.visible import in_one_line
@@ -154,6 +155,7 @@ def _add(
 _add("quickstart", quickstart.QuickstartOptions, quickstart.run, "See it work: every stage, small.")
 _add("load", load.LoadOptions, load.run, "Fetch rows of a dataset.")
 _add("prep", prep.PrepOptions, prep.run, "Make train, valid and test splits of the rows.")
+_add("tools", tools.ToolsOptions, tools.run, "Make tools.json of functions, OpenAPI or MCP.")
 _add("look", look.LookOptions, look.run, "Show rows as the trainer sees them.")
 _add("plan", PlanOptions, plan.run, "Say how much memory a training would take.")
 _add("train", train.TrainOptions, train.run, "Fine-tune: an adapter for the model.")
