@@ -17,6 +17,7 @@ from calltune.stages import (
     analyze,
     backend,
     bench,
+    call,
     gate,
     infer,
     load,
@@ -156,6 +157,7 @@ _add("quickstart", quickstart.QuickstartOptions, quickstart.run, "See it work: e
 _add("load", load.LoadOptions, load.run, "Fetch rows of a dataset.")
 _add("prep", prep.PrepOptions, prep.run, "Make train, valid and test splits of the rows.")
 _add("tools", tools.ToolsOptions, tools.run, "Make tools.json of functions, OpenAPI or MCP.")
+_add("call", call.CallOptions, call.run, "Ask one question; print the calls.")
 _add("look", look.LookOptions, look.run, "Show rows as the trainer sees them.")
 _add("plan", PlanOptions, plan.run, "Say how much memory a training would take.")
 _add("train", train.TrainOptions, train.run, "Fine-tune: an adapter for the model.")

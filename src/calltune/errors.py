@@ -37,5 +37,9 @@ class WorseThanBaseline(CalltuneError):
     """A model was held to a baseline and fell behind it by more than chance would explain."""
 
 
+class UnusableAnswer(CalltuneError):
+    """A model's answer that was to be used is no call, or a wrong one."""
+
+
 class OutputError(CalltuneError):
     """A result could not be written: no space, or no permission."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from calltune.answering import AnswerOptions
 from calltune.batches import PreparedRow, check_markers, prompt_tokens
@@ -14,6 +14,9 @@ from calltune.errors import DataError
 from calltune.formats import FORMATS
 from calltune.models.load import LoadedModel
 from calltune.sources.rows import Unusable, read_tools
+
+if TYPE_CHECKING:
+    from calltune.decode.constrain import Constrainer
 
 MADE_AHEAD = 32
 
@@ -42,11 +45,11 @@ class Questions:
         self._options = options
         self._tokenizer = loaded.tokenizer
         self._by_key = {question.key: question for question in questions}
-        self.stops = _stop_tokens(loaded.tokenizer, families)
+        self.stops = stop_tokens(loaded.tokenizer, families)
         self.notes: dict[str, tuple[str, ...]] = {}
         """By a prompt's id, what of the tools' schemas its answer is not held to."""
         self._constrainers = (
-            {name: _constrainer(loaded, name, self.stops) for name in families}
+            {name: constrainer_of(loaded, name, self.stops) for name in families}
             if options.constrain
             else {}
         )
@@ -101,7 +104,8 @@ def tools_of(row: PreparedRow) -> dict[str, Tool]:
         ) from error
 
 
-def _constrainer(loaded: LoadedModel, family: str, stops: Sequence[int]) -> Any:
+def constrainer_of(loaded: LoadedModel, family: str, stops: Sequence[int]) -> "Constrainer":
+    """What holds a model's answers to tools."""
     import mlx.core as mx
 
     from calltune.decode.constrain import Constrainer
@@ -111,7 +115,7 @@ def _constrainer(loaded: LoadedModel, family: str, stops: Sequence[int]) -> Any:
     return Constrainer(loaded.tokenizer, FORMATS[family], stops, n_tokens)
 
 
-def _stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
+def stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
     """The model's own end tokens and the formats': a base model may know only one kind."""
     stops = {stop for name in families for stop in FORMATS[name].stops}
     encoded = [tokenizer.encode(stop, add_special_tokens=False) for stop in stops]

@@ -1,6 +1,7 @@
 """Tools as a table in the terminal, and what could not be expressed of them."""
 
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from calltune.calls import Json, Tool
 from calltune.pages.terminal import open_console, print_table
@@ -29,11 +30,11 @@ def print_tools(tools: Sequence[Tool]) -> None:
     print_table(open_console(), table)
 
 
-def print_notes(notes: Iterable[Note]) -> None:
-    """One line a note, behind the name of its tool."""
+def print_notes(notes: Iterable[Note], to: TextIO | None = None) -> None:
+    """One line a note, behind the name of its tool; `to` the standard output unless given."""
     for note in notes:
         text = f"{note.tool}: {note.text}" if note.tool else note.text
-        print(f"  note: {_cut(text, _LETTERS_OF_A_NOTE)}")
+        print(f"  note: {_cut(text, _LETTERS_OF_A_NOTE)}", file=to)
 
 
 def _arguments(parameters: dict[str, Json]) -> str:

@@ -1,0 +1,155 @@
+"""One line in Python: a question and tools in, calls out, or what the functions return."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from calltune.calls import Message, Tool, ToolCall
+from calltune.errors import OptionError, UnusableAnswer
+from calltune.formats import FORMATS, Format
+from calltune.jsonl import dumps
+from calltune.sources.parameters import allows
+from calltune.tools import Toolset, from_functions
+from calltune.validation import satisfies
+
+Function = Callable[..., Any]
+
+
+class Outcome(NamedTuple):
+    """A call that was made, and what the function returned."""
+
+    call: ToolCall
+    value: Any
+
+
+class Caller:
+    """A model that calls tools, loaded once.
+
+    Answers are held to the tools' schemas while they are written, where the model allows it.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        adapter: str | Path | None = None,
+        *,
+        format: str | None = None,
+        max_tokens: int = 512,
+        device: str = "auto",
+    ) -> None:
+        """Load a model (by default the one that the adapter was trained on) with its adapter.
+
+        `format` is the prompt family that it was trained with; unless given, the one whose tokens
+        the model has.
+
+        Raises:
+            ModelNotFound: no such model or adapter.
+            OptionError: neither is given, or the format is not known or not told by the model.
+        """
+        from calltune.models.backend import choose
+
+        if model is None and adapter is None:
+            raise OptionError("No model; name one, or an adapter")
+        backend = choose(device, is_step_small=True)
+
+        from calltune.decode.slots import fits
+        from calltune.models.load import base_of, load
+        from calltune.questions import constrainer_of, stop_tokens
+
+        folder = None if adapter is None else Path(adapter)
+        reference = model or base_of(folder or Path())
+        self._loaded = load(reference, backend, folder)
+        self.family = _family(format, self._loaded.tokenizer, reference)
+        self._max_tokens = max_tokens
+        self._stops = stop_tokens(self._loaded.tokenizer, [self.family.name])
+        can_be_held = fits(self._loaded.model)
+        self._constrainer = (
+            constrainer_of(self._loaded, self.family.name, self._stops) if can_be_held else None
+        )
+
+    def call(
+        self, query: str | Sequence[Message], tools: Toolset | Sequence[Function]
+    ) -> tuple[ToolCall, ...]:
+        """The calls that the model makes for a question or a conversation; none is run.
+
+        Raises:
+            UnusableAnswer: it cannot be read, or a call does not keep to its tool's schema.
+        """
+        toolset = tools if isinstance(tools, Toolset) else from_functions(tools)
+        messages = [Message("user", query)] if isinstance(query, str) else list(query)
+        text = self._answer(self.family.render(messages, toolset.tools), toolset.tools)
+        reading = self.family.read(text)
+        if reading.problem is not None:
+            raise UnusableAnswer(
+                f"The answer cannot be read ({reading.problem}): {text[:200]!r}; allow more "
+                "tokens, or train the model for longer"
+            )
+        for call in reading.calls:
+            _check(call, {tool.name: tool for tool in toolset.tools})
+        return tuple(toolset.original_call(call) for call in reading.calls)
+
+    def run(self, query: str | Sequence[Message], tools: Sequence[Function]) -> list[Outcome]:
+        """Make the calls and run them in order: what they are and what came back.
+
+        All calls keep to their tools' schemas before the first function is run. Arguments come as
+        the type hints say: dataclasses, enums and the like are made of their JSON.
+
+        Raises:
+            OptionError: two functions of one name.
+            UnusableAnswer: as `call`; no function has been run.
+        """
+        from pydantic import validate_call
+
+        by_name = {function.__name__: function for function in tools}
+        if len(by_name) < len(tools):
+            raise OptionError("Two functions have the same name; rename one")
+        calls = self.call(query, tools)
+        return [
+            Outcome(call, validate_call(by_name[call.name])(**call.arguments)) for call in calls
+        ]
+
+    def _answer(self, prompt: str, tools: Sequence[Tool]) -> str:
+        from calltune.batches import prompt_tokens
+        from calltune.decode.engine import complete
+        from calltune.decode.row import Prompt
+
+        tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.family)
+        held = self._constrainer.hold(tools).constraint if self._constrainer else None
+        (completion,) = complete(
+            self._loaded.model,
+            [Prompt("", tokens, held)],
+            stop_tokens=self._stops,
+            max_tokens=self._max_tokens,
+            batch_size=1,
+        )
+        return str(self._loaded.tokenizer.decode(completion.tokens))
+
+
+def _family(name: str | None, tokenizer: Any, model: str) -> Format:
+    from calltune.batches import check_markers
+
+    if name is not None and name not in FORMATS:
+        raise OptionError(f"No format {name}; choose one of {', '.join(FORMATS)}")
+    if name is not None:
+        check_markers(tokenizer, FORMATS[name], model)
+        return FORMATS[name]
+    for family in FORMATS.values():
+        try:
+            check_markers(tokenizer, family, model)
+        except OptionError:
+            continue
+        return family
+    raise OptionError(f"{model} has the tokens of no known format; there are {', '.join(FORMATS)}")
+
+
+def _check(call: ToolCall, tools: dict[str, Tool]) -> None:
+    """Answers are held to the schemas, but not to all that a schema can say."""
+    tool = tools.get(call.name)
+    if tool is None:
+        raise UnusableAnswer(f"The model calls {call.name}, which is not on offer; ask again")
+    unknown = [name for name in call.arguments if not allows(tool.parameters, name)]
+    if unknown or not satisfies(call.arguments, tool.parameters):
+        raise UnusableAnswer(
+            f"The model's arguments of {call.name} do not keep to its schema "
+            f"({dumps(call.arguments)[:200]}); ask again, or train the model for longer"
+        )
