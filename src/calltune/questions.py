@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from calltune.decode.constrain import Constrainer
 
 MADE_AHEAD = 32
+"""So many prompts are made before their turn, where something holds their answers."""
 
 
 class Question(NamedTuple):

@@ -63,8 +63,8 @@ def run_trial(
                 known[key] = record
                 show(record, len(known), len(questions))
     seconds = time.perf_counter() - started
-    records = _of_rows([known[question.key] for question in questions], options.samples)
-    document = _document(trial, identity, rows[0].format, records)
+    answers = [known[question.key] for question in questions]
+    document = _document(trial, identity, rows[0].format, answers)
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
     write_json(trial.results_file, document)
     return document
@@ -161,10 +161,11 @@ def _of_rows(records: Sequence[Record], samples: int) -> list[Record]:
 
 
 def _document(
-    trial: Trial, identity: dict[str, Json], family: str, records: list[Record]
+    trial: Trial, identity: dict[str, Json], family: str, answers: list[Record]
 ) -> dict[str, Json]:
+    records = _of_rows(answers, trial.options.samples)
     totals = {
-        key: sum(record[key] for record in records) for key in ("prompt_tokens", "generated_tokens")
+        key: sum(answer[key] for answer in answers) for key in ("prompt_tokens", "generated_tokens")
     }
     return {
         "model": trial.model,

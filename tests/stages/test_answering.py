@@ -61,6 +61,9 @@ def test_several_answers_are_drawn_and_more_are_added(prepared: Path, tiny_gemma
     assert other["summary"]["taken_over"] == 0
     assert [r["text"] for r in other["results"]] != [r["text"] for r in two["results"]]
     assert {r["n_samples"] for r in three["results"]} == {3}
+    # Of every answer, not of the first to each row alone.
+    first = sum(r["generated_tokens"] for r in three["results"])
+    assert three["summary"]["generated_tokens"] > 2 * first
 
 
 @pytest.mark.parametrize(
