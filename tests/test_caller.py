@@ -3,17 +3,19 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
 import calltune
 from calltune import Caller
 from calltune.calls import ToolCall
 from calltune.errors import OptionError, UnusableAnswer
+from calltune.models import cpu_math
 from calltune.tools import from_openai
 
 
@@ -36,6 +38,15 @@ def paint(color: Color, at: Point, twice: bool = False) -> str:
 def größe(of: int) -> int:
     """A name that formats do not carry."""
     return of * 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def left_as_it_was() -> Iterator[None]:
+    """A caller settles where and how this process computes; later tests compute as before."""
+    device = mx.default_device()
+    yield
+    mx.set_default_device(device)
+    cpu_math.restore()
 
 
 @pytest.fixture(scope="module", params=["gemma", "chatml"])
