@@ -8,9 +8,8 @@ from calltune.calls import Message, Tool, ToolCall
 from calltune.errors import OptionError, UnusableAnswer
 from calltune.formats import FORMATS, Format
 from calltune.jsonl import dumps
-from calltune.sources.parameters import allows
+from calltune.score.validity import are_valid, invents_function
 from calltune.tools import Toolset, from_functions
-from calltune.validation import satisfies
 
 Function = Callable[..., Any]
 
@@ -144,11 +143,9 @@ def _family(name: str | None, tokenizer: Any, model: str) -> Format:
 
 def _check(call: ToolCall, tools: dict[str, Tool]) -> None:
     """Answers are held to the schemas, but not to all that a schema can say."""
-    tool = tools.get(call.name)
-    if tool is None:
+    if invents_function([call], tools):
         raise UnusableAnswer(f"The model calls {call.name}, which is not on offer; ask again")
-    unknown = [name for name in call.arguments if not allows(tool.parameters, name)]
-    if unknown or not satisfies(call.arguments, tool.parameters):
+    if not are_valid([call], tools):
         raise UnusableAnswer(
             f"The model's arguments of {call.name} do not keep to its schema "
             f"({dumps(call.arguments)[:200]}); ask again, or train the model for longer"

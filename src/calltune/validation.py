@@ -1,12 +1,16 @@
-"""Whether a JSON value satisfies a JSON Schema, by the reference implementation in Python."""
+"""JSON Schemas: whether a value satisfies one, and what a reference within one points at."""
 
 import re
+from urllib.parse import unquote
 
 from calltune.calls import Json
 
 
 def satisfies(value: Json, schema: dict[str, Json]) -> bool:
-    """By draft 2020-12. What a broken schema says is not held against anybody."""
+    """Whether it does, by the reference implementation of draft 2020-12 in Python.
+
+    What a broken schema says is not held against anybody.
+    """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import UnknownType
     from referencing import Registry
@@ -28,3 +32,19 @@ def satisfies(value: Json, schema: dict[str, Json]) -> bool:
         return bool(validator.is_valid(value))
     except broken:
         return True
+
+
+def pointed_at(reference: str, root: Json) -> Json:
+    """What a reference within `root` (`#/a/b`, RFC 6901) points at; None where it points out."""
+    if not reference.startswith("#"):
+        return None
+    found = root
+    for token in reference[1:].split("/")[1:]:
+        key = unquote(token).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            return None
+    return found

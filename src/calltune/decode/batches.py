@@ -12,15 +12,13 @@ import mlx.core as mx
 import numpy as np
 
 from calltune.decode.choose import choose
-from calltune.decode.row import Completion, Prompt, Row, shared_length
+from calltune.decode.row import LEAST_SHARED, Completion, Prompt, Row, shared_length
 from calltune.decode.slots import Slots
 
 Array = Any
 WIDE_POSITIONS = 2048
 WIDE_POSITIONS_GPU = 8192
 """About so many positions are fed in a wide pass. Wider was quicker on an H100."""
-LEAST_SHARED = 64
-"""Prompts that begin with as many equal tokens share what was computed for them."""
 CACHED_BYTES = 1 << 30
 """Freed memory that MLX may keep for arrays to come."""
 

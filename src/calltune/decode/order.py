@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 
-from calltune.decode.row import Prompt, shared_length
-
-LEAST_ALIKE = 64
-"""Prompts that begin with so many equal tokens, and with half of their own, go side by side."""
+from calltune.decode.row import LEAST_SHARED, Prompt, shared_length
 
 
 def in_quick_order(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -24,5 +21,6 @@ def in_quick_order(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _are_alike(tokens: list[int], others: list[int]) -> bool:
+    """Whether the two share something, and half of what they are."""
     shared = shared_length(tokens, others)
-    return shared >= LEAST_ALIKE and 2 * shared >= max(len(tokens), len(others))
+    return shared >= LEAST_SHARED and 2 * shared >= max(len(tokens), len(others))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 Finish = Literal["stop", "length"]
+LEAST_SHARED = 64
+"""Prompts that begin with as many equal tokens share what was computed for them."""
 
 
 class Constraint(Protocol):
@@ -122,7 +124,8 @@ class Row:
 
     def write_forced(self, stops: frozenset[int], limit: int) -> None:
         """Write what can be nothing else, and leave it to be fed."""
-        for token in self.held_by.forced() if self.held_by else ():
+        constraint = self.held_by
+        for token in constraint.forced() if constraint else ():
             self.write(token, stops, limit)
             if self.finish is not None:
                 return

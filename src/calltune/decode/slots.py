@@ -32,10 +32,10 @@ class Slots:
     """The keys and values of up to `count` rows, in every layer of a model."""
 
     def __init__(self, model: Any, count: int) -> None:
-        self.count = count
         self.lengths = [0] * count
         """How many tokens of each slot's row have been fed."""
-        self._capacity = 0
+        self.capacity = 0
+        """How many positions a slot has."""
         self._model = model
         self._layers = [_Layer(self) for _ in model.layers]
 
@@ -71,23 +71,22 @@ class Slots:
         for layer in self._layers:
             layer.keep(mx.array(list(slots)))
         self.lengths = [self.lengths[slot] for slot in slots]
-        self.count = len(slots)
 
     def _grow(self, positions: int) -> None:
-        if positions > self._capacity:
-            more = -(-positions // STEP) * STEP - self._capacity
-            self._capacity += more
+        if positions > self.capacity:
+            more = -(-positions // STEP) * STEP - self.capacity
+            self.capacity += more
             for layer in self._layers:
                 layer.grow(more)
 
     def _begin(self, slots: Sequence[int], starts: Sequence[int], width: int) -> None:
         """Say which rows the coming pass is about, and where in them it stands."""
         self.is_fresh = not any(starts)
-        self.is_whole = list(slots) == list(range(self.count))
+        self.is_whole = list(slots) == list(range(len(self.lengths)))
         self.rows = mx.array(list(slots))[:, None]
         self.starts = mx.array(list(starts))
         self.positions = self.starts[:, None] + mx.arange(width)
-        self.seen = min(-(-(max(starts) + width) // ROUND) * ROUND, self._capacity)
+        self.seen = min(-(-(max(starts) + width) // ROUND) * ROUND, self.capacity)
         self._masks: dict[int | None, Any] = {}
 
     def mask(self, width: int, window: int | None, return_array: bool) -> Any:
@@ -112,7 +111,6 @@ class _Layer:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._capacity = 0
         self.keys: Array = None
         self.values: Array = None
 
@@ -142,7 +140,6 @@ class _Layer:
 
     def grow(self, more: int) -> None:
         """Make room for so many more positions."""
-        self._capacity += more
         if self.keys is not None:
             padding = [(0, 0), (0, 0), (0, more), (0, 0)]
             self.keys, self.values = mx.pad(self.keys, padding), mx.pad(self.values, padding)
@@ -154,4 +151,4 @@ class _Layer:
 
     def _room(self, like: Array) -> Array:
         _, heads, _, width = like.shape
-        return mx.zeros((self._slots.count, heads, self._capacity, width), like.dtype)
+        return mx.zeros((len(self._slots.lengths), heads, self._slots.capacity, width), like.dtype)

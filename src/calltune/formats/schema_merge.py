@@ -3,6 +3,7 @@
 from typing import Any
 
 from calltune.calls import Json
+from calltune.validation import pointed_at
 
 Schema = dict[str, Json]
 MOST_ALTERNATIVES = 64
@@ -103,11 +104,7 @@ def _shared_types(one: Any, other: Any) -> list[str]:
 def _target(reference: Json, root: Schema) -> Json:
     if not isinstance(reference, str) or not reference.startswith("#"):
         raise NotExpressed("$ref to another document")
-    found: Json = root
-    for part in reference.removeprefix("#").strip("/").split("/"):
-        name = part.replace("~1", "/").replace("~0", "~")
-        if name:
-            if not isinstance(found, dict) or name not in found:
-                raise NotExpressed("$ref that leads nowhere")
-            found = found[name]
+    found = pointed_at(reference, root)
+    if found is None:
+        raise NotExpressed("$ref that leads nowhere")
     return found

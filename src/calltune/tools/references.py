@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from calltune.calls import Json
 from calltune.tools.names import carried_names
-from calltune.tools.sound import pointed_at
+from calltune.validation import pointed_at
 
 Schema = dict[str, Json]
 _MOST_INLINED = 2_000

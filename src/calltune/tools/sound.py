@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from calltune.calls import Json
 from calltune.sources.parameters import SchemaReading
+from calltune.validation import pointed_at
 
 _DATA = ("const", "default", "enum", "examples")
 """Keywords whose values are no schemas."""
@@ -50,22 +50,6 @@ def _part_without(key: str, value: Json, root: Json, note: Callable[[str], None]
     if key in _MAPS and isinstance(value, dict):
         return {name: _without_loose_ends(item, root, note) for name, item in value.items()}
     return value if key in _DATA else _without_loose_ends(value, root, note)
-
-
-def pointed_at(reference: str, root: Json) -> Json:
-    """What a reference within `root` (`#/a/b`, RFC 6901) points at; None where it points out."""
-    if not reference.startswith("#"):
-        return None
-    found = root
-    for token in reference[1:].split("/")[1:]:
-        key = unquote(token).replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return None
-    return found
 
 
 def _fault(schema: dict[str, Json]) -> list[Any] | None:
