@@ -6,14 +6,16 @@ before the tokens of the one before it are looked at, so that it need not wait f
 """
 
 from collections import deque
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from calltune.decode.choose import choose
-from calltune.decode.row import LEAST_SHARED, Completion, Prompt, Row, shared_length
-from calltune.decode.slots import Slots
+from calltune.decode.row import LEAST_SHARED, Completion, Prompt, Row
+from calltune.decode.shelf import Shelf
+from calltune.decode.slots import Adapters, Slots
 
 Array = Any
 WIDE_POSITIONS = 2048
@@ -23,21 +25,43 @@ CACHED_BYTES = 1 << 30
 """Freed memory that MLX may keep for arrays to come."""
 
 
+class Pace(NamedTuple):
+    """How prompts that come in share the model with rows that are being answered."""
+
+    wide_positions: int
+    """About so many positions are fed in a wide pass."""
+    wide_passes: int | None
+    """So many wide passes at most before every row gets its next token; None is any number."""
+
+
 class Batches:
     """Prompts in, completions out, up to `size` of them decoded at once."""
 
-    def __init__(self, model: Any, stops: frozenset[int], limit: int, size: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        stops: frozenset[int],
+        limit: int,
+        size: int,
+        *,
+        pace: Pace | None = None,
+        n_kept: int = 0,
+        adapters: Adapters | None = None,
+    ) -> None:
+        """For answers of up to `limit` tokens that one of `stops` ends.
+
+        Without a pace prompts are fed whole as soon as there is a place for them. `n_kept`
+        finished rows are kept for prompts to come that begin alike.
+        """
+        on_gpu = mx.default_device().type == mx.DeviceType.gpu
+        self._pace = pace or Pace(WIDE_POSITIONS_GPU if on_gpu else WIDE_POSITIONS, None)
         self._stops = stops
         self._limit = limit
-        self._slots = Slots(model, size)
+        self._slots = Slots(model, size + n_kept, adapters)
+        self._shelf = Shelf(self._slots, size)
         self._rows: list[Row | None] = [None] * size
-        self._prompts: list[list[int]] = [[] for _ in range(size)]
-        """What each slot's tokens begin with, be its row finished or not."""
         self._chosen: Array = mx.zeros((size,), mx.int32)
         self._waiting: deque[Row] = deque()
-        self._is_closed = False
-        on_gpu = mx.default_device().type == mx.DeviceType.gpu
-        self._wide_positions = WIDE_POSITIONS_GPU if on_gpu else WIDE_POSITIONS
 
     @property
     def wants_more(self) -> bool:
@@ -49,110 +73,120 @@ class Batches:
         """Whether nothing is left to do."""
         return not self._waiting and not any(self._rows)
 
+    @property
+    def n_waiting(self) -> int:
+        """How many prompts have no slot yet."""
+        return len(self._waiting)
+
+    def running(self) -> Iterator[Row]:
+        """The rows that are being answered."""
+        return (row for row in self._rows if row is not None)
+
     def add(self, prompt: Prompt) -> None:
         """Queue a prompt."""
         assert prompt.tokens, prompt.id
         self._waiting.append(Row(prompt))
 
-    def close(self) -> None:
-        """Say that no more prompts will come; slots that are left over are given up."""
-        self._is_closed = True
+    def cancel(self, prompt_id: str) -> None:
+        """Take a prompt back, be it waiting or half answered; nothing if it is neither."""
+        self._waiting = deque(row for row in self._waiting if row.prompt.id != prompt_id)
+        for slot, row in self._running().items():
+            if row.prompt.id == prompt_id:
+                self._leave(slot, row)
+
+    def clear(self) -> None:
+        """Give the memory of finished rows back, where nothing is left to do."""
+        assert self.is_empty
+        self._shelf.clear()
 
     def step(self) -> list[Completion]:
         """Feed every row, give it its next token; the answers that were complete before that."""
-        self._shrink()
-        while self._admit():
-            self._feed_wide()
-        self._feed_wide()
+        self._move_together()
+        n_wide = 0
+        while self._pace.wide_passes is None or n_wide < self._pace.wide_passes:
+            self._admit()
+            if not self._feed_wide():
+                break
+            n_wide += 1
         logits = self._feed_narrow()
         # The model is at work from here on, while the tokens that it was fed are looked at.
         mx.async_eval(logits)  # type: ignore[no-untyped-call]
         finished = self._look_at_fed()
-        self._chosen = choose(logits, self._rows)
+        B = len(logits)
+        self._chosen[:B] = choose(logits, self._rows[:B])
         mx.async_eval(self._chosen)  # type: ignore[no-untyped-call]
         return finished
 
-    def _shrink(self) -> None:
-        needed = len(self._running()) + len(self._waiting)
-        if self._is_closed and 0 < needed <= len(self._rows) // 2:
-            order = sorted(range(len(self._rows)), key=lambda slot: self._rows[slot] is None)
-            kept = order[:needed]
-            self._slots.keep(kept)
-            self._rows = [self._rows[slot] for slot in kept]
-            self._prompts = [self._prompts[slot] for slot in kept]
-            self._chosen = self._chosen[mx.array(kept)]
+    def _move_together(self) -> None:
+        """Bring rows down to the first slots where that makes narrow passes half as wide."""
+        running = self._running()
+        while running and self._width(max(running) + 1) > 2 * self._width(len(running)):
+            source, target = max(running), self._rows.index(None)
+            self._shelf.move(source, target)
+            self._chosen[target] = self._chosen[source]
+            self._rows[target], self._rows[source] = self._rows[source], None
+            running = self._running()
 
-    def _admit(self) -> bool:
-        """Let waiting rows into free slots; whether any came in.
+    def _admit(self) -> None:
+        """Let waiting rows into free slots.
 
-        A row that begins like one that has just come in waits until that one has been fed.
+        A row that begins like one that is still being fed waits until that one has been.
         """
-        entered: list[int] = []
         while self._waiting and None in self._rows:
-            tokens = self._waiting[0].prompt.tokens
-            shared = [self._shared(slot, tokens) for slot in range(len(self._rows))]
-            source = max(range(len(shared)), key=shared.__getitem__)
-            beside = [shared_length(self._prompts[slot], tokens) for slot in entered]
-            if max(beside, default=0) - shared[source] >= LEAST_SHARED:
-                break
-            entered.append(self._enter(self._waiting.popleft(), source, shared[source]))
-        return bool(entered)
+            prompt = self._waiting[0].prompt
+            found = self._shelf.find(prompt)
+            if found.coming - found.shared >= LEAST_SHARED:
+                return
+            free = [slot for slot, row in enumerate(self._rows) if row is None]
+            slot = found.slot if found.slot in free and found.shared else free[0]
+            self._shelf.enter(prompt, slot, found)
+            row = self._waiting.popleft()
+            row.take_up(found.shared)
+            self._rows[slot] = row
 
-    def _enter(self, row: Row, source: int, shared: int) -> int:
-        """Give a row a free slot, and its first tokens from another one; the slot."""
-        slot = source if self._rows[source] is None else self._rows.index(None)
-        self._slots.share(source, slot, shared)
-        self._prompts[slot] = row.prompt.tokens
-        self._rows[slot] = row
-        row.take_up(shared)
-        return slot
-
-    def _shared(self, slot: int, tokens: list[int]) -> int:
-        """How many first tokens a prompt need not be fed if it follows what is in a slot."""
-        if self._prompts[slot][:LEAST_SHARED] != tokens[:LEAST_SHARED]:
-            return 0
-        there = self._prompts[slot][: self._slots.lengths[slot]]
-        # The last token is fed in any case: what comes after it is asked for.
-        shared = min(shared_length(there, tokens), len(tokens) - 1)
-        return shared if shared >= LEAST_SHARED else 0
-
-    def _feed_wide(self) -> None:
-        """Feed what is known, as long as that is quicker than token after token."""
+    def _feed_wide(self) -> bool:
+        """Feed what is known, if that is quicker than token after token; whether it was."""
         running = self._running()
         # A narrow pass feeds one token of every row.
-        while sum(row.n_behind for row in running.values()) >= max(1, len(running)):
-            slots = self._furthest_behind(running)
-            parts = [running[slot].take_known(self._wide_positions) for slot in slots]
-            tokens = np.zeros((len(parts), max(map(len, parts))), np.int32)
-            for index, part in enumerate(parts):
-                tokens[index, : len(part)] = part
-            self._slots.feed(slots, mx.array(tokens), [len(part) for part in parts])
-            self._slots.evaluate()
-            if mx.get_cache_memory() > CACHED_BYTES:
-                mx.clear_cache()
+        if sum(row.n_behind for row in running.values()) < max(1, len(running)):
+            return False
+        slots = self._furthest_behind(running)
+        parts = [running[slot].take_known(self._pace.wide_positions) for slot in slots]
+        tokens = np.zeros((len(parts), max(map(len, parts))), np.int32)
+        for index, part in enumerate(parts):
+            tokens[index, : len(part)] = part
+        self._slots.feed(slots, mx.array(tokens), [len(part) for part in parts])
+        self._slots.evaluate()
+        if mx.get_cache_memory() > CACHED_BYTES:
+            mx.clear_cache()
+        return True
 
     def _furthest_behind(self, running: dict[int, Row]) -> list[int]:
         """The slots with most to feed, of like width, as many as a wide pass has room for."""
         behind = {slot: row.n_behind for slot, row in running.items()}
         order = sorted(behind, key=lambda slot: -behind[slot])
-        width = min(behind[order[0]], self._wide_positions)
+        width = min(behind[order[0]], self._pace.wide_positions)
         like = [slot for slot in order if 2 * behind[slot] >= width]
-        return like[: max(1, self._wide_positions // width)]
+        return like[: max(1, self._pace.wide_positions // width)]
 
     def _running(self) -> dict[int, Row]:
         """The rows by slot."""
         return {slot: row for slot, row in enumerate(self._rows) if row is not None}
 
+    def _width(self, n_rows: int) -> int:
+        """How many slots a narrow pass feeds for the first `n_rows`: few widths, all over again."""
+        return int(min(1 << (n_rows - 1).bit_length(), len(self._rows)))
+
     def _feed_narrow(self) -> Array:
         """The logits after one token of every row, (B, V); free slots are fed a token as well."""
         running = self._running()
-        known = [0] * len(self._rows)
+        known = [0] * self._width(max(running, default=0) + 1)
         for slot, row in running.items():
             row.was_chosen = not row.known
             if row.known:
                 known[slot] = row.known.pop(0)
         is_chosen = [slot in running and running[slot].was_chosen for slot in range(len(known))]
-        tokens = mx.where(mx.array(is_chosen), self._chosen, mx.array(known))
+        tokens = mx.where(mx.array(is_chosen), self._chosen[: len(known)], mx.array(known))
         counts = [int(slot in running) for slot in range(len(known))]
         return self._slots.feed(range(len(known)), tokens[:, None], counts)[:, -1]
 
@@ -166,5 +200,9 @@ class Batches:
             row.write_forced(self._stops, self._limit)
             if row.finish is not None:
                 finished.append(row.completion())
-                self._rows[slot] = None
+                self._leave(slot, row)
         return finished
+
+    def _leave(self, slot: int, row: Row) -> None:
+        self._rows[slot] = None
+        self._shelf.leave(slot, row)

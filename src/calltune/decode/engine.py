@@ -35,8 +35,6 @@ def complete(
     while True:
         while batches.wants_more and (prompt := next(waiting, None)):
             batches.add(prompt)
-        if batches.wants_more:
-            batches.close()
         if batches.is_empty:
             return
         with at_once():

@@ -51,6 +51,8 @@ class Prompt(NamedTuple):
     """None takes the most likely token each time."""
     max_tokens: int | None = None
     """Of this answer, in place of the limit for all."""
+    adapter: int = 0
+    """Which of the model's adapters answers, where it has several; 0 is none of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ need no shifting: what they wrote is never seen, and is overwritten.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 
@@ -28,15 +28,25 @@ def fits(model: Any) -> bool:
     )
 
 
+class Adapters(Protocol):
+    """A model's adapters, of which each row goes through one."""
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Let the rows of the coming pass go through these; 0 is none of them."""
+
+
 class Slots:
     """The keys and values of up to `count` rows, in every layer of a model."""
 
-    def __init__(self, model: Any, count: int) -> None:
+    def __init__(self, model: Any, count: int, adapters: Adapters | None = None) -> None:
         self.lengths = [0] * count
         """How many tokens of each slot's row have been fed."""
+        self.adapters = [0] * count
+        """Which of the model's adapters each slot's row goes through."""
         self.capacity = 0
         """How many positions a slot has."""
         self._model = model
+        self._choice = adapters
         self._layers = [_Layer(self) for _ in model.layers]
 
     def feed(self, slots: Sequence[int], tokens: Array, counts: Sequence[int]) -> Array:
@@ -49,6 +59,8 @@ class Slots:
         width = tokens.shape[1]
         self._grow(max(starts) + width)
         self._begin(slots, starts, width)
+        if self._choice is not None:
+            self._choice.choose([self.adapters[slot] for slot in slots])
         logits = self._model(tokens, cache=self._layers)
         for slot, count in zip(slots, counts, strict=True):
             self.lengths[slot] += count
@@ -66,11 +78,12 @@ class Slots:
                 layer.values[target, :, :length] = layer.values[source, :, :length]
         self.lengths[target] = length
 
-    def keep(self, slots: Sequence[int]) -> None:
-        """Keep these slots alone, renumbered in this order."""
+    def clear(self) -> None:
+        """Forget all rows and give their memory back."""
+        self.capacity = 0
+        self.lengths = [0] * len(self.lengths)
         for layer in self._layers:
-            layer.keep(mx.array(list(slots)))
-        self.lengths = [self.lengths[slot] for slot in slots]
+            layer.keys = layer.values = None
 
     def _grow(self, positions: int) -> None:
         if positions > self.capacity:
@@ -82,7 +95,7 @@ class Slots:
     def _begin(self, slots: Sequence[int], starts: Sequence[int], width: int) -> None:
         """Say which rows the coming pass is about, and where in them it stands."""
         self.is_fresh = not any(starts)
-        self.is_whole = list(slots) == list(range(len(self.lengths)))
+        self.are_first = list(slots) == list(range(len(slots)))
         self.rows = mx.array(list(slots))[:, None]
         self.starts = mx.array(list(starts))
         self.positions = self.starts[:, None] + mx.arange(width)
@@ -133,8 +146,9 @@ class _Layer:
         self.values[slots.rows, :, slots.positions] = values.swapaxes(1, 2)
         if slots.is_fresh:
             return keys, values
-        if slots.is_whole:
-            return self.keys[..., : slots.seen, :], self.values[..., : slots.seen, :]
+        if slots.are_first:
+            B = len(keys)
+            return self.keys[:B, :, : slots.seen], self.values[:B, :, : slots.seen]
         rows = slots.rows[:, 0]
         return self.keys[rows, :, : slots.seen], self.values[rows, :, : slots.seen]
 
@@ -143,11 +157,6 @@ class _Layer:
         if self.keys is not None:
             padding = [(0, 0), (0, 0), (0, more), (0, 0)]
             self.keys, self.values = mx.pad(self.keys, padding), mx.pad(self.values, padding)
-
-    def keep(self, slots: Array) -> None:
-        """Keep these slots alone."""
-        if self.keys is not None:
-            self.keys, self.values = self.keys[slots], self.values[slots]
 
     def _room(self, like: Array) -> Array:
         _, heads, _, width = like.shape

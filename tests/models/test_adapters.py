@@ -1,0 +1,103 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import linear_to_lora_layers
+
+from calltune.decode.batches import Batches
+from calltune.decode.row import Prompt
+from calltune.errors import AdapterMismatch
+from calltune.models.adapters import can_be_chosen, put_on_all
+from calltune.models.backend import Backend
+from calltune.models.load import load
+
+CPU = Backend("cpu", "float32", None, "", "")
+
+
+def write_adapter(model_folder: Path, folder: Path, layers: int, rank: int, seed: int) -> Path:
+    """An adapter as mlx_lm saves it."""
+    lora = {"rank": rank, "scale": 3.0 + seed, "dropout": 0.0}
+    model = load(str(model_folder), CPU).model
+    model.freeze()
+    linear_to_lora_layers(model, layers, lora)
+    mx.random.seed(seed)
+    trainable: Any = tree_flatten(model.trainable_parameters())
+    weights = {name: 0.1 * mx.random.normal(weight.shape) for name, weight in trainable}
+    folder.mkdir()
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    config = {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": lora}
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"model": str(model_folder)}))
+    return folder
+
+
+@pytest.fixture
+def adapters(tiny_llama: Path, tmp_path: Path) -> list[Path]:
+    # Other layers, other ranks, other scales.
+    return [
+        write_adapter(tiny_llama, tmp_path / "one", layers=1, rank=4, seed=1),
+        write_adapter(tiny_llama, tmp_path / "two", layers=2, rank=8, seed=2),
+    ]
+
+
+def test_each_row_goes_through_the_adapter_that_is_chosen_for_it(
+    tiny_llama: Path, adapters: list[Path]
+) -> None:
+    tokens = mx.array(np.random.default_rng(0).integers(6, 300, (4, 9)))
+    alone = [load(str(tiny_llama), CPU, each).model(tokens) for each in (None, *adapters)]
+    model = load(str(tiny_llama), CPU).model
+    choice = put_on_all(model, adapters, "tiny")
+    assert float(mx.abs(alone[1] - alone[2]).max()) > 0.01
+    for rows in ([0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2], [2, 0, 1, 2], [0, 1, 1, 0]):
+        choice.choose(rows)
+        found = model(tokens)
+        for index, adapter in enumerate(rows):
+            expected = alone[adapter][index]
+            assert float(mx.abs(found[index] - expected).max()) < 1e-5, rows
+
+
+def test_rows_of_several_adapters_are_answered_together_as_alone(
+    tiny_llama: Path, adapters: list[Path]
+) -> None:
+    beginning = np.random.default_rng(1).integers(6, 300, 90).tolist()
+    asked = [Prompt(str(i), [*beginning, 7 + i], adapter=i % 3) for i in range(9)]
+    model = load(str(tiny_llama), CPU).model
+    choice = put_on_all(model, adapters, "tiny")
+    batches = Batches(model, frozenset(), 6, 4, adapters=choice, n_kept=2)
+    for prompt in asked:
+        batches.add(prompt)
+    found = {}
+    while not batches.is_empty:
+        found |= {done.id: done.tokens for done in batches.step()}
+    for index, folder in enumerate((None, *adapters)):
+        alone = load(str(tiny_llama), CPU, folder).model
+        for prompt in asked[index::3]:
+            one = Batches(alone, frozenset(), 6, 1)
+            one.add(prompt._replace(adapter=0))
+            while not one.is_empty:
+                for done in one.step():
+                    assert found[prompt.id] == done.tokens, (prompt.id, index)
+
+
+def test_an_adapter_that_is_no_plain_lora_cannot_stand_beside_others(
+    tiny_llama: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    shutil.copytree(adapters[0], tmp_path / "dora")
+    config_file = tmp_path / "dora" / "adapter_config.json"
+    config = json.loads(config_file.read_text()) | {"fine_tune_type": "dora"}
+    config_file.write_text(json.dumps(config))
+    assert can_be_chosen(adapters[0]) and not can_be_chosen(tmp_path / "dora")
+    with pytest.raises(AdapterMismatch, match="no plain LoRA"):
+        put_on_all(load(str(tiny_llama), CPU).model, [tmp_path / "dora"], "tiny")
+
+
+def test_an_adapter_of_another_model_is_refused(tiny_llama: Path, adapters: list[Path]) -> None:
+    file = adapters[0] / "adapters.safetensors"
+    narrow = {k: v[:-1] if k.endswith("a") else v for k, v in mx.load(str(file)).items()}
+    mx.save_safetensors(str(file), narrow)
+    with pytest.raises(AdapterMismatch, match="does not fit tiny"):
+        put_on_all(load(str(tiny_llama), CPU).model, adapters, "tiny")
