@@ -41,5 +41,9 @@ class UnusableAnswer(CalltuneError):
     """A model's answer that was to be used is no call, or a wrong one."""
 
 
+class UnusableSchema(CalltuneError):
+    """A JSON Schema that no answer can be held to, or one that leaves no answer at all."""
+
+
 class OutputError(CalltuneError):
     """A result could not be written: no space, or no permission."""

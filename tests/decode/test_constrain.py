@@ -1,23 +1,19 @@
 """Answers held to a grammar: by a model of random weights, with odd schemas."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx_lm.utils import load_tokenizer
 
 from calltune.calls import Json, Reading, Tool, ToolCall
-from calltune.decode.constrain import Constrainer
 from calltune.decode.engine import Prompt, complete
-from calltune.decode.row import Sampling
 from calltune.formats import FORMATS
 from calltune.formats.format import Format
 from calltune.score.validity import are_valid
 
-import tiny
+from random_model import Random, accepts
 
 FAMILIES = pytest.mark.parametrize("name", FORMATS)
 
@@ -111,43 +107,6 @@ ODD = {
 }
 
 
-class Random:
-    """A model of random weights with a byte tokenizer, and how it answers."""
-
-    def __init__(self, folder: Path, config: dict[str, Any], name: str) -> None:
-        self.model = tiny.make_model(config)
-        self.family = FORMATS[name]
-        self.stops = config["eos_token_id"]
-        self.tokenizer = load_tokenizer(folder)
-        self.constrainer = Constrainer(
-            self.tokenizer, self.family, self.stops, config["vocab_size"]
-        )
-
-    def answers(self, tools: Sequence[Tool], count: int, limit: int = 700) -> list[str]:
-        """The texts of those answers that came to an end."""
-        prompts = [
-            Prompt(
-                str(i),
-                [7, 8, 9 + i],
-                self.constrainer.hold(tools).constraint,
-                Sampling(1.5, 1.0, i),
-            )
-            for i in range(count)
-        ]
-        found = complete(
-            self.model, prompts, stop_tokens=self.stops, max_tokens=limit, batch_size=count
-        )
-        return [self.tokenizer.decode(c.tokens) for c in found if c.finish == "stop"]
-
-
-@pytest.fixture(scope="module")
-def random_models(tiny_gemma: Path, tiny_llama: Path) -> dict[str, Random]:
-    return {
-        "gemma": Random(tiny_gemma, tiny.GEMMA_CONFIG, "gemma"),
-        "chatml": Random(tiny_llama, tiny.LLAMA_CONFIG, "chatml"),
-    }
-
-
 def check(family: Format, text: str, tools: Sequence[Tool]) -> Reading:
     reading = family.read(text)
     # Whether a free key stands twice is the one thing that a grammar cannot say.
@@ -180,14 +139,6 @@ def test_one_of_sixty_tools_is_called_or_several_or_none(
     counts = {len(reading.calls) for reading in readings}
     assert 0 in counts and 1 in counts and max(counts) > 1
     assert len({call.name for reading in readings for call in reading.calls}) > 5
-
-
-def accepts(at_random: Random, tools: Sequence[Tool], text: str) -> bool:
-    held = at_random.constrainer.hold(tools).constraint
-    assert held is not None
-    matcher, _ = held.ask(0)
-    tokens = at_random.tokenizer.encode(text, add_special_tokens=False)
-    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
 letters = st.text(st.characters(codec="utf-8"), max_size=8)

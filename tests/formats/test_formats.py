@@ -111,6 +111,33 @@ def test_every_turn_of_a_conversation_is_in_the_prompt(family: Format) -> None:
     assert positions == sorted(positions)
 
 
+@FAMILIES
+def test_a_conversation_without_tools_says_nothing_of_tools(family: Format) -> None:
+    messages = [
+        Message("system", "Be brief."),
+        Message("user", "first question"),
+        Message("assistant", "let me see", (ToolCall("f", {"x": 1}),)),
+        Message("tool", '{"result": 5}', tool_name="f"),
+        Message("user", "second question"),
+    ]
+    offered = family.render(messages, [Tool("f", "", {}, {"name": "f"})])
+    plain = family.render(messages, [])
+    start = plain.index("Be brief.") + len("Be brief.")
+    # The same, but for what stands between the system's words and the first turn.
+    assert offered.startswith(plain[:start]) and offered.endswith(plain[start:])
+    bare = family.render([Message("user", "Hello.")], [])
+    assert bare.count("Hello.") == 1
+    for prompt in (plain, bare):
+        assert "function" not in prompt.replace(family.write(messages[2].calls), "")
+        assert "tools" not in prompt
+
+
+@FAMILIES
+def test_what_calls_begin_with_begins_all_calls(family: Format) -> None:
+    for calls in ([], [ToolCall("f", {})], [ToolCall("f", {"x": 1})] * 3):
+        assert family.write(calls).startswith(family.opening)
+
+
 def test_words_before_gemmas_fence_do_no_harm_and_words_after_it_do() -> None:
     gemma = FORMATS["gemma"]
     call = ToolCall("f", {})

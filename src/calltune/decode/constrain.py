@@ -10,7 +10,9 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 from numpy.typing import NDArray
 
 from calltune.calls import Tool
+from calltune.errors import UnusableSchema
 from calltune.formats import Format
+from calltune.formats.grammar import ANY_CALLS, Wanted
 from calltune.formats.lark import TooLarge
 from calltune.jsonl import dumps
 
@@ -76,29 +78,38 @@ class Constrainer:
         )
         self._ready: dict[str, _Prepared] = {}
 
-    def hold(self, tools: Sequence[Tool]) -> Held:
-        """A constraint to calls of these tools, or to no call."""
-        key = dumps([[tool.name, tool.parameters] for tool in tools])
+    def hold(self, tools: Sequence[Tool], wanted: Wanted = ANY_CALLS) -> Held:
+        """A constraint to calls of these tools, so many as wanted, or to what may stand for them.
+
+        Raises:
+            UnusableSchema: nothing is left to answer, or the answer's schema cannot be held to.
+        """
+        key = dumps([[[tool.name, tool.parameters] for tool in tools], wanted])
         if key not in self._ready:
             # The last alone: rows with the same tools stand side by side.
-            self._ready = {key: self._prepare(tools)}
+            self._ready = {key: self._prepare(tools, wanted)}
         matcher, notes = self._ready[key]
         return Held(None if matcher is None else Constraint(matcher.deep_copy()), notes)
 
-    def _prepare(self, tools: Sequence[Tool]) -> _Prepared:
-        """The constraint that holds most of the tools' schemas."""
-        prepared = self._try(tools, [])
+    def _prepare(self, tools: Sequence[Tool], wanted: Wanted) -> _Prepared:
+        """The constraint that holds most of the tools' schemas, and all else that is wanted."""
+        prepared = self._try(tools, [], wanted)
         if prepared is None:
-            broken = [tool.name for tool in tools if self._try([tool], []) is None]
-            prepared = self._try(tools, broken)
+            broken = [tool.name for tool in tools if self._try([tool], [], ANY_CALLS) is None]
+            prepared = self._try(tools, broken, wanted)
         if prepared is None:
-            prepared = self._try(tools, [tool.name for tool in tools])
+            prepared = self._try(tools, [tool.name for tool in tools], wanted)
+        if prepared is None and wanted.schema is not None:
+            raise UnusableSchema(
+                f"No answer can be held to this JSON Schema: {dumps(wanted.schema)[:200]}; "
+                "it is too large, or a pattern in it is broken: make it simpler"
+            )
         return prepared or _Prepared(None, ("the form of the whole answer",))
 
-    def _try(self, tools: Sequence[Tool], loose: Sequence[str]) -> _Prepared | None:
+    def _try(self, tools: Sequence[Tool], loose: Sequence[str], wanted: Wanted) -> _Prepared | None:
         """A matcher, if the grammar can be built and llguidance takes it."""
         try:
-            grammar = self._family.grammar(tools, loose, self._special)
+            grammar = self._family.grammar(tools, loose, self._special, wanted)
         except TooLarge:
             return None
         matcher = LLMatcher(self._tokenizer, grammar.text, log_level=0)

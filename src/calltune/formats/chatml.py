@@ -10,30 +10,25 @@ from collections.abc import Container, Sequence
 
 from calltune.calls import Message, Tool, ToolCall
 from calltune.formats.format import Format
-from calltune.formats.grammar import MOST_CALLS, CallRules, Grammar, marker
+from calltune.formats.grammar import ANY_CALLS, AnswerRules, Grammar, Wanted, marker
 from calltune.formats.json_calls import next_call, next_value
-from calltune.formats.lark import literal, repeated
+from calltune.formats.lark import literal, repeated, text_without
 from calltune.formats.pieces import Pieces, Reader, Steps, Unreadable
 from calltune.jsonl import dumps
 
 _LINE = "\n"
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+_MARKERS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", _OPEN, _CLOSE)
 _CALL_SHAPE = '{"name": <function-name>, "arguments": <args-json-object>}'
 
 
 def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-    """The prompt: a system turn that lists the tools, then the turns."""
+    """The prompt: a system turn that lists the tools, if any, then the turns."""
     system = [message.content for message in messages if message.role == "system"]
-    listing = "\n".join(dumps({"type": "function", "function": tool.written}) for tool in tools)
-    instructions = "\n\n".join(
-        [
-            *system,
-            f"# Tools\n\nThe functions you may call:\n<tools>\n{listing}\n</tools>",
-            f"Answer with one JSON object for each call:\n{_OPEN}\n{_CALL_SHAPE}\n{_CLOSE}",
-        ]
-    )
+    instructions = "\n\n".join([*system, *(_offer(tools) if tools else ())])
+    opening = f"<|im_start|>system\n{instructions}<|im_end|>\n" if instructions else ""
     turns = [_turn(message) for message in messages if message.role != "system"]
-    return f"<|im_start|>system\n{instructions}<|im_end|>\n{''.join(turns)}<|im_start|>assistant\n"
+    return f"{opening}{''.join(turns)}<|im_start|>assistant\n"
 
 
 def write(calls: Sequence[ToolCall]) -> str:
@@ -46,17 +41,23 @@ def write(calls: Sequence[ToolCall]) -> str:
     )
 
 
-def grammar(tools: Sequence[Tool], loose: Container[str], special: Container[str]) -> Grammar:
-    """What `write` writes, up to `MOST_CALLS` calls."""
-    rules = CallRules(tools, is_quoted=False, loose=loose)
+def grammar(
+    tools: Sequence[Tool],
+    loose: Container[str],
+    special: Container[str],
+    wanted: Wanted = ANY_CALLS,
+) -> Grammar:
+    """What `write` writes, or what else is wanted; words are all that holds no marker."""
+    rules = AnswerRules(tools, loose, wanted, is_quoted=False)
     opening, closing = marker(_OPEN, special), marker(_CLOSE, special)
     none = f"{opening} {literal(_LINE + '[]' + _LINE)} {closing}"
     if rules.call is None:
-        return rules.grammar(none)
+        return rules.grammar(none, None, text_without(_MARKERS))
     call = f"{opening} {literal(_LINE + '{')} {rules.call} {literal('}' + _LINE)} {closing}"
     block = rules.lark.rule(call)
-    more = repeated(f"{literal(_LINE)} {block}", 0, MOST_CALLS - 1)
-    return rules.grammar(f"{none} | {block} {more}")
+    least, most = max(0, wanted.least_calls - 1), wanted.most_calls - 1
+    more = repeated(f"{literal(_LINE)} {block}", least, most)
+    return rules.grammar(none, f"{block} {more}", text_without(_MARKERS))
 
 
 def reader() -> Reader:
@@ -84,6 +85,14 @@ def _block(text: Pieces) -> Steps[None]:
         raise Unreadable("text after the call's JSON")
 
 
+def _offer(tools: Sequence[Tool]) -> tuple[str, str]:
+    listing = "\n".join(dumps({"type": "function", "function": tool.written}) for tool in tools)
+    return (
+        f"# Tools\n\nThe functions you may call:\n<tools>\n{listing}\n</tools>",
+        f"Answer with one JSON object for each call:\n{_OPEN}\n{_CALL_SHAPE}\n{_CLOSE}",
+    )
+
+
 def _turn(message: Message) -> str:
     if message.role == "assistant":
         written = write(message.calls) if message.calls else ""
@@ -103,9 +112,10 @@ CHATML = Format(
     render=render,
     write=write,
     grammar=grammar,
+    opening=_OPEN,
     reader=reader,
     bos="",
     end="<|im_end|>",
     stops=("<|im_end|>", "<|endoftext|>"),
-    markers=("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "</tool_call>"),
+    markers=_MARKERS,
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from calltune.calls import Message, Reading, Tool, ToolCall
-from calltune.formats.grammar import Grammar
+from calltune.formats.grammar import Grammar, Wanted
 from calltune.formats.pieces import Reader
 
 
@@ -23,10 +23,12 @@ class Format:
     """Messages and tools -> the prompt, up to where the model's answer begins."""
     write: Callable[[Sequence[ToolCall]], str]
     """Calls -> what the model should answer, without `end`."""
-    grammar: Callable[[Sequence[Tool], Container[str], Container[str]], Grammar]
+    grammar: Callable[[Sequence[Tool], Container[str], Container[str], Wanted], Grammar]
     """The tools on offer, the names of those whose schemas are not held to (any object will do for
-    arguments), and the markers that the tokenizer has as tokens which no text can spell -> what
-    an answer may be: no call, or several."""
+    arguments), the markers that the tokenizer has as tokens which no text can spell, and how many
+    calls are wanted, or what in their place -> what an answer may be."""
+    opening: str
+    """What calls begin with, no call included, and nothing else that a grammar admits."""
     reader: Callable[[], Reader]
     """Reads one answer, without its end token, as it comes."""
     bos: str

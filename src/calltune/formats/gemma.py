@@ -8,28 +8,28 @@ from collections.abc import Container, Sequence
 
 from calltune.calls import Message, Tool, ToolCall
 from calltune.formats.format import Format
-from calltune.formats.grammar import MOST_CALLS, CallRules, Grammar
+from calltune.formats.grammar import ANY_CALLS, AnswerRules, Grammar, Wanted
 from calltune.formats.json_calls import next_call
-from calltune.formats.lark import literal
+from calltune.formats.lark import literal, text_without
 from calltune.formats.pieces import JSON_SPACE, Pieces, Reader, Steps, Unreadable
 from calltune.jsonl import dumps
 
 _FENCE, _END_OF_FENCE = "```json\n", "\n```"
+_MARKERS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
 _PREAMBLE = "You are a helpful assistant with access to the following tools:"
 
 
 def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-    """The prompt: instructions and tools before the first user message, then the turns."""
+    """The prompt: instructions and tools, if any, before the first user message, then the turns."""
     system = [message.content for message in messages if message.role == "system"]
-    listing = dumps([tool.written for tool in tools])
-    instructions = "\n\n".join([*system, f"{_PREAMBLE}\n\n```json\n{listing}\n```"])
+    instructions = "\n\n".join([*system, *([_offer(tools)] if tools else [])])
     turns = [message for message in messages if message.role != "system"]
-    opening = f"## Instructions\n{instructions}\n\n"
     texts = [_turn(message) for message in turns]
-    if not turns or turns[0].role != "user":
+    opening = f"## Instructions\n{instructions}"
+    if instructions and turns and turns[0].role == "user":
+        texts[0] = _user_turn(f"{opening}\n\n## User\n{turns[0].content}")
+    elif instructions:
         texts.insert(0, _user_turn(opening.rstrip("\n")))
-    else:
-        texts[0] = _user_turn(f"{opening}## User\n{turns[0].content}")
     return f"<bos>{''.join(texts)}<start_of_turn>model\n"
 
 
@@ -46,17 +46,29 @@ def write(calls: Sequence[ToolCall]) -> str:
     return f"{_FENCE}{dumps(listed)}{_END_OF_FENCE}"
 
 
-def grammar(tools: Sequence[Tool], loose: Container[str], special: Container[str]) -> Grammar:
-    """What `write` writes, up to `MOST_CALLS` calls; arguments are JSON in a string."""
-    rules = CallRules(tools, is_quoted=True, loose=loose)
+def grammar(
+    tools: Sequence[Tool],
+    loose: Container[str],
+    special: Container[str],
+    wanted: Wanted = ANY_CALLS,
+) -> Grammar:
+    """What `write` writes, arguments as JSON in a string, or what else is wanted.
+
+    Words are what no reader takes for calls: no JSON fence, no bracket at the beginning, no marker.
+    """
+    rules = AnswerRules(tools, loose, wanted, is_quoted=True)
+    start, end = literal(_FENCE + "["), literal("]" + _END_OF_FENCE)
     listed = ""
-    for index in reversed(range(MOST_CALLS if rules.call else 0)):
+    for index in reversed(range(wanted.most_calls if rules.call else 0)):
         opening = (
             f'{", " if index else ""}{{"id": "call_id_{index}", "type": "function", "function": {{'
         )
         body = f"{literal(opening)} {rules.call} {literal('}}')} {listed}"
-        listed = rules.lark.rule(f"({body.strip()})?")
-    return rules.grammar(f"{literal(_FENCE + '[')} {listed} {literal(']' + _END_OF_FENCE)}")
+        is_needed = index < max(1, wanted.least_calls)
+        listed = rules.lark.rule(body.strip() if is_needed else f"({body.strip()})?")
+    calls = f"{start} {listed} {end}" if listed else None
+    words = text_without(("```json", *_MARKERS), not_first="[{")
+    return rules.grammar(f"{start} {end}", calls, words)
 
 
 def reader() -> Reader:
@@ -102,6 +114,11 @@ def _end(text: Pieces) -> Steps[None]:
         raise Unreadable("text after the calls")
 
 
+def _offer(tools: Sequence[Tool]) -> str:
+    listing = dumps([tool.written for tool in tools])
+    return f"{_PREAMBLE}\n\n```json\n{listing}\n```"
+
+
 def _turn(message: Message) -> str:
     if message.role == "assistant":
         content = "\n".join(filter(None, [message.content, _written(message.calls)]))
@@ -125,9 +142,10 @@ GEMMA = Format(
     render=render,
     write=write,
     grammar=grammar,
+    opening=_FENCE + "[",
     reader=reader,
     bos="<bos>",
     end="<end_of_turn><eos>",
     stops=("<end_of_turn>", "<eos>"),
-    markers=("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
+    markers=_MARKERS,
 )

@@ -58,6 +58,18 @@ def literal(text: str) -> str:
     return dumps(text).replace("\x7f", "\\u007f")
 
 
+def text_without(marks: Iterable[str], not_first: str = "") -> str:
+    """The body of a terminal: a text that begins with no white space and holds no mark.
+
+    `not_first` are further letters that it does not begin with.
+    """
+    anything = "/(?s:.*)/"
+    first = "".join(f"\\{letter}" for letter in not_first)
+    # What Python takes for white space: four control characters more than a regex does.
+    start = rf"/[^\s\x1c-\x1f{first}](?s:.*)/"
+    return f"{start} & ~({anything} {either(literal(mark) for mark in marks)} {anything})"
+
+
 def either(bodies: Iterable[str]) -> str:
     """One of several."""
     return "(" + " | ".join(dict.fromkeys(bodies)) + ")"

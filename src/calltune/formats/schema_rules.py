@@ -49,9 +49,9 @@ class _Member(NamedTuple):
 
 
 class SchemaRules:
-    """The rules for values of one tool's schema."""
+    """The rules for values of one schema: a tool's, or a whole answer's."""
 
-    def __init__(self, lark: Lark, root: Schema, is_quoted: bool, note: Callable[[str], None]):
+    def __init__(self, lark: Lark, root: Json, is_quoted: bool, note: Callable[[str], None]):
         self._lark = lark
         self._root = root
         self._is_quoted = is_quoted
@@ -74,6 +74,14 @@ class SchemaRules:
             self._note(str(reason))
             return self.anything()
 
+    def whole(self) -> str:
+        """The rule for any value that satisfies the schema, at whose root any type may stand.
+
+        Raises:
+            Impossible: there is no such value.
+        """
+        return self._value(self._root, DEEPEST)
+
     def anything(self) -> str:
         """The rule for any object of arguments."""
         return self._value({"type": "object"}, DEEPEST_FREE)
@@ -81,7 +89,7 @@ class SchemaRules:
     def _value(self, schema: Json, depth: int) -> str:
         if schema in (True, {}):
             depth = min(depth, DEEPEST_FREE)
-        key = dumps([schema, depth, self._references])
+        key = dumps([schema, depth, self._references, self._is_quoted])
         if key in self._open:
             # A value that is nothing but itself again.
             raise Impossible
