@@ -155,6 +155,8 @@ class Reader:
         self._steps = steps(self._text)
         self._calls: list[ToolCall] = []
         self._problem: str | None = None
+        self.end_of_calls = 0
+        """How many letters of the text stand before the end of the last call that was read."""
 
     def feed(self, piece: str) -> tuple[ToolCall, ...]:
         """The calls that became complete with this piece.
@@ -176,6 +178,7 @@ class Reader:
         try:
             while (call := next(self._steps, None)) is not None:
                 self._calls.append(call)
+                self.end_of_calls = self._text.position
         except Unreadable as problem:
             self._problem = str(problem)
         return tuple(self._calls[n_known:])

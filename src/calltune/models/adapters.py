@@ -40,7 +40,7 @@ class Choice:
         self.rows = mx.array(list(rows), mx.int32)
 
 
-class AdaptedLinear(nn.Module):
+class AdaptedLinear(nn.Module):  # type: ignore[misc]
     """A linear layer, and what several adapters add to it."""
 
     def __init__(self, linear: Any, factors: Sequence[_Factors | None], choice: Choice) -> None:
