@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from calltune.calls import Message, Tool, ToolCall
 from calltune.errors import OptionError, UnusableAnswer
-from calltune.formats import FORMATS, Format
 from calltune.jsonl import dumps
 from calltune.score.validity import are_valid, invents_function
 from calltune.tools import Toolset, from_functions
@@ -53,12 +52,12 @@ class Caller:
 
         from calltune.decode.slots import fits
         from calltune.models.load import base_of, load
-        from calltune.questions import constrainer_of, stop_tokens
+        from calltune.questions import constrainer_of, family_of, stop_tokens
 
         folder = None if adapter is None else Path(adapter)
         reference = model or base_of(folder or Path())
         self._loaded = load(reference, backend, folder)
-        self.family = _family(format, self._loaded.tokenizer, reference)
+        self.family = family_of(format, self._loaded.tokenizer, reference)
         self._max_tokens = max_tokens
         self._stops = stop_tokens(self._loaded.tokenizer, [self.family.name])
         can_be_held = fits(self._loaded.model)
@@ -122,23 +121,6 @@ class Caller:
             batch_size=1,
         )
         return str(self._loaded.tokenizer.decode(completion.tokens))
-
-
-def _family(name: str | None, tokenizer: Any, model: str) -> Format:
-    from calltune.batches import check_markers
-
-    if name is not None and name not in FORMATS:
-        raise OptionError(f"No format {name}; choose one of {', '.join(FORMATS)}")
-    if name is not None:
-        check_markers(tokenizer, FORMATS[name], model)
-        return FORMATS[name]
-    for family in FORMATS.values():
-        try:
-            check_markers(tokenizer, family, model)
-        except OptionError:
-            continue
-        return family
-    raise OptionError(f"{model} has the tokens of no known format; there are {', '.join(FORMATS)}")
 
 
 def _check(call: ToolCall, tools: dict[str, Tool]) -> None:

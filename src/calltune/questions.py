@@ -10,8 +10,8 @@ from calltune.calls import Tool
 from calltune.decode.ahead import ahead
 from calltune.decode.order import in_quick_order
 from calltune.decode.row import Prompt, Sampling
-from calltune.errors import DataError
-from calltune.formats import FORMATS
+from calltune.errors import DataError, OptionError
+from calltune.formats import FORMATS, Format
 from calltune.models.load import LoadedModel
 from calltune.sources.rows import Unusable, read_tools
 
@@ -121,3 +121,23 @@ def stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
     stops = {stop for name in families for stop in FORMATS[name].stops}
     encoded = [tokenizer.encode(stop, add_special_tokens=False) for stop in stops]
     return sorted({ids[0] for ids in encoded if len(ids) == 1} | set(tokenizer.eos_token_ids))
+
+
+def family_of(name: str | None, tokenizer: Any, model: str) -> Format:
+    """The prompt family of this name; without one, the family whose tokens the model has.
+
+    Raises:
+        OptionError: there is no such family, or the model's tokens tell none.
+    """
+    if name is not None and name not in FORMATS:
+        raise OptionError(f"No format {name}; choose one of {', '.join(FORMATS)}")
+    if name is not None:
+        check_markers(tokenizer, FORMATS[name], model)
+        return FORMATS[name]
+    for family in FORMATS.values():
+        try:
+            check_markers(tokenizer, family, model)
+        except OptionError:
+            continue
+        return family
+    raise OptionError(f"{model} has the tokens of no known format; there are {', '.join(FORMATS)}")

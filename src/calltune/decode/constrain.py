@@ -70,13 +70,18 @@ class Constrainer:
             tokenizer.backend_tokenizer.to_str(), n_vocab=n_tokens, eos_token=list(stops)
         )
         self._family = family
-        self._special = frozenset(
+        self.special = frozenset(
             marker
             for marker in family.markers
             if len(ids := tokenizer.encode(marker, add_special_tokens=False)) == 1
             and self._tokenizer.is_special_token(ids[0])
         )
+        """The family's markers that no text can spell."""
         self._ready: dict[str, _Prepared] = {}
+
+    def compiled(self, grammar: str) -> LLMatcher:
+        """What `Constraint` takes a copy of, or is in an error; slow and without Python's lock."""
+        return LLMatcher(self._tokenizer, grammar, log_level=0)
 
     def hold(self, tools: Sequence[Tool], wanted: Wanted = ANY_CALLS) -> Held:
         """A constraint to calls of these tools, so many as wanted, or to what may stand for them.
@@ -109,10 +114,10 @@ class Constrainer:
     def _try(self, tools: Sequence[Tool], loose: Sequence[str], wanted: Wanted) -> _Prepared | None:
         """A matcher, if the grammar can be built and llguidance takes it."""
         try:
-            grammar = self._family.grammar(tools, loose, self._special, wanted)
+            grammar = self._family.grammar(tools, loose, self.special, wanted)
         except TooLarge:
             return None
-        matcher = LLMatcher(self._tokenizer, grammar.text, log_level=0)
+        matcher = self.compiled(grammar.text)
         notes = (*grammar.notes, *(f"{name}: its whole schema" for name in loose))
         return None if matcher.is_error() else _Prepared(matcher, notes)
 

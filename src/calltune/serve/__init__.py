@@ -1,0 +1,1 @@
+"""An OpenAI-compatible endpoint: the wire, the turn of a model, the engine and the application."""

@@ -1,0 +1,157 @@
+"""Tools and schemas of a request -> what is offered, and the grammar that the answer keeps to.
+
+Run as a module it is a process that reads one JSON line for each order and writes one: schemas
+come from anywhere, and one that takes for ever must be able to be stopped.
+"""
+
+import json
+import sys
+from typing import Any, NamedTuple
+
+from calltune.calls import Json, Tool
+from calltune.errors import UnusableSchema
+from calltune.formats import FORMATS
+from calltune.formats.grammar import Grammar, Wanted
+from calltune.formats.lark import TooLarge
+from calltune.jsonl import dumps
+from calltune.validation import satisfies
+
+MOST_BYTES = 4 << 30
+"""Of memory that the process may take."""
+
+
+class Order(NamedTuple):
+    """What is to be prepared."""
+
+    family: str
+    special: tuple[str, ...]
+    """The family's markers that no text can spell with the model's tokenizer."""
+    tools: tuple[dict[str, Json], ...]
+    """Those that may be called, as OpenAI writes functions."""
+    wanted: Wanted
+    is_strict: bool
+    """Refuse what cannot be held in all it says."""
+
+
+class Prepared(NamedTuple):
+    """What an answer is made with."""
+
+    tools: tuple[Tool, ...]
+    original_names: dict[str, str]
+    grammar: Grammar | None
+    """What the answer keeps to; None where nothing is to be kept to."""
+
+
+class Refused(Exception):
+    """Tools or a schema that answers cannot be held to."""
+
+
+def prepare(order: Order) -> Prepared:
+    """Check the tools and make the grammar.
+
+    Raises:
+        Refused: with what is wrong, for the one who sent them.
+    """
+    from calltune.tools import from_openai
+
+    toolset = from_openai([{"type": "function", "function": each} for each in order.tools])
+    if lost := [note for note in toolset.notes if not note.text.startswith("called ")]:
+        raise Refused(f"tool {lost[0].tool}: {lost[0].text}")
+    try:
+        grammar = FORMATS[order.family].grammar(
+            toolset.tools, (), frozenset(order.special), order.wanted
+        )
+    except TooLarge:
+        raise Refused("the schemas are too large together; offer fewer tools at once") from None
+    except UnusableSchema as reason:
+        raise Refused(str(reason)) from None
+    if order.is_strict and grammar.notes:
+        raise Refused(f"answers cannot be held to {grammar.notes[0]}; leave strict out")
+    _compile(grammar)
+    return Prepared(toolset.tools, toolset.original_names, grammar)
+
+
+def order_line(order: Order) -> str:
+    """The order for another process, one text for equal ones."""
+    return dumps({"prepare": [*order[:3], list(order.wanted), order.is_strict]})
+
+
+def check_line(value: Json, schema: Json) -> str:
+    """The question to another process whether a value satisfies a schema."""
+    return dumps({"check": [value, schema]})
+
+
+def read_prepared(line: bytes) -> Prepared:
+    """What the other process answered to an order.
+
+    Raises:
+        Refused: it refused.
+    """
+    data = json.loads(line)
+    if "refused" in data:
+        raise Refused(data["refused"])
+    tools = tuple(Tool(*each) for each in data["tools"])
+    return Prepared(tools, data["names"], Grammar(data["grammar"], tuple(data["notes"])))
+
+
+def read_checked(line: bytes) -> bool:
+    """What the other process answered to a check."""
+    return json.loads(line) is True
+
+
+def _compile(grammar: Grammar) -> None:
+    """See that llguidance takes it, with letters for tokens: that has most of the cost."""
+    from llguidance import LLMatcher, LLTokenizer
+
+    global _letters
+    if _letters is None:
+        _letters = LLTokenizer("byte")
+    matcher = LLMatcher(_letters, grammar.text, log_level=0)
+    matcher.compute_bitmask()
+    if matcher.is_error():
+        raise Refused(f"the schemas cannot be compiled ({matcher.get_error()[:200]})")
+
+
+_letters: Any = None
+
+
+def _answer(line: str) -> Json:
+    asked = json.loads(line)
+    if "check" in asked:
+        return satisfies(*asked["check"])
+    family, special, tools, wanted, is_strict = asked["prepare"]
+    order = Order(family, tuple(special), tuple(tools), Wanted(*wanted), is_strict)
+    try:
+        prepared = prepare(order)
+    except Refused as reason:
+        return {"refused": str(reason)}
+    except (MemoryError, RecursionError):
+        return {"refused": "they take too much memory to be compiled"}
+    assert prepared.grammar is not None
+    listed: list[Json] = [
+        [tool.name, tool.description, tool.parameters, tool.written] for tool in prepared.tools
+    ]
+    return {
+        "tools": listed,
+        "names": dict(prepared.original_names),
+        "grammar": prepared.grammar.text,
+        "notes": list(prepared.grammar.notes),
+    }
+
+
+def main() -> None:
+    """Answer lines until there are none; an empty one when all is loaded."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    for line in sys.stdin:
+        print(dumps(_answer(line) if line.strip() else _load()), flush=True)
+
+
+def _load() -> Json:
+    prepare(Order(next(iter(FORMATS)), (), (), Wanted(), False))
+    return {}
+
+
+if __name__ == "__main__":
+    main()
