@@ -46,7 +46,11 @@ def make_app(service: Service, access: Access) -> Starlette:
             Route("/openapi.json", endpoint.openapi),
         ],
         middleware=[Middleware(Guard, access=access)],
-        exception_handlers={Fault: _fault, HTTPException: _http_fault},
+        exception_handlers={
+            Fault: _fault,
+            HTTPException: _http_fault,
+            ClientDisconnect: _nobody_listens,
+        },
         lifespan=lifespan,
     )
 
@@ -172,3 +176,7 @@ async def _http_fault(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     fault = Fault(error.status_code, error.detail)
     return JSONResponse(fault.body(), fault.status, error.headers)
+
+
+async def _nobody_listens(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)

@@ -172,6 +172,7 @@ class _Worker:
                 case _Taken(id=prompt_id):
                     self._batches.cancel(prompt_id)
                     self._sent.pop(prompt_id, None)
+                    self._count()
                 case Prompt():
                     self._batches.add(order)
                     self._sent[order.id] = 0
@@ -192,8 +193,7 @@ class _Worker:
                 # Nothing holds it any more, and it must not go on without.
                 self._batches.cancel(row.prompt.id)
             self._say(row.prompt.id, row.written, None, problem)
-        self._counts.n_running = len(list(self._batches.running()))
-        self._counts.n_waiting = self._batches.n_waiting
+        self._count()
 
     def fail(self, batches: Batches) -> None:
         """Begin anew; all that was running or waiting is told."""
@@ -207,6 +207,10 @@ class _Worker:
         """What has been written since the last call, by prompt."""
         news, self._news = self._news, {}
         return news
+
+    def _count(self) -> None:
+        self._counts.n_running = len(list(self._batches.running()))
+        self._counts.n_waiting = self._batches.n_waiting
 
     def _say(
         self, prompt_id: str, written: list[int], finish: Finish | None, problem: str | None = None

@@ -27,7 +27,7 @@ class Order(NamedTuple):
     special: tuple[str, ...]
     """The family's markers that no text can spell with the model's tokenizer."""
     tools: tuple[dict[str, Json], ...]
-    """Those that may be called, as OpenAI writes functions."""
+    """Those that may be called: name, description and parameters, a JSON Schema."""
     wanted: Wanted
     is_strict: bool
     """Refuse what cannot be held in all it says."""
@@ -52,9 +52,10 @@ def prepare(order: Order) -> Prepared:
     Raises:
         Refused: with what is wrong, for the one who sent them.
     """
-    from calltune.tools import from_openai
+    from calltune.tools.toolset import Draft, assembled
 
-    toolset = from_openai([{"type": "function", "function": each} for each in order.tools])
+    drafts = [Draft(each["name"], each["description"], each["parameters"]) for each in order.tools]
+    toolset = assembled(drafts, [])
     if lost := [note for note in toolset.notes if not note.text.startswith("called ")]:
         raise Refused(f"tool {lost[0].tool}: {lost[0].text}")
     try:
