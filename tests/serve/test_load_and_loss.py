@@ -113,7 +113,9 @@ def test_an_answer_that_takes_too_long_is_given_up(tiny_llama: Path) -> None:
         slow = server.post(long(max_tokens=200))
         assert slow.status_code == 503 and slow.json()["error"]["code"] == "timeout"
         stream = server.post(long(max_tokens=200, stream=True))
-        assert '"timeout"' in stream.text and stream.text.endswith("data: [DONE]\n\n")
+        assert stream.status_code == 503 or (
+            '"timeout"' in stream.text and stream.text.endswith("data: [DONE]\n\n")
+        )
         server.wait_until_idle()
 
 

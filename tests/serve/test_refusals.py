@@ -161,10 +161,20 @@ def test_arguments_are_checked_where_they_are_not_held(server: Running) -> None:
     body = plain(tools=[tool(schema)], tool_choice="required", max_tokens=100, temperature=1.5)
     response = server.post(body)
     assert response.status_code == 422
-    assert error_of(response)["code"] == "arguments_off_schema"
+    assert error_of(response)["code"] == "answer_off_schema"
+    streamed = server.post(body | {"stream": True})
+    assert streamed.status_code == 422 and error_of(streamed) == error_of(response)
+
+
+def test_json_is_checked_where_it_is_not_held(server: Running) -> None:
+    schema = {"type": "array", "items": {"enum": [1]}, "minItems": 2, "uniqueItems": True}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    body = plain(response_format=wanted, max_tokens=100, temperature=1.5, seed=1)
+    response = server.post(body)
+    assert response.status_code == 422
+    assert error_of(response)["code"] == "answer_off_schema"
     events = server.post(body | {"stream": True}).text.split("\n\n")
-    assert "arguments_off_schema" in events[-3] and events[-2] == "data: [DONE]"
-    assert not any("tool_calls" in event for event in events)
+    assert "answer_off_schema" in events[-3] and events[-2] == "data: [DONE]"
 
 
 def test_a_key_is_asked_for_and_nothing_else_gets_in(tiny_llama: Path) -> None:

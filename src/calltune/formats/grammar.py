@@ -12,6 +12,8 @@ from calltune.jsonl import dumps
 
 MOST_CALLS = 32
 """A grammar admits so many calls in one answer."""
+THE_ANSWER = "the answer"
+"""What notes on the schema of an answer without calls begin with; no tool is called so."""
 
 
 class Wanted(NamedTuple):
@@ -86,7 +88,7 @@ class AnswerRules:
         if schema is None:
             return []
         try:
-            return [self._rules(schema, "the answer", is_quoted=False).whole()]
+            return [self._rules(schema, THE_ANSWER, is_quoted=False).whole()]
         except Impossible:
             raise UnusableSchema(
                 f"No answer satisfies this JSON Schema: {dumps(schema)[:200]}; correct it"

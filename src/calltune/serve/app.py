@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, NoReturn
 
@@ -12,10 +12,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from calltune.calls import Json
+from calltune.serve.clients import EventStream, unless_gone
 from calltune.serve.document import document
 from calltune.serve.faults import Fault
 from calltune.serve.guard import Access, Guard
@@ -67,20 +68,17 @@ class _Endpoint:
         with self._metrics.request() as measured:
             limits = self._service.limits
             asked = _parse(await _body(request, limits.body_bytes, limits.body_seconds))
-            answers = await _unless_gone(request, self._service.ask(asked))
+            answers = await unless_gone(request.receive, self._service.ask(asked))
             head = Head(asked.model)
             if not asked.stream:
                 return JSONResponse(
-                    await _unless_gone(request, whole(answers, head, limits.seconds))
+                    await unless_gone(request.receive, whole(answers, head, limits.seconds))
                 )
-            measured.leave_open()
             wants_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-            events = streamed(answers, head, wants_usage, limits.seconds)
-            return StreamingResponse(
-                measured.following(events),
-                media_type="text/event-stream",
-                headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-            )
+            events = measured.following(streamed(answers, head, wants_usage, limits.seconds))
+            # Until the first event a fault still has a status of its own.
+            first = await unless_gone(request.receive, anext(events))
+            return EventStream(first, events)
 
     async def models(self, _: Request) -> Response:
         """The names that a request may give as its model."""
@@ -145,26 +143,6 @@ def _parse(body: bytes) -> ChatRequest:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
-    """The result of some work, which is given up when the client goes away."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_gone(request.receive))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        for each in (task, gone):
-            each.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _fault(_: Request, fault: Exception) -> Response:

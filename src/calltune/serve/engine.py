@@ -4,7 +4,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -50,6 +49,38 @@ class Counts:
     n_prompt_tokens: int = 0
     n_failures: int = 0
     """How often everything that was running had to be given up."""
+
+
+class Open:
+    """An answer on its way: pieces of it, the last of which says how it ended."""
+
+    def __init__(
+        self,
+        prompt: Prompt,
+        orders: "SimpleQueue[Prompt | _Taken | _Stop]",
+        pieces: "dict[str, asyncio.Queue[Piece]]",
+    ) -> None:
+        self._id = prompt.id
+        self._orders = orders
+        self._all = pieces
+        self._is_over = False
+        self._pieces = pieces[prompt.id] = asyncio.Queue()
+        orders.put(prompt)
+
+    def __aiter__(self) -> "Open":
+        return self
+
+    async def __anext__(self) -> Piece:
+        if self._is_over:
+            raise StopAsyncIteration
+        piece = await self._pieces.get()
+        self._is_over = piece.finish is not None or piece.problem is not None
+        return piece
+
+    def close(self) -> None:
+        """Ask for nothing more; a row that is not finished is freed."""
+        if self._all.pop(self._id, None) is not None and not self._is_over:
+            self._orders.put(_Taken(self._id))
 
 
 class Engine:
@@ -100,24 +131,9 @@ class Engine:
                 code="queue_full",
             )
 
-    async def answer(self, prompt: Prompt) -> AsyncGenerator[Piece, None]:
-        """The answer in pieces, the last of which says how it ended.
-
-        Whoever leaves off before that frees the row.
-        """
-        pieces: asyncio.Queue[Piece] = asyncio.Queue()
-        self._pieces[prompt.id] = pieces
-        self._orders.put(prompt)
-        is_over = False
-        try:
-            while not is_over:
-                piece = await pieces.get()
-                is_over = piece.finish is not None or piece.problem is not None
-                yield piece
-        finally:
-            del self._pieces[prompt.id]
-            if not is_over:
-                self._orders.put(_Taken(prompt.id))
+    def open(self, prompt: Prompt) -> Open:
+        """Begin to answer a prompt; whoever opens an answer closes it."""
+        return Open(prompt, self._orders, self._pieces)
 
     def _run(self) -> None:
         worker = _Worker(self._make_batches(), self.counts)

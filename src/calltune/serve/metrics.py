@@ -1,7 +1,7 @@
 """What a server has done, as Prometheus reads it."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
@@ -51,7 +51,7 @@ class Metrics:
         except BaseException as error:
             measured.end(_status(error))
             raise
-        if not measured.is_open:
+        if not measured.is_streaming:
             measured.end(200)
 
     def text(self) -> bytes:
@@ -72,27 +72,24 @@ class Measured:
     """One request on its way."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.is_open = False
+        self.is_streaming = False
         self._metrics = metrics
         self._started = time.perf_counter()
 
-    def leave_open(self) -> None:
-        """The request goes on with a stream."""
-        self.is_open = True
-
-    async def following(self, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-        """The events of its stream; with the last one the request is over."""
-        is_first, status = True, 499
+    async def following(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """The events of its stream; with the first it is one, with the last it is over."""
+        status = 499
         try:
             async with aclosing(events) as stream:
                 async for event in stream:
-                    if is_first:
+                    if not self.is_streaming:
                         self._metrics.count_first(time.perf_counter() - self._started)
-                        is_first = False
+                        self.is_streaming = True
                     yield event
             status = 200
         finally:
-            self.end(status)
+            if self.is_streaming:
+                self.end(status)
 
     def end(self, status: int) -> None:
         """The request is over."""

@@ -48,12 +48,13 @@ async def whole(answers: Answers, head: Head, seconds: float) -> dict[str, Json]
 async def streamed(
     answers: Answers, head: Head, wants_usage: bool, seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    """The reply as server-sent events; a fault on the way is the last one.
+    """The reply as server-sent events; a fault after the first one is the last of them.
 
-    After `seconds` the answer is given up.
+    Raises:
+        Fault: there is not even a first one, or not within so many seconds.
     """
+    started: dict[int, _Stream] = {}
     try:
-        started: dict[int, _Stream] = {}
         async for said in in_time(answers.events(), seconds):
             if said.answer not in started:
                 started[said.answer] = _Stream()
@@ -63,6 +64,8 @@ async def streamed(
             chunk = head.to_json("chat.completion.chunk")
             yield _event(chunk | {"choices": [], "usage": usage_json(answers.usage)})
     except Fault as fault:
+        if not started:
+            raise
         yield _event(fault.body())
     yield b"data: [DONE]\n\n"
 

@@ -85,8 +85,6 @@ class Service:
                 "messages",
                 "context_length_exceeded",
             )
-        # What has been waited for may have filled the places.
-        self.engine.check_room(n_answers)
         prompts = [
             Prompt(
                 secrets.token_hex(12),
@@ -99,8 +97,12 @@ class Service:
             for sampling in asking.samplings(request, n_answers)
         ]
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+
+        async def plain() -> list[int]:
+            return await self._tokens(messages, ())
+
         means = Means(self.tokenizer, self.family, self.engine, self.workshop)
-        return Answers(means, prompts, prepared, lambda: self._tokens(messages, ()), stops)
+        return Answers(means, prompts, prepared, plain, stops, wanted.schema)
 
     async def _prepare(
         self, offered: Sequence[dict[str, Json]], wanted: Wanted, request: ChatRequest
