@@ -61,6 +61,27 @@ def write_rows(path: Path, count: int) -> Path:
     return path
 
 
+def write_adapter(model_folder: Path, folder: Path, layers: int, rank: int, seed: int) -> Path:
+    """A LoRA adapter of random weights, as mlx_lm saves it."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    lora = {"rank": rank, "scale": 3.0 + seed, "dropout": 0.0}
+    model, _ = load_model(model_folder)
+    model.freeze()
+    linear_to_lora_layers(model, layers, lora)
+    mx.random.seed(seed)
+    trainable: Any = tree_flatten(model.trainable_parameters())
+    weights = {name: 0.1 * mx.random.normal(weight.shape) for name, weight in trainable}
+    folder.mkdir()
+    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
+    config = {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": lora}
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"model": str(model_folder)}))
+    return folder
+
+
 def make_model(config: dict[str, Any]) -> Any:
     """The model of a config, with weights from a fixed seed."""
     import mlx.core as mx

@@ -1,13 +1,10 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
-from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from calltune.decode.batches import Batches
 from calltune.decode.row import Prompt
@@ -16,31 +13,17 @@ from calltune.models.adapters import can_be_chosen, put_on_all
 from calltune.models.backend import Backend
 from calltune.models.load import load
 
+import tiny
+
 CPU = Backend("cpu", "float32", None, "", "")
-
-
-def write_adapter(model_folder: Path, folder: Path, layers: int, rank: int, seed: int) -> Path:
-    """An adapter as mlx_lm saves it."""
-    lora = {"rank": rank, "scale": 3.0 + seed, "dropout": 0.0}
-    model = load(str(model_folder), CPU).model
-    model.freeze()
-    linear_to_lora_layers(model, layers, lora)
-    mx.random.seed(seed)
-    trainable: Any = tree_flatten(model.trainable_parameters())
-    weights = {name: 0.1 * mx.random.normal(weight.shape) for name, weight in trainable}
-    folder.mkdir()
-    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
-    config = {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": lora}
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"model": str(model_folder)}))
-    return folder
 
 
 @pytest.fixture
 def adapters(tiny_llama: Path, tmp_path: Path) -> list[Path]:
     # Other layers, other ranks, other scales.
     return [
-        write_adapter(tiny_llama, tmp_path / "one", layers=1, rank=4, seed=1),
-        write_adapter(tiny_llama, tmp_path / "two", layers=2, rank=8, seed=2),
+        tiny.write_adapter(tiny_llama, tmp_path / "one", layers=1, rank=4, seed=1),
+        tiny.write_adapter(tiny_llama, tmp_path / "two", layers=2, rank=8, seed=2),
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import uvicorn
@@ -87,6 +87,8 @@ def serving(
     adapters: dict[str, Path] | None = None,
     size: int = 4,
     access: Access | None = None,
+    words: Literal["base", "adapter"] = "base",
+    repeats_calls: bool = False,
     **limits: Any,
 ) -> Iterator[Running]:
     """A server of a model, under the name `tiny`."""
@@ -102,6 +104,8 @@ def serving(
         engine=Engine(make, size + bounds.queue),
         constrainer=constrainer_of(loaded, family, stops),
         limits=bounds,
+        words=words,
+        repeats_calls=repeats_calls,
         workshop=Workshop(n_processes=1),
     )
     app = make_app(service, access or Access())

@@ -99,6 +99,6 @@ def test_no_call_and_a_call_that_cannot_be_read(tokenizer: Any) -> None:
     none = FORMATS["chatml"].write(())
     turn = Turn(tokenizer, FORMATS["chatml"], True)
     events = [*turn.feed(tokenizer.encode(none)), *turn.finish(True)]
-    assert events == [Ended("stop")] and turn.calls_nothing
+    assert events == [Ended("stop")] and turn.wrote_calls and not turn.calls
     broken = '<tool_call>\n{"name": "f", "arguments": 5}\n</tool_call>'
     assert read(tokenizer, "chatml", broken, []) == [Words(broken), Ended("stop")]

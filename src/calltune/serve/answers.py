@@ -2,19 +2,18 @@
 
 import asyncio
 import json
-import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from calltune.calls import Json, Tool, ToolCall
-from calltune.decode.row import Prompt
+from calltune.calls import Json, ToolCall
+from calltune.decode.row import Sampling
 from calltune.formats import Format
-from calltune.formats.grammar import THE_ANSWER
+from calltune.jsonl import dumps
 from calltune.serve.engine import ENGINE_FAILED, Engine, Open, Piece
 from calltune.serve.faults import Fault
-from calltune.serve.preparing import Prepared
+from calltune.serve.question import Question
 from calltune.serve.turn import Called, Ended, Event, Turn, Words
 from calltune.serve.workshop import Workshop
 
@@ -49,24 +48,24 @@ class Answers:
     def __init__(
         self,
         means: Means,
-        prompts: Sequence[Prompt],
-        prepared: Prepared,
-        plain: Callable[[], Awaitable[list[int]]],
-        stops: Sequence[str],
-        schema: Json = None,
+        question: Question,
+        samplings: Sequence[Sampling | None],
+        in_words: Callable[[], Awaitable[Question]] | None = None,
+        made: Collection[str] = (),
+        stops: Sequence[str] = (),
     ) -> None:
-        """`plain` gives the tokens of the same conversation without tools.
+        """One answer to a question for each of `samplings`.
 
-        `schema` is that of answers in JSON, if they are to have one.
+        A call in `made` (see `call_key`) is not made again. Where no call is left, `in_words` is
+        asked; without it the answer has nothing in it.
         """
-        self.usage = Usage(prompt_tokens=len(prompts[0].tokens))
+        self.usage = Usage(prompt_tokens=len(question.tokens))
         self._means = means
-        self._plain = plain
-        self._prompts = prompts
-        self._prepared = prepared
+        self._question = question
+        self._samplings = samplings
+        self._in_words = in_words
+        self._made = made
         self._stops = stops
-        self._schema = schema
-        self._schema_notes = self._notes(THE_ANSWER)
 
     async def events(self) -> AsyncGenerator[Said, None]:
         """What the answers say, each in its order; leaving off frees their rows.
@@ -74,9 +73,10 @@ class Answers:
         Raises:
             Fault: an answer cannot be given.
         """
-        self._means.engine.check_room(len(self._prompts))
+        self._means.engine.check_room(len(self._samplings))
         # Taken together with the look at what room there is: others look in between.
-        opened = [self._means.engine.open(prompt) for prompt in self._prompts]
+        prompts = [self._question.prompt(sampling) for sampling in self._samplings]
+        opened = [self._means.engine.open(prompt) for prompt in prompts]
         queue: asyncio.Queue[Said | BaseException] = asyncio.Queue()
         tasks = [
             asyncio.create_task(self._follow(index, each, queue))
@@ -108,75 +108,78 @@ class Answers:
             queue.put_nowait(error)
 
     async def _one(self, index: int, opened: Open) -> AsyncGenerator[Event, None]:
-        """One answer: calls or words; words as well where it says that no call is due."""
-        turn = self._turn(can_call=bool(self._prepared.tools))
-        async for event in self._read(opened, turn):
-            if event != Ended("stop") or not turn.calls_nothing:
+        """One answer: calls or words; words as well where no call is left to be made."""
+        n_given = 0
+        turn = self._turn(self._question)
+        async for event in self._read(opened, turn, self._question):
+            if isinstance(event, Called) and call_key(event.call) in self._made:
+                continue
+            is_end = isinstance(event, Ended) and event.reason != "length"
+            if is_end and turn.wrote_calls and not n_given and self._in_words is not None:
+                break
+            n_given += not is_end
+            yield event
+        else:
+            return
+        question = await self._in_words()
+        with closing(self._means.engine.open(question.prompt(self._samplings[index]))) as asked:
+            async for event in self._read(asked, self._turn(question), question):
                 yield event
-        if turn.calls_nothing:
-            prompt = await self._in_words(self._prompts[index])
-            with closing(self._means.engine.open(prompt)) as asked:
-                async for event in self._read(asked, self._turn(can_call=False)):
-                    yield event
 
-    async def _in_words(self, prompt: Prompt) -> Prompt:
-        """The same question without tools, for a model that has said that no call is due."""
-        tokens = await self._plain()
-        return prompt._replace(id=secrets.token_hex(12), tokens=tokens, constraint=None)
-
-    def _turn(self, can_call: bool) -> Turn:
-        means, names = self._means, self._prepared.original_names
+    def _turn(self, question: Question) -> Turn:
+        means, names = self._means, question.prepared.original_names
 
         def original(call: ToolCall) -> ToolCall:
             return ToolCall(names.get(call.name, call.name), call.arguments)
 
-        return Turn(means.tokenizer, means.family, can_call, self._stops, original)
+        return Turn(means.tokenizer, means.family, question.can_call, self._stops, original)
 
-    async def _read(self, opened: Open, turn: Turn) -> AsyncGenerator[Event, None]:
+    async def _read(
+        self, opened: Open, turn: Turn, question: Question
+    ) -> AsyncGenerator[Event, None]:
         """The events of one answer, each call looked at before it is given."""
         said = ""
         async for piece in opened:
             self.usage.completion_tokens += len(piece.tokens)
             for event in _events(turn, piece):
                 if isinstance(event, Called):
-                    await self._check_call(event.call)
-                elif isinstance(event, Words) and self._schema_notes:
+                    await self._check_call(event.call, question)
+                elif isinstance(event, Words):
                     said += event.text
-                elif event == Ended("stop") and said:
-                    await self._check_answer(said)
+                elif event == Ended("stop"):
+                    await self._check_answer(said, question)
                 yield event
             if turn.is_cut:
                 return
 
-    async def _check_answer(self, text: str) -> None:
-        """See that JSON keeps to the part of its schema that it was not held to."""
-        try:
-            is_right = await self._means.workshop.check(json.loads(text), self._schema)
-        except ValueError:
-            is_right = False
-        if not is_right:
-            raise _off_schema("The model's answer does not satisfy the schema", "response_format")
-
-    async def _check_call(self, call: ToolCall) -> None:
+    async def _check_call(self, call: ToolCall, question: Question) -> None:
         """See that a call keeps to the part of its schema that it was not held to."""
-        tool = next(tool for tool in self._prepared.tools if self._original(tool) == call.name)
-        if not self._notes(tool.name):
-            return
-        if not await self._means.workshop.check(call.arguments, tool.parameters):
-            text = f"The model's arguments of {call.name} do not satisfy its schema"
-            raise _off_schema(text, "tools")
+        names = question.prepared.original_names
+        for tool in question.prepared.tools:
+            is_it = names.get(tool.name, tool.name) == call.name
+            if is_it and question.not_held(tool.name):
+                text = f"The model's arguments of {call.name} do not satisfy its schema"
+                await self._check(call.arguments, tool.parameters, text, "tools")
 
-    def _notes(self, of: str) -> list[str]:
-        """What answers are not held to, of a tool's schema or that of the answer."""
-        notes = self._prepared.grammar.notes if self._prepared.grammar else ()
-        return [note for note in notes if note.startswith(f"{of}: ")]
+    async def _check_answer(self, text: str, question: Question) -> None:
+        """The same of an answer in JSON."""
+        if question.schema is not None and question.not_held():
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = None
+            problem = "The model's answer does not satisfy the schema"
+            await self._check(value, question.schema, problem, "response_format")
 
-    def _original(self, tool: Tool) -> str:
-        return self._prepared.original_names.get(tool.name, tool.name)
+    async def _check(self, value: Json, schema: Json, problem: str, param: str) -> None:
+        if not await self._means.workshop.check(value, schema):
+            text = f"{problem}; ask again, or make it simpler"
+            raise Fault(422, text, param, "answer_off_schema")
 
 
-def _off_schema(text: str, param: str) -> Fault:
-    return Fault(422, f"{text}; ask again, or make it simpler", param, "answer_off_schema")
+def call_key(call: ToolCall) -> str:
+    """The same text for equal calls."""
+    return dumps([call.name, json.dumps(call.arguments, sort_keys=True)])
 
 
 def _events(turn: Turn, piece: Piece) -> Sequence[Event]:

@@ -1,10 +1,12 @@
 """What a request wants: the functions on offer, what an answer may be, how it is drawn."""
 
 import secrets
+from collections.abc import Sequence
 
-from calltune.calls import Json
+from calltune.calls import Json, Message
 from calltune.decode.row import Sampling
 from calltune.formats.grammar import MOST_CALLS, Wanted
+from calltune.serve.answers import call_key
 from calltune.serve.wire import ChatRequest, NamedChoice, ObjectFormat, SchemaFormat
 
 
@@ -26,16 +28,31 @@ def offered(request: ChatRequest) -> list[dict[str, Json]]:
     ]
 
 
-def wanted(request: ChatRequest) -> Wanted:
-    """Calls, words, or JSON of a schema."""
-    schema = _answer_schema(request)
-    if request.tool_choice == "none" or not request.tools:
-        return Wanted(most_calls=0, words=schema is None, schema=schema)
+def wanted(request: ChatRequest, splits: bool) -> Wanted:
+    """What an answer may be where there are tools.
+
+    With `splits` it is calls, or that none is due; what stands in their place is asked for apart.
+    """
     is_named = isinstance(request.tool_choice, NamedChoice)
     most = 1 if is_named or request.parallel_tool_calls is False else MOST_CALLS
     if is_named or request.tool_choice == "required":
         return Wanted(least_calls=1, most_calls=most)
+    schema = _answer_schema(request)
+    if splits:
+        return Wanted(most_calls=most)
     return Wanted(most_calls=most, words=schema is None, schema=schema)
+
+
+def wanted_after(request: ChatRequest) -> Wanted:
+    """What it may be without tools: words, or JSON of a schema."""
+    schema = _answer_schema(request)
+    return Wanted(most_calls=0, words=schema is None, schema=schema)
+
+
+def made_calls(messages: Sequence[Message]) -> set[str]:
+    """The calls that were made since a user spoke last."""
+    spoken = max((i for i, each in enumerate(messages) if each.role == "user"), default=-1)
+    return {call_key(call) for message in messages[spoken + 1 :] for call in message.calls}
 
 
 def _answer_schema(request: ChatRequest) -> Json:

@@ -1,16 +1,14 @@
 """A request answered: what is offered, the prompt, the rows that answer it, and what they say."""
 
 import asyncio
-import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from calltune.batches import prompt_tokens
-from calltune.calls import Json, Message, Tool
-from calltune.decode.constrain import Constrainer, Constraint
-from calltune.decode.row import Prompt
+from calltune.calls import Json, Message
+from calltune.decode.constrain import Constrainer
 from calltune.formats import Format
 from calltune.formats.grammar import Wanted
 from calltune.serve import asking
@@ -20,10 +18,12 @@ from calltune.serve.engine import Engine
 from calltune.serve.faults import Fault
 from calltune.serve.limits import Limits, check_sizes
 from calltune.serve.preparing import Order, Prepared
+from calltune.serve.question import Question
 from calltune.serve.wire import ChatRequest
 from calltune.serve.workshop import MOST_KEPT, Workshop
 
-NO_TOOLS = Prepared((), {}, None)
+NOTHING_HELD = Prepared((), {}, None)
+"""Of answers in words."""
 
 
 @dataclass(slots=True)
@@ -37,6 +37,10 @@ class Service:
     engine: Engine
     constrainer: Constrainer
     limits: Limits
+    words: Literal["base", "adapter"] = "base"
+    """Who writes words. An adapter was trained to decide on calls, and speaks badly."""
+    repeats_calls: bool = False
+    """Whether a call may be made again that was made since the user spoke."""
     workshop: Workshop = field(default_factory=Workshop)
     _compiled: OrderedDict[str, Any] = field(default_factory=OrderedDict)
 
@@ -56,57 +60,65 @@ class Service:
         Raises:
             Fault: something is.
         """
-        if request.model not in self.models:
-            known = ", ".join(self.models)
-            raise Fault(
-                404,
-                f"There is no model {request.model!r:.100}; there are: {known}",
-                "model",
-                "model_not_found",
-            )
+        adapter = self._adapter(request.model)
         check_sizes(request, self.limits)
-        n_answers = request.n or 1
-        self.engine.check_room(n_answers)
+        samplings = asking.samplings(request, request.n or 1)
+        self.engine.check_room(len(samplings))
         messages = defused(read_messages(request.messages), self.family.markers)
-        wanted = asking.wanted(request)
-        offered = asking.offered(request)
-        is_held = bool(offered) or wanted.schema is not None
-        prepared = await self._prepare(offered, wanted, request) if is_held else NO_TOOLS
+        splits = self.words == "base" and adapter != 0
+        wanted = asking.wanted(request, splits)
+        wanted_after = asking.wanted_after(request)
+        # Looked at now: later there may be no status left to say that it cannot be used.
+        after = await self._prepare([], wanted_after, request)
+
+        async def in_words() -> Question:
+            speaker = 0 if splits else adapter
+            return await self._question(request, messages, wanted_after, after, speaker)
+
+        if not (offered := asking.offered(request)):
+            question, later = await in_words(), None
+        else:
+            prepared = await self._prepare(offered, wanted, request)
+            question = await self._question(request, messages, wanted, prepared, adapter)
+            later = None if wanted.least_calls else in_words
+        made = asking.made_calls(messages) if later and not self.repeats_calls else ()
+        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+        means = Means(self.tokenizer, self.family, self.engine, self.workshop)
+        return Answers(means, question, samplings, later, made, stops)
+
+    def _adapter(self, name: str) -> int:
+        if name not in self.models:
+            known = ", ".join(self.models)
+            text = f"There is no model {name!r:.100}; there are: {known}"
+            raise Fault(404, text, "model", "model_not_found")
+        return self.models[name]
+
+    async def _question(
+        self,
+        request: ChatRequest,
+        messages: Sequence[Message],
+        wanted: Wanted,
+        prepared: Prepared,
+        adapter: int,
+    ) -> Question:
         tools = [defused_tool(tool, self.family.markers) for tool in prepared.tools]
-        tokens = await self._tokens(messages, tools)
-        matcher = await self._matcher(prepared)
-        limit = request.max_completion_tokens or request.max_tokens or self.limits.answer_tokens
+        prompt = self.family.render(messages, tools)
+        tokens = await asyncio.to_thread(prompt_tokens, self.tokenizer, prompt, self.family)
         room = self.limits.context_tokens - len(tokens)
         if room < 1:
-            raise Fault(
-                400,
-                f"The prompt has {len(tokens)} tokens; there is room for "
-                f"{self.limits.context_tokens}, with the answer",
-                "messages",
-                "context_length_exceeded",
-            )
-        prompts = [
-            Prompt(
-                secrets.token_hex(12),
-                tokens,
-                None if matcher is None else Constraint(matcher.deep_copy()),
-                sampling,
-                min(limit, self.limits.answer_tokens, room),
-                self.models[request.model],
-            )
-            for sampling in asking.samplings(request, n_answers)
-        ]
-        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-
-        async def plain() -> list[int]:
-            return await self._tokens(messages, ())
-
-        means = Means(self.tokenizer, self.family, self.engine, self.workshop)
-        return Answers(means, prompts, prepared, plain, stops, wanted.schema)
+            text = f"The prompt has {len(tokens)} tokens; with its answer there is room for "
+            most = self.limits.context_tokens
+            raise Fault(400, f"{text}{most}", "messages", "context_length_exceeded")
+        limit = request.max_completion_tokens or request.max_tokens or self.limits.answer_tokens
+        limit = min(limit, self.limits.answer_tokens, room)
+        matcher = await self._matcher(prepared)
+        return Question(tokens, prepared, matcher, wanted.schema, adapter, limit)
 
     async def _prepare(
         self, offered: Sequence[dict[str, Json]], wanted: Wanted, request: ChatRequest
     ) -> Prepared:
+        if not offered and wanted.schema is None:
+            return NOTHING_HELD
         special = tuple(sorted(self.constrainer.special))
         order = Order(self.family.name, special, tuple(offered), wanted, asking.is_strict(request))
         return await self.workshop.prepare(order)
@@ -131,7 +143,3 @@ class Service:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(text)
         return self._compiled[text]
-
-    async def _tokens(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
-        prompt = self.family.render(messages, tools)
-        return await asyncio.to_thread(prompt_tokens, self.tokenizer, prompt, self.family)

@@ -96,9 +96,9 @@ class Turn:
         """Text that may yet turn out to be an opening or a stop string; all of it, of calls."""
 
     @property
-    def calls_nothing(self) -> bool:
-        """Whether it was written that no call is due."""
-        return self._reader is not None and not self.calls
+    def wrote_calls(self) -> bool:
+        """Whether calls were written, be it that none is due."""
+        return self._reader is not None
 
     def feed(self, tokens: Sequence[int]) -> Iterator[Event]:
         """What these tokens make certain."""

@@ -31,6 +31,11 @@ class ServeOptions:
     CALLTUNE_API_KEY."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
+    words: Literal["base", "adapter"] = "base"
+    """Who writes what is no call: the base model, as adapters learn calls alone, or the adapter."""
+    repeat_calls: bool = False
+    """Give a call again that was made since the user spoke; small models often go round in
+    circles, so unless told otherwise the answer is words then."""
     batch_size: int | None = None
     """Answers that are written at once; unless given 128 on an NVIDIA GPU, else 16."""
     queue: int = 64
@@ -129,6 +134,8 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
         engine=Engine(make_batches, size + options.queue),
         constrainer=constrainer_of(loaded, family.name, stops),
         limits=limits,
+        words=options.words,
+        repeats_calls=options.repeat_calls,
     )
 
 
