@@ -13,6 +13,7 @@ import pytest
 
 from calltune.errors import FetchError, OptionError
 from calltune.tools import from_mcp, mcp
+from calltune.tools.mcp import ToolFailed
 
 SERVER = Path(__file__).with_name("mcp_server.py")
 COMMAND = shlex.join([sys.executable, str(SERVER)])
@@ -36,7 +37,7 @@ def address() -> Iterator[str]:
 
 
 def check(server: str) -> None:
-    price, is_open = from_mcp(server).tools
+    price, is_open, _ = from_mcp(server).tools
     assert price.description == "Tell a price.\n\nOf so many things."
     assert price.parameters["properties"]["count"]["default"] == 1
     assert price.parameters["required"] == ["thing"]
@@ -56,6 +57,50 @@ def test_it_can_be_asked_where_a_loop_runs_already(address: str) -> None:
         check(address)
 
     asyncio.run(in_a_notebook())
+
+
+def check_calls(server: str) -> None:
+    with mcp.opened(server) as session:
+        assert session.call("price", {"thing": "tea", "count": 3}) == {"result": 3.0}
+        with pytest.raises(ToolFailed, match="price"):
+            session.call("price", {"thing": "nothing"})
+        with pytest.raises(ToolFailed, match="no_such_tool"):
+            session.call("no_such_tool", {})
+        # It goes on after all that, and with the server's own names.
+        assert session.call("shop.open", {"day": "today"}) == {"result": True}
+
+
+def test_tools_are_called_over_stdio() -> None:
+    check_calls(COMMAND)
+
+
+def test_tools_are_called_over_streamable_http(address: str) -> None:
+    check_calls(address)
+
+
+def test_headers_are_sent_with_a_call(address: str) -> None:
+    with mcp.opened(address, headers={"X-Key": "ä1".encode().hex()}) as session:
+        assert session.call("headers", {})["x-key"] == "ä1".encode().hex()
+
+
+def test_an_exception_within_a_session_stays_what_it_is() -> None:
+    with pytest.raises(KeyError), mcp.opened(COMMAND):
+        raise KeyError("mine")
+
+
+def test_a_silent_tool_is_given_up(address: str) -> None:
+    silent = pytest.raises(ToolFailed, match="no answer in 3 s|[Tt]imed out")
+    with mcp.opened(address, timeout_s=3) as session, silent:
+        session.call("shop.open", {"day": "someday"})
+
+
+def test_a_server_that_ends_is_a_failure_of_the_tool_and_no_more(tmp_path: Path) -> None:
+    code = f"import os, runpy, sys; sys.argv = ['x']; m = runpy.run_path({str(SERVER)!r});"
+    code += "m['server'].tool(name='leave')(lambda: os._exit(3)); m['server'].run()"
+    with mcp.opened(shlex.join([sys.executable, "-c", code]), timeout_s=20) as session:
+        for _ in range(2):
+            with pytest.raises(ToolFailed):
+                session.call("leave", {})
 
 
 class Paged:

@@ -2,15 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import Literal
 
 from calltune.errors import DataError, OptionError
-from calltune.jsonl import read_json, write_json
-
-if TYPE_CHECKING:
-    from calltune.tools import Toolset
-
-Kind = Literal["python", "openapi", "mcp", "openai"]
+from calltune.jsonl import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +28,9 @@ class ToolsOptions:
     timeout: float = field(default=30.0, kw_only=True)
     """Seconds that an MCP server has to answer in."""
 
+    header: tuple[str, ...] = field(default=(), kw_only=True)
+    """"Name: value", sent to the MCP server at an http(s) address, such as "Authorization: …"."""
+
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         if not self.sources:
@@ -51,8 +49,10 @@ def run(options: ToolsOptions) -> Path:
     """
     from calltune.pages.tool_list import print_notes, print_tools
     from calltune.tools import combined
+    from calltune.tools.sources import reach_of, read_source
 
-    toolset = combined([_read(source, options) for source in options.sources])
+    reach = reach_of(options.sources, options.timeout, options.header)
+    toolset = combined([read_source(each, reach, options.kind) for each in options.sources])
     if not toolset.tools:
         print_notes(toolset.notes)
         raise DataError(f"No tool can be made of {', '.join(options.sources)}; nothing is written")
@@ -61,49 +61,3 @@ def run(options: ToolsOptions) -> Path:
     print_notes(toolset.notes)
     print(f"Wrote {options.output}")
     return options.output
-
-
-def _read(source: str, options: ToolsOptions) -> "Toolset":
-    from calltune import tools
-
-    match _kind(source) if options.kind == "auto" else options.kind:
-        case "python":
-            file, names = _file_and_names(source)
-            return tools.from_python_file(file, names)
-        case "openapi":
-            return tools.from_openapi(source)
-        case "mcp":
-            return tools.from_mcp(source.removeprefix("mcp:").strip(), options.timeout)
-        case _:
-            return tools.from_openai(source)
-
-
-def _kind(source: str) -> Kind:
-    if source.startswith(("mcp:", "http://", "https://")):
-        return "mcp"
-    suffix = Path(_file_and_names(source).path).suffix.lower()
-    if suffix == ".py":
-        return "python"
-    if suffix in (".yaml", ".yml"):
-        return "openapi"
-    if suffix == ".json":
-        data = read_json(Path(source))
-        is_openapi = isinstance(data, dict) and {"openapi", "swagger"} & data.keys()
-        return "openapi" if is_openapi else "openai"
-    raise OptionError(
-        f"{source} is neither a .py, .json or .yaml file, mcp:COMMAND nor an http(s) address; "
-        f"say what it is with --kind {', '.join(get_args(Kind))}"
-    )
-
-
-class _File(NamedTuple):
-    path: str
-    names: tuple[str, ...]
-
-
-def _file_and_names(source: str) -> _File:
-    """A Python file and what stands behind it, `file.py:name1,name2`."""
-    file, _, names = source.rpartition(":")
-    if not file.lower().endswith(".py"):
-        return _File(source, ())
-    return _File(file, tuple(name.strip() for name in names.split(",") if name.strip()))

@@ -11,12 +11,21 @@ from types import ModuleType
 from typing import Any
 
 from calltune.errors import DataError
-from calltune.tools.functions import from_named
+from calltune.tools.functions import Function, from_named
 from calltune.tools.toolset import Toolset
 
 
 def from_python_file(path: str | Path, names: Sequence[str] = ()) -> Toolset:
-    """The tools that the public functions defined in a file are, or those of `names`.
+    """The tools that `functions_in` a file are.
+
+    Raises:
+        DataError: as there.
+    """
+    return from_named(functions_in(path, names).items())
+
+
+def functions_in(path: str | Path, names: Sequence[str] = ()) -> dict[str, Function]:
+    """By name, the public functions defined in a file, or those of `names`.
 
     Importing the file runs it, as `python FILE` would but for what is under `__main__`; files
     beside it can be imported. Functions it imports are tools only where `names` has them.
@@ -35,7 +44,7 @@ def from_python_file(path: str | Path, names: Sequence[str] = ()) -> Toolset:
             raise DataError(f"{path} has no function {', '.join(missing)}; check the name")
     if not functions:
         raise DataError(f"{path} defines no public functions; write some, or name them after a :")
-    return from_named(functions.items())
+    return functions
 
 
 def _module_name(path: Path) -> str:

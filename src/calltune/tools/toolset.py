@@ -73,12 +73,16 @@ def assembled(drafts: Iterable[Draft], notes: Iterable[Note]) -> Toolset:
 
 def combined(toolsets: Sequence[Toolset]) -> Toolset:
     """The tools of all, named anew from their originals where two have one name."""
-    drafts = [
-        Draft(each.original_names[tool.name], tool.description, tool.parameters)
-        for each in toolsets
-        for tool in each.tools
+    every = [draft for each in toolsets for draft in drafts(each)]
+    return assembled(every, [note for each in toolsets for note in each.notes])
+
+
+def drafts(toolset: Toolset) -> list[Draft]:
+    """The tools of a set under their original names, in its order."""
+    return [
+        Draft(toolset.original_names[tool.name], tool.description, tool.parameters)
+        for tool in toolset.tools
     ]
-    return assembled(drafts, [note for each in toolsets for note in each.notes])
 
 
 def _tool(draft: Draft, name: str) -> tuple[Tool, list[Note]]:

@@ -1,0 +1,150 @@
+"""Sources as they are named on the command line: the tools in them, and what runs their calls."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from calltune.calls import Json
+from calltune.errors import OptionError
+from calltune.jsonl import read_json
+from calltune.tools import mcp
+from calltune.tools.functions import from_named
+from calltune.tools.openai import from_openai
+from calltune.tools.openapi import from_openapi
+from calltune.tools.python_file import functions_in
+from calltune.tools.running import run_function
+from calltune.tools.toolset import Toolset, combined, drafts
+
+Kind = Literal["auto", "python", "openapi", "mcp", "openai"]
+Run = Callable[[dict[str, Json]], Json]
+"""Arguments -> what the tool returns; it raises what the tool raises."""
+
+
+class Reach(NamedTuple):
+    """How MCP servers are reached."""
+
+    timeout_s: float = 30.0
+    headers: Mapping[str, str] = {}
+    """For the server at an http(s) address."""
+
+
+class Offer(NamedTuple):
+    """Tools, and what runs them."""
+
+    toolset: Toolset
+    runs: dict[str, Run]
+    """By the name of a tool here; tools that nothing here can run are not in it."""
+
+
+def reach_of(sources: Sequence[str], timeout_s: float, headers: Sequence[str]) -> Reach:
+    """The reach that options describe, headers as `Name: value`.
+
+    Raises:
+        OptionError: a header is none, or would go to several servers, or to none.
+    """
+    found: dict[str, str] = {}
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not (colon and name.strip() and value.strip() and header.isprintable()):
+            raise OptionError(f'--header {name}… is no header; give "Name: value"')
+        found[name.strip()] = value.strip()
+    addresses = {source for source in sources if "://" in source.removeprefix("mcp:")[:10]}
+    if found and len(addresses) != 1:
+        raise OptionError(
+            f"--header goes to one MCP server, and there are {len(addresses)} http(s) addresses; "
+            "name one"
+        )
+    return Reach(timeout_s, found)
+
+
+def read_source(source: str, reach: Reach, kind: Kind = "auto") -> Toolset:
+    """The tools of one source; servers are left again.
+
+    Raises:
+        DataError: it is missing or broken.
+        FetchError: an MCP server cannot be reached.
+        OptionError: it is of no known kind, or the MCP client is not installed.
+    """
+    with ExitStack() as stack:
+        return _open(source, reach, kind, stack).toolset
+
+
+def open_sources(sources: Sequence[str], reach: Reach, stack: ExitStack) -> Offer:
+    """The tools of all sources together; `stack` closes the servers.
+
+    Raises:
+        DataError: as `read_source`.
+        FetchError: as `read_source`.
+        OptionError: as `read_source`.
+    """
+    offers = [_open(source, reach, "auto", stack) for source in sources]
+    whole = combined([offer.toolset for offer in offers])
+    once: list[Json] = []
+    runs: list[Run | None] = []
+    for offer in offers:
+        for tool, draft in zip(offer.toolset.tools, drafts(offer.toolset), strict=True):
+            # As `combined` does: what is offered twice is there once.
+            if draft not in once:
+                once.append(draft)
+                runs.append(offer.runs.get(tool.name))
+    by_name = zip(whole.tools, runs, strict=True)
+    return Offer(whole, {tool.name: run for tool, run in by_name if run is not None})
+
+
+def _open(source: str, reach: Reach, kind: Kind, stack: ExitStack) -> Offer:
+    match _kind(source) if kind == "auto" else kind:
+        case "python":
+            file, names = _file_and_names(source)
+            functions = functions_in(file, names)
+            return _offer(
+                from_named(functions.items()),
+                lambda name: lambda arguments: run_function(functions[name], arguments),
+            )
+        case "mcp":
+            server = source.removeprefix("mcp:").strip()
+            headers = reach.headers if "://" in server[:10] else {}
+            session = stack.enter_context(mcp.opened(server, reach.timeout_s, headers))
+            return _offer(
+                session.toolset, lambda name: lambda arguments: session.call(name, arguments)
+            )
+        case "openapi":
+            return Offer(from_openapi(source), {})
+        case _:
+            return Offer(from_openai(source), {})
+
+
+def _offer(toolset: Toolset, run_of: Callable[[str], Run]) -> Offer:
+    """With what runs a tool of an original name."""
+    return Offer(toolset, {n: run_of(original) for n, original in toolset.original_names.items()})
+
+
+def _kind(source: str) -> Kind:
+    if source.startswith(("mcp:", "http://", "https://")):
+        return "mcp"
+    suffix = Path(_file_and_names(source).path).suffix.lower()
+    if suffix == ".py":
+        return "python"
+    if suffix in (".yaml", ".yml"):
+        return "openapi"
+    if suffix == ".json":
+        data = read_json(Path(source))
+        is_openapi = isinstance(data, dict) and {"openapi", "swagger"} & data.keys()
+        return "openapi" if is_openapi else "openai"
+    raise OptionError(
+        f"{source} is neither a .py, .json or .yaml file, mcp:COMMAND nor an http(s) address; "
+        f"say what it is with --kind {', '.join(get_args(Kind)[1:])}"
+    )
+
+
+class _File(NamedTuple):
+    path: str
+    names: tuple[str, ...]
+
+
+def _file_and_names(source: str) -> _File:
+    """A Python file and what stands behind it, `file.py:name1,name2`."""
+    file, _, names = source.rpartition(":")
+    if not file.lower().endswith(".py"):
+        return _File(source, ())
+    return _File(file, tuple(name.strip() for name in names.split(",") if name.strip()))
