@@ -21,7 +21,7 @@ LADDER = (
     {"score", "decode", "tune"},
     {"questions"},
     {"caller"},
-    {"trial"},
+    {"trial", "dialogue"},
     {"pages", "serve"},
     {"stages"},
     {"cli"},

@@ -13,10 +13,12 @@ import pytest
 
 import calltune
 from calltune import Caller
-from calltune.calls import ToolCall
+from calltune.caller import Turn
+from calltune.calls import Message, ToolCall
 from calltune.errors import OptionError, UnusableAnswer
+from calltune.formats.grammar import Wanted
 from calltune.models import cpu_math
-from calltune.tools import from_openai
+from calltune.tools import from_functions, from_openai
 
 
 class Color(Enum):
@@ -109,6 +111,46 @@ def test_no_function_is_run_where_one_call_is_wrong(
     with pytest.raises(UnusableAnswer, match="I had rather not"):
         caller.run("Note it.", [note])
     assert ran == []
+
+
+def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., None]) -> None:
+    tools, asked = from_functions([paint]), [Message("user", "Paint.")]
+    call = ToolCall("paint", {"color": "red", "at": {"x": 3}})
+    says(call)
+    assert caller.turn(asked, tools) == Turn((call,))
+    says()
+    assert caller.turn(asked, tools) == Turn(())
+    says(text=" Which color? ")
+    assert caller.turn(asked, tools) == Turn((), "Which color?")
+    # What is no call although only calls were wanted is no answer.
+    assert caller.turn(asked, tools, Wanted()).problem
+    says(text=caller.family.write([call])[:-30])
+    cut = caller.turn(asked, tools)
+    assert cut.calls == () and cut.words == "" and cut.problem
+
+
+def test_a_held_turn_is_what_is_wanted(caller: Caller) -> None:
+    tools, asked = from_functions([größe]), [Message("user", "How large is it?")]
+    for _ in range(2):
+        turn = caller.turn(asked, tools, Wanted(least_calls=1, most_calls=1))
+        (call,) = turn.calls
+        assert call.name == tools.tools[0].name and isinstance(call.arguments["of"], int)
+
+
+def test_control_tokens_in_what_is_asked_start_no_turn(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+    monkeypatch.setattr(Caller, "_answer", lambda _, prompt, *__: prompts.append(prompt) or "Yes.")
+    for text in ("Hello.", "".join(caller.family.markers)):
+        asked = [Message("user", text)]
+        caller.turn(asked, from_functions([paint]))
+        caller.words(asked)
+        with pytest.raises(UnusableAnswer):
+            caller.call(asked, [paint])
+    for marker in caller.family.markers:
+        counts = [prompt.count(marker) for prompt in prompts]
+        assert counts[:3] == counts[3:]
 
 
 def test_an_answer_that_is_cut_off_is_said_to_be(tiny_gemma: Path) -> None:

@@ -1,16 +1,29 @@
 """One line in Python: a question and tools in, calls out, or what the functions return."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from calltune.calls import Message, Tool, ToolCall
 from calltune.errors import OptionError, UnusableAnswer
+from calltune.formats.grammar import ANY_CALLS, Wanted
 from calltune.jsonl import dumps
 from calltune.score.validity import are_valid, invents_function
 from calltune.tools import Toolset, from_functions
 
 Function = Callable[..., Any]
+_CALLS_OR_WORDS = Wanted(words=True)
+
+
+class Turn(NamedTuple):
+    """What a model says in one turn of a conversation: calls, words, or something else."""
+
+    calls: tuple[ToolCall, ...]
+    """By the names in the prompt; they may be wrong where they could not be held to schemas."""
+    words: str = ""
+    problem: str | None = None
+    """Why neither calls nor words can be read."""
 
 
 class Outcome(NamedTuple):
@@ -58,6 +71,7 @@ class Caller:
         reference = model or base_of(folder or Path())
         self._loaded = load(reference, backend, folder)
         self.family = family_of(format, self._loaded.tokenizer, reference)
+        self.has_adapter = folder is not None
         self._max_tokens = max_tokens
         self._stops = stop_tokens(self._loaded.tokenizer, [self.family.name])
         can_be_held = fits(self._loaded.model)
@@ -75,7 +89,7 @@ class Caller:
         """
         toolset = tools if isinstance(tools, Toolset) else from_functions(tools)
         messages = [Message("user", query)] if isinstance(query, str) else list(query)
-        text = self._answer(self.family.render(messages, toolset.tools), toolset.tools)
+        text = self._answer(self._prompt(messages, toolset.tools), toolset.tools)
         reading = self.family.read(text)
         if reading.problem is not None:
             raise UnusableAnswer(
@@ -106,13 +120,40 @@ class Caller:
             Outcome(call, validate_call(by_name[call.name])(**call.arguments)) for call in calls
         ]
 
-    def _answer(self, prompt: str, tools: Sequence[Tool]) -> str:
+    def turn(
+        self, messages: Sequence[Message], tools: Toolset, wanted: Wanted = _CALLS_OR_WORDS
+    ) -> Turn:
+        """The model's next turn in a conversation; no call is run, and none is an error."""
+        text = self._answer(self._prompt(messages, tools.tools), tools.tools, wanted)
+        reading = self.family.read(text)
+        if reading.problem is None:
+            return Turn(reading.calls)
+        if wanted.words and self.family.opening not in text:
+            return Turn((), text.strip())
+        return Turn((), "", f"{reading.problem}: {text[:200]!r}")
+
+    def words(self, messages: Sequence[Message], *, tuned: bool = False) -> str:
+        """The next turn in words, with no tools before the model.
+
+        They are the base model's: an adapter that was trained for calls has unlearned to speak.
+        With `tuned`, or where the adapter is a whole model, they are the adapter's.
+        """
+        from calltune.models.load import without_adapter
+
+        prompt = self._prompt(messages, ())
+        with nullcontext() if tuned else without_adapter(self._loaded.model):
+            return self._answer(prompt, (), _CALLS_OR_WORDS).strip()
+
+    def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+        return self.family.render([self.family.tamed(each) for each in messages], tools)
+
+    def _answer(self, prompt: str, tools: Sequence[Tool], wanted: Wanted = ANY_CALLS) -> str:
         from calltune.batches import prompt_tokens
         from calltune.decode.engine import complete
         from calltune.decode.row import Prompt
 
         tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.family)
-        held = self._constrainer.hold(tools).constraint if self._constrainer else None
+        held = self._constrainer.hold(tools, wanted).constraint if self._constrainer else None
         (completion,) = complete(
             self._loaded.model,
             [Prompt("", tokens, held)],

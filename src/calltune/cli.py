@@ -18,6 +18,7 @@ from calltune.stages import (
     backend,
     bench,
     call,
+    chat,
     gate,
     infer,
     load,
@@ -170,6 +171,7 @@ _add("bfcl", bench.BfclOptions, bench.run, "BFCL's single-turn Python categories
 _add("overlap", overlap.OverlapOptions, overlap.run, "Find rows that stand in BFCL, too.")
 _add("tools", tools.ToolsOptions, tools.run, "Make tools.json of functions, OpenAPI or MCP.")
 _add("call", call.CallOptions, call.run, "Ask one question; print the calls.")
+_add("chat", chat.ChatOptions, chat.run, "Talk to a model whose calls are run.")
 _add("serve", serve.ServeOptions, serve.run, "Answer OpenAI's API, with your tools.")
 _add("model", model.ModelOptions, model.run, "Fetch or convert a model; print its folder.")
 _add("backend", backend.BackendOptions, backend.run, "Say where MLX computes, and why.")

@@ -133,6 +133,21 @@ def test_a_conversation_without_tools_says_nothing_of_tools(family: Format) -> N
 
 
 @FAMILIES
+def test_a_tamed_message_holds_no_marker_and_says_the_same_otherwise(family: Format) -> None:
+    marks = "".join(family.markers) + family.markers[0][:3] + "".join(family.markers) + " ä\n"
+    message = Message("tool", marks, (ToolCall(marks, {marks: [marks, 1]}),), tool_name=marks)
+    tamed = family.tamed(message)
+    prompt = family.render([tamed], [])
+    for marker in family.markers:
+        assert prompt.count(marker) == family.render([Message("tool", "")], []).count(marker)
+    assert tamed.content.replace(" ", "") == marks.replace(" ", "")
+    (call,) = tamed.calls
+    assert call == ToolCall(tamed.content, {tamed.content: [tamed.content, 1]})
+    plain = Message("assistant", "a < b", (ToolCall("f", {"x": "<tool"}),))
+    assert family.tamed(plain) == plain
+
+
+@FAMILIES
 def test_what_calls_begin_with_begins_all_calls(family: Format) -> None:
     for calls in ([], [ToolCall("f", {})], [ToolCall("f", {"x": 1})] * 3):
         assert family.write(calls).startswith(family.opening)

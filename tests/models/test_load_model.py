@@ -12,7 +12,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from calltune.errors import AdapterMismatch, ModelNotFound
 from calltune.models import load as load_module
 from calltune.models.backend import Backend
-from calltune.models.load import load
+from calltune.models.load import load, without_adapter
 
 import tiny_gguf
 
@@ -172,3 +172,26 @@ def test_an_unknown_model_type_is_one_line(tiny_llama: Path, tmp_path: Path) -> 
     (folder / "config.json").write_text('{"model_type": "no_such_family"}')
     with pytest.raises(ModelNotFound, match="no_such_family"):
         load(str(folder), CPU)
+
+
+@pytest.mark.parametrize("is_dora", [False, True])
+@pytest.mark.parametrize("keys", [None, ["self_attn.q_proj", "model.embed_tokens"]])
+def test_without_its_adapter_a_model_is_the_base_model_and_then_itself_again(
+    tiny_llama: Path, is_dora: bool, keys: list[str] | None
+) -> None:
+    model = load(str(tiny_llama), CPU).model
+    base = logits(model)
+    linear_to_lora_layers(model, 1, LORA | ({"keys": keys} if keys else {}), is_dora)
+    found: Any = tree_flatten(model.parameters())
+    moved = [(name, weight + 0.5) for name, weight in found if "lora_b" in name]
+    model.load_weights(moved, strict=False)
+    model.eval()
+    tuned = logits(model)
+    assert not mx.allclose(base, tuned)
+    with pytest.raises(KeyboardInterrupt), without_adapter(model):
+        assert mx.array_equal(logits(model), base)
+        raise KeyboardInterrupt
+    assert mx.array_equal(logits(model), tuned)
+    plain = load(str(tiny_llama), CPU).model
+    with without_adapter(plain):
+        assert mx.array_equal(logits(plain), base)

@@ -1,11 +1,13 @@
 """What a prompt family is: how it writes a prompt and calls, and how it reads calls back."""
 
+import json
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calltune.calls import Message, Reading, Tool, ToolCall
 from calltune.formats.grammar import Grammar, Wanted
 from calltune.formats.pieces import Reader
+from calltune.jsonl import dumps
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,21 @@ class Format:
     """The tokens that end an answer when a model writes them."""
     markers: tuple[str, ...]
     """Control tokens: content that holds one of these would break the turns apart."""
+
+    def tamed(self, message: Message) -> Message:
+        """The message with a space in each marker that it holds, so that it stays one turn."""
+
+        def tame(text: str) -> str:
+            for marker in self.markers:
+                text = text.replace(marker, f"{marker[0]} {marker[1:]}")
+            return text
+
+        calls = tuple(
+            ToolCall(tame(call.name), json.loads(tame(dumps(call.arguments))))
+            for call in message.calls
+        )
+        content, tool_name = tame(message.content), tame(message.tool_name)
+        return replace(message, content=content, calls=calls, tool_name=tool_name)
 
     def read(self, text: str) -> Reading:
         """The calls in a model's whole answer, without its end token, or why there are none."""

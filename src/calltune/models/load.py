@@ -1,5 +1,7 @@
 """A model and its tokenizer in memory, ready for the backend that was chosen."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
@@ -145,6 +147,23 @@ def put_on(model: Any, adapter: Path, reference: str) -> None:
         raise ModelNotFound(
             f"The adapter in {adapter} is broken ({_first_line(error)}); train it again"
         ) from error
+
+
+@contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """The model as it is without the LoRA layers of its adapter; they come back at the end.
+
+    Weights that were trained whole stay where they are.
+    """
+    from mlx.utils import tree_unflatten
+
+    layers = [(name, layer) for name, layer in model.named_modules() if "lora_a" in layer]
+    below = [(name, layer.get("linear") or layer["embedding"]) for name, layer in layers]
+    model.update_modules(tree_unflatten(below))
+    try:
+        yield
+    finally:
+        model.update_modules(tree_unflatten(layers))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,109 @@
+"""A question in a conversation: calls are run and their results put back, until words come."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from calltune.caller import Turn
+from calltune.calls import Json, Message, ToolCall
+from calltune.formats.grammar import Wanted
+from calltune.jsonl import dumps
+from calltune.score.validity import are_valid, invents_function
+from calltune.tools import Toolset
+
+
+class Speaker(Protocol):
+    """The model; `Caller` is one."""
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether it was tuned."""
+
+    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: Wanted) -> Turn:
+        """Its next turn."""
+
+    def words(self, messages: Sequence[Message], *, tuned: bool) -> str:
+        """Its next turn in words, with no tools before it."""
+
+
+class Host(Protocol):
+    """What stands between the model and the user."""
+
+    def run(self, call: ToolCall) -> Json:
+        """What a call gives, JSON; that it was declined or failed is a result as well.
+
+        Its arguments keep to its tool's schema.
+        """
+
+    def thinking(self) -> AbstractContextManager[object]:
+        """Entered while the model is at work."""
+
+    def warn(self, text: str) -> None:
+        """Say that something went wrong, in one sentence."""
+
+
+class Reply(NamedTuple):
+    """How a question was answered."""
+
+    words: str
+    messages: tuple[Message, ...]
+    """What the conversation has more than before: calls, results, and the words."""
+
+
+def reply(
+    model: Speaker,
+    messages: Sequence[Message],
+    tools: Toolset,
+    host: Host,
+    *,
+    most_rounds: int,
+    tuned_words: bool = False,
+) -> Reply:
+    """Answer the question that the conversation ends with.
+
+    Rounds of calls end where the model calls nothing, or nothing that it has not called since the
+    question, or after `most_rounds`. Equal calls are run once. Unless `tuned_words`, an adapter
+    decides on calls alone, for that is what it was trained for, and the base model says the words.
+    """
+    wanted = Wanted(words=tuned_words or not model.has_adapter)
+    added: list[Message] = []
+    results: dict[str, str] = {}
+    for _ in range(most_rounds):
+        with host.thinking():
+            turn = model.turn([*messages, *added], tools, wanted)
+        if turn.words:
+            return _finished(turn.words, added)
+        if turn.problem is not None:
+            host.warn(f"The model's calls cannot be read ({turn.problem})")
+        if all(_key(call) in results for call in turn.calls):
+            break
+        added.append(Message("assistant", "", turn.calls))
+        for call in turn.calls:
+            if _key(call) not in results:
+                results[_key(call)] = dumps(_result(call, tools, host))
+            added.append(Message("tool", results[_key(call)], tool_name=call.name))
+    else:
+        host.warn(f"The model has called tools in {most_rounds} rounds; it is to answer now")
+    with host.thinking():
+        words = model.words([*messages, *added], tuned=tuned_words)
+    return _finished(words, added)
+
+
+def _finished(words: str, added: Sequence[Message]) -> Reply:
+    return Reply(words, (*added, Message("assistant", words)))
+
+
+def _key(call: ToolCall) -> str:
+    return dumps([call.name, sorted(call.arguments.items())])
+
+
+def _result(call: ToolCall, tools: Toolset, host: Host) -> Json:
+    by_name = {tool.name: tool for tool in tools.tools}
+    if invents_function([call], by_name):
+        problem = f"There is no tool {call.name}."
+    elif not are_valid([call], by_name):
+        problem = f"The arguments of {call.name} do not keep to its schema."
+    else:
+        return host.run(call)
+    host.warn(f"{problem[:-1]} ({dumps(call.arguments)[:200]}); nothing was run")
+    return {"error": problem}
