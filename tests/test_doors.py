@@ -159,3 +159,19 @@ def test_a_flag_beats_the_recipe_and_an_unknown_key_is_refused(tmp_path: Path) -
     ended = run("-m", "calltune", "prep", "--config", recipe)
     assert ended.returncode == 2
     assert "colour" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "values"),
+    [
+        ("chat --tools a.py b.py --yes", "tools", ("a.py", "b.py")),
+        ("chat --tools a.py --yes --tools b.py", "tools", ("a.py", "b.py")),
+        ("train --modules q_proj v_proj --iters 3", "modules", ("q_proj", "v_proj")),
+        ("tools --header X:y a.py b.py --output o.json", "sources", ("a.py", "b.py")),
+    ],
+)
+def test_several_values_stand_behind_one_flag(
+    command: str, name: str, values: tuple[str, ...]
+) -> None:
+    _, bound, _ = app.parse_args(command.split())
+    assert getattr(bound.arguments["given"], name) == values

@@ -152,7 +152,10 @@ def _add(
     if any(field.default is MISSING for field in fields(options)):
         # cyclopts wants a default just where every option has one.
         command.__defaults__ = None
-    to.command(command, name=name, help=help, sort_key=len(list(to)))
+    # Several values behind one flag, unless a flag would swallow what belongs to no flag.
+    takes_several = Parameter(consume_multiple=options is not tools.ToolsOptions)
+    order = len(list(to))
+    to.command(command, name=name, help=help, sort_key=order, default_parameter=takes_several)
 
 
 _add("quickstart", quickstart.QuickstartOptions, quickstart.run, "See it work: every stage, small.")
