@@ -44,21 +44,24 @@ class Format:
 
     def tamed(self, message: Message) -> Message:
         """The message with a space in each marker that it holds, so that it stays one turn."""
-
-        def tame(text: str) -> str:
-            for marker in self.markers:
-                text = text.replace(marker, f"{marker[0]} {marker[1:]}")
-            return text
-
         calls = tuple(
-            ToolCall(tame(call.name), json.loads(tame(dumps(call.arguments))))
+            ToolCall(self._tame(call.name), json.loads(self._tame(dumps(call.arguments))))
             for call in message.calls
         )
-        content, tool_name = tame(message.content), tame(message.tool_name)
+        content, tool_name = self._tame(message.content), self._tame(message.tool_name)
         return replace(message, content=content, calls=calls, tool_name=tool_name)
+
+    def tamed_tool(self, tool: Tool) -> Tool:
+        """The tool, written in prompts with a space in each marker."""
+        return replace(tool, written=json.loads(self._tame(dumps(tool.written))))
 
     def read(self, text: str) -> Reading:
         """The calls in a model's whole answer, without its end token, or why there are none."""
         reader = self.reader()
         reader.feed(text)
         return reader.finish()
+
+    def _tame(self, text: str) -> str:
+        for marker in self.markers:
+            text = text.replace(marker, f"{marker[0]} {marker[1:]}")
+        return text

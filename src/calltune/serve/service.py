@@ -13,7 +13,7 @@ from calltune.formats import Format
 from calltune.formats.grammar import Wanted
 from calltune.serve import asking
 from calltune.serve.answers import Answers, Means
-from calltune.serve.conversation import defused, defused_tool, read_messages
+from calltune.serve.conversation import read_messages
 from calltune.serve.engine import Engine
 from calltune.serve.faults import Fault
 from calltune.serve.limits import Limits, check_sizes
@@ -64,7 +64,7 @@ class Service:
         check_sizes(request, self.limits)
         samplings = asking.samplings(request, request.n or 1)
         self.engine.check_room(len(samplings))
-        messages = defused(read_messages(request.messages), self.family.markers)
+        messages = [self.family.tamed(each) for each in read_messages(request.messages)]
         splits = self.words == "base" and adapter != 0
         wanted = asking.wanted(request, splits)
         wanted_after = asking.wanted_after(request)
@@ -101,7 +101,7 @@ class Service:
         prepared: Prepared,
         adapter: int,
     ) -> Question:
-        tools = [defused_tool(tool, self.family.markers) for tool in prepared.tools]
+        tools = [self.family.tamed_tool(tool) for tool in prepared.tools]
         prompt = self.family.render(messages, tools)
         tokens = await asyncio.to_thread(prompt_tokens, self.tokenizer, prompt, self.family)
         room = self.limits.context_tokens - len(tokens)
