@@ -1,7 +1,5 @@
 """A GGUF file (llama, gemma3) as a model folder that mlx_lm loads."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +11,7 @@ from calltune.calls import Json
 from calltune.errors import ModelNotFound
 from calltune.jsonl import new_folder, write_json
 from calltune.models.gguf_config import Shape, model_config, read_shape
+from calltune.models.gguf_names import apart, module_of, modules, rotated_heads
 from calltune.models.gguf_tokenizer import GEMMA_TEMPLATE, read_tokenizer, write_tokenizer
 from calltune.models.gguf_weights import (
     GROUP,
@@ -24,32 +23,6 @@ from calltune.models.gguf_weights import (
     stored,
     write_safetensors,
 )
-
-_OUTER = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_INNER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_OF_FAMILY = {
-    "llama": {"ffn_norm": "post_attention_layernorm"},
-    "gemma3": {
-        "attn_q_norm": "self_attn.q_norm",
-        "attn_k_norm": "self_attn.k_norm",
-        "post_attention_norm": "post_attention_layernorm",
-        "ffn_norm": "pre_feedforward_layernorm",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    },
-}
 
 
 class Weights(NamedTuple):
@@ -129,7 +102,7 @@ def _weights(reader: GGUFReader, shape: Shape, dtype: Dtype, is_dense: bool) -> 
     weights = Weights({}, {})
     for tensor in reader.tensors:
         module = _module(tensor.name, shape.family)
-        rows = _rows(tensor, shape)
+        rows = _rows(tensor, module, shape)
         exact = None if is_dense else affine(tensor.tensor_type, rows)
         if exact is None:
             numbers = dense(tensor, rows)
@@ -142,7 +115,9 @@ def _weights(reader: GGUFReader, shape: Shape, dtype: Dtype, is_dense: bool) -> 
         weights.tensors[f"{module}.weight"] = Stored("U32", pack(exact.q, exact.bits))
         weights.tensors[f"{module}.scales"] = stored(exact.scales, dtype)
         weights.tensors[f"{module}.biases"] = stored(exact.biases, dtype)
-    missing = set(_expected(shape)) - {name.removesuffix(".weight") for name in weights.tensors}
+    missing = set(modules(shape.family, shape.n_layers)) - {
+        name.removesuffix(".weight") for name in weights.tensors
+    }
     if missing:
         raise ModelNotFound(f"it has no tensor for {min(missing)}; fetch it again")
     return weights
@@ -150,10 +125,7 @@ def _weights(reader: GGUFReader, shape: Shape, dtype: Dtype, is_dense: bool) -> 
 
 def _module(name: str, family: str) -> str:
     """mlx_lm's name for the module whose weight is the tensor `name`."""
-    inner = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    if inner and (module := (_INNER | _OF_FAMILY[family]).get(inner[2])):
-        return f"model.layers.{inner[1]}.{module}"
-    if (module := _OUTER.get(name.removesuffix(".weight"))) and name.endswith(".weight"):
+    if module := module_of(name, family):
         return module
     raise ModelNotFound(
         f"its tensor {name} has no place in a {family} model here; take the model from the hub "
@@ -161,20 +133,8 @@ def _module(name: str, family: str) -> str:
     )
 
 
-def _expected(shape: Shape) -> Iterator[str]:
-    yield from ("model.embed_tokens", "model.norm")
-    for layer in range(shape.n_layers):
-        for module in (_INNER | _OF_FAMILY[shape.family]).values():
-            yield f"model.layers.{layer}.{module}"
-
-
-def _rows(tensor: ReaderTensor, shape: Shape) -> NDArray[np.uint8]:
+def _rows(tensor: ReaderTensor, module: str, shape: Shape) -> NDArray[np.uint8]:
     """The tensor's rows as the file has them, in mlx_lm's order."""
     rows: NDArray[np.uint8] = tensor.data
-    heads = {"attn_q": shape.n_heads, "attn_k": shape.n_kv_heads}
-    n_heads = heads.get(tensor.name.split(".")[-2])
-    if shape.family != "llama" or n_heads is None:
-        return rows
-    # A GGUF interleaves the two halves of each head's rows; rotary embedding here wants them apart.
-    halves = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
-    return halves.swapaxes(1, 2).reshape(rows.shape)
+    n_heads = rotated_heads(module, shape.family, shape.n_heads, shape.n_kv_heads)
+    return rows if n_heads is None else apart(rows, n_heads)

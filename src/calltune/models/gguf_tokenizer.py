@@ -6,8 +6,10 @@ from pathlib import Path
 from calltune.calls import Json
 from calltune.errors import ModelNotFound
 from calltune.jsonl import dumps, replacing, write_json
+from calltune.models.gguf_pre import IGNORES_MERGES, SPLITTERS
 
-CONTROL, USER_DEFINED = 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+"""The kinds of tokens in a GGUF file."""
 SPACE = "▁"
 
 GEMMA_TEMPLATE = """\
@@ -73,7 +75,7 @@ def read_tokenizer(fields: dict[str, Json], template: str | None) -> GgufTokeniz
     if "tokens" not in own or own.get("eos_token_id") is None:
         raise ModelNotFound("the file holds no tokenizer; take a GGUF file that has one")
     model, pre = own.get("model", ""), own.get("pre", "default")
-    if model not in ("llama", "gpt2") or (model == "gpt2" and pre not in ("smollm", "gpt-2")):
+    if model not in ("llama", "gpt2") or (model == "gpt2" and pre not in SPLITTERS):
         raise ModelNotFound(
             f"its tokenizer ({model}, {pre}) is not known here; take the model from the hub instead"
         )
@@ -82,7 +84,7 @@ def read_tokenizer(fields: dict[str, Json], template: str | None) -> GgufTokeniz
         model,
         pre,
         tokens,
-        own.get("token_type") or [1] * len(tokens),
+        own.get("token_type") or [NORMAL] * len(tokens),
         own.get("scores") or [0.0] * len(tokens),
         own.get("merges") or [],
         own.get("bos_token_id"),
@@ -131,7 +133,7 @@ def derive_merges(tokenizer: GgufTokenizer, pieces: list[str]) -> list[list[str]
     for piece, kind, score in zip(pieces, tokenizer.kinds, tokenizer.scores, strict=True):
         if kind == USER_DEFINED and piece == piece[:1] * len(piece):
             runs += [(piece[:cut], piece[cut:]) for cut in range(1, len(piece))]
-        elif kind == 1:
+        elif kind == NORMAL:
             for cut in range(1, len(piece)):
                 left, right = piece[:cut], piece[cut:]
                 if left in ids and right in ids:
@@ -173,10 +175,8 @@ def _sentencepiece(tokenizer: GgufTokenizer) -> dict[str, Json]:
 
 
 def _byte_level(tokenizer: GgufTokenizer) -> dict[str, Json]:
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    splitters: list[Json] = [byte_level | {"use_regex": True}]
-    if tokenizer.pre == "smollm":
-        splitters.insert(0, {"type": "Digits", "individual_digits": True})
+    splitters = SPLITTERS[tokenizer.pre]
+    merges = [merge.split(" ", 1) for merge in tokenizer.merges]
     return {
         "version": "1.0",
         "truncation": None,
@@ -185,8 +185,9 @@ def _byte_level(tokenizer: GgufTokenizer) -> dict[str, Json]:
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": splitters},
         "post_processor": _bos_template(tokenizer),
-        "decoder": byte_level | {"use_regex": True},
-        "model": _bpe(tokenizer.tokens, [merge.split(" ", 1) for merge in tokenizer.merges]),
+        "decoder": splitters[-1] | {"use_regex": True},
+        "model": _bpe(tokenizer.tokens, merges)
+        | {"ignore_merges": tokenizer.pre in IGNORES_MERGES},
     }
 
 

@@ -1,0 +1,82 @@
+"""Where a weight stands in a GGUF file and in mlx_lm's models (llama, gemma3): names and rows."""
+
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = TypeVar("Kind", bound=np.generic)
+
+_OUTER = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+_INNER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OF_FAMILY = {
+    "llama": {"ffn_norm": "post_attention_layernorm"},
+    "gemma3": {
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+}
+
+
+def module_of(name: str, family: str) -> str | None:
+    """mlx_lm's name for the module whose weight is the GGUF tensor `name`; None for no such one."""
+    inner = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+    if inner and (module := (_INNER | _OF_FAMILY[family]).get(inner[2])):
+        return f"model.layers.{inner[1]}.{module}"
+    return _OUTER.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+
+
+def tensor_of(name: str, family: str) -> str | None:
+    """The GGUF tensor that holds mlx_lm's parameter `name`; None where there is no such one."""
+    if not name.endswith(".weight"):
+        return None
+    module = name.removesuffix(".weight")
+    if inner := re.fullmatch(r"model\.layers\.(\d+)\.([\w.]+)", module):
+        tensors = {own: tensor for tensor, own in (_INNER | _OF_FAMILY[family]).items()}
+        return f"blk.{inner[1]}.{tensors[inner[2]]}.weight" if inner[2] in tensors else None
+    return next((f"{tensor}.weight" for tensor, own in _OUTER.items() if own == module), None)
+
+
+def modules(family: str, n_layers: int) -> Iterator[str]:
+    """The modules that every model of a family has; `lm_head` is only in some."""
+    yield from ("model.embed_tokens", "model.norm")
+    for layer in range(n_layers):
+        for module in (_INNER | _OF_FAMILY[family]).values():
+            yield f"model.layers.{layer}.{module}"
+
+
+def rotated_heads(module: str, family: str, n_heads: int, n_kv_heads: int) -> int | None:
+    """How many heads' rows a GGUF has in an order of its own in this module; None for not any."""
+    if family != "llama":
+        return None
+    return {"q_proj": n_heads, "k_proj": n_kv_heads}.get(module.split(".")[-1])
+
+
+def apart(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
+    """A GGUF's rows in mlx_lm's order: the two halves of each head, which the file interleaves."""
+    halves = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def interleaved(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
+    """The opposite of `apart`."""
+    halves = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
