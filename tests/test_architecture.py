@@ -18,7 +18,7 @@ LADDER = (
     {"augment", "tools"},
     {"models"},
     {"batches", "rows"},
-    {"score", "decode", "tune"},
+    {"score", "decode", "tune", "exports"},
     {"questions"},
     {"caller"},
     {"trial", "dialogue"},

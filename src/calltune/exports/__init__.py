@@ -1,0 +1,1 @@
+"""Exports: a tuned model in the forms that other programs run."""
