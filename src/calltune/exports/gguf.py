@@ -82,15 +82,15 @@ def _plan(folder: Path, shape: Shape, is_tied: bool, outtype: OutType) -> Iterat
     weights = _weights(folder)
     if is_tied and shape.family == "llama":
         weights.pop("lm_head.weight", None)
-    missing = {f"{module}.weight" for module in modules(shape.family, shape.n_layers)}
-    for name, weight in weights.items():
-        tensor = tensor_of(name, shape.family)
-        if tensor is None:
-            raise ModelNotFound(f"its weight {name} has no place in a {shape.family} GGUF")
-        missing.discard(name)
-        yield _Planned(tensor, _kind(weight.shape, outtype), name.removesuffix(".weight"), weight)
-    if missing:
-        raise ModelNotFound(f"it has no weight {min(missing)}; fetch it again")
+    for module in [*modules(shape.family, shape.n_layers), "lm_head"]:
+        weight = weights.pop(f"{module}.weight", None)
+        if weight is not None:
+            tensor = tensor_of(module, shape.family)
+            yield _Planned(f"{tensor}.weight", _kind(weight.shape, outtype), module, weight)
+        elif module != "lm_head":
+            raise ModelNotFound(f"it has no weight {module}.weight; fetch it again")
+    if weights:
+        raise ModelNotFound(f"its weight {min(weights)} has no place in a {shape.family} GGUF")
 
 
 def _weights(folder: Path) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _numbers(tensor: _Planned, shape: Shape) -> NDArray[np.float32]:
     if shape.family == "gemma3" and tensor.module.endswith("norm"):
         # llama.cpp multiplies by what is there; Gemma multiplies by 1 + weight.
         numbers = numbers + np.float32(1)
-    if tensor.kind == Kind.F16 and (largest := np.abs(numbers).max()) > _LARGEST_HALF:
+    if tensor.kind == Kind.F16 and (largest := max(numbers.max(), -numbers.min())) > _LARGEST_HALF:
         raise ModelNotFound(
             f"{tensor.module} holds {largest}, too large for float16; write bf16 instead"
         )

@@ -44,15 +44,12 @@ def module_of(name: str, family: str) -> str | None:
     return _OUTER.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
 
 
-def tensor_of(name: str, family: str) -> str | None:
-    """The GGUF tensor that holds mlx_lm's parameter `name`; None where there is no such one."""
-    if not name.endswith(".weight"):
-        return None
-    module = name.removesuffix(".weight")
-    if inner := re.fullmatch(r"model\.layers\.(\d+)\.([\w.]+)", module):
-        tensors = {own: tensor for tensor, own in (_INNER | _OF_FAMILY[family]).items()}
-        return f"blk.{inner[1]}.{tensors[inner[2]]}.weight" if inner[2] in tensors else None
-    return next((f"{tensor}.weight" for tensor, own in _OUTER.items() if own == module), None)
+def tensor_of(module: str, family: str) -> str:
+    """The GGUF tensor that holds the weight of one of `modules`, without ".weight"."""
+    inner = re.fullmatch(r"model\.layers\.(\d+)\.([\w.]+)", module)
+    names = (_INNER | _OF_FAMILY[family]) if inner else _OUTER
+    tensor = next(name for name, own in names.items() if own == (inner[2] if inner else module))
+    return f"blk.{inner[1]}.{tensor}" if inner else tensor
 
 
 def modules(family: str, n_layers: int) -> Iterator[str]:
