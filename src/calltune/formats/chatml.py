@@ -118,4 +118,5 @@ CHATML = Format(
     end="<|im_end|>",
     stops=("<|im_end|>", "<|endoftext|>"),
     markers=_MARKERS,
+    tool_parser="json_tools",
 )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 
 from calltune.calls import Message, Reading, Tool, ToolCall
 from calltune.formats.grammar import Grammar, Wanted
@@ -41,6 +42,16 @@ class Format:
     """The tokens that end an answer when a model writes them."""
     markers: tuple[str, ...]
     """Control tokens: content that holds one of these would break the turns apart."""
+    tool_parser: str | None = None
+    """Which of mlx_lm's tool parsers reads what `write` writes; None where none does."""
+
+    @property
+    def chat_template(self) -> str:
+        """What `render` does, for programs that take a chat template in Jinja.
+
+        Law: for messages and tools as OpenAI's API has them, it gives `render`'s prompt.
+        """
+        return (files("calltune.formats") / f"{self.name}.jinja").read_text("utf-8")
 
     def tamed(self, message: Message) -> Message:
         """The message with a space in each marker that it holds, so that it stays one turn."""
