@@ -61,24 +61,29 @@ def write_rows(path: Path, count: int) -> Path:
     return path
 
 
-def write_adapter(model_folder: Path, folder: Path, layers: int, rank: int, seed: int) -> Path:
-    """A LoRA adapter of random weights, as mlx_lm saves it."""
+def write_adapter(
+    model: Path,
+    folder: Path,
+    kind: Any = "lora",
+    size: float = 0.02,
+    layers: int = 1,
+    rank: int = 4,
+    seed: int = 1,
+) -> Path:
+    """An adapter for a model's upper layers with random weights of this size, as train saves it."""
     import mlx.core as mx
-    from mlx.utils import tree_flatten
-    from mlx_lm.tuner.utils import linear_to_lora_layers
     from mlx_lm.utils import load_model
 
-    lora = {"rank": rank, "scale": 3.0 + seed, "dropout": 0.0}
-    model, _ = load_model(model_folder)
-    model.freeze()
-    linear_to_lora_layers(model, layers, lora)
-    mx.random.seed(seed)
-    trainable: Any = tree_flatten(model.trainable_parameters())
-    weights = {name: 0.1 * mx.random.normal(weight.shape) for name, weight in trainable}
-    folder.mkdir()
-    mx.save_safetensors(str(folder / "adapters.safetensors"), weights)
-    config = {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": lora}
-    (folder / "adapter_config.json").write_text(json.dumps(config | {"model": str(model_folder)}))
+    from calltune.tune.adapter import AdapterShape, attach, save, trainable
+
+    loaded, _ = load_model(model)
+    config = attach(loaded, AdapterShape(kind, layers, rank, 2.0, 0.0), seed=seed)
+    weights = {
+        name: value + size * mx.random.normal(value.shape)
+        for name, value in trainable(loaded).items()
+    }
+    folder.mkdir(parents=True)
+    save(folder, weights, config | {"model": str(model)})
     return folder
 
 

@@ -19,6 +19,7 @@ from calltune.stages import (
     bench,
     call,
     chat,
+    export,
     gate,
     infer,
     load,
@@ -176,5 +177,6 @@ _add("tools", tools.ToolsOptions, tools.run, "Make tools.json of functions, Open
 _add("call", call.CallOptions, call.run, "Ask one question; print the calls.")
 _add("chat", chat.ChatOptions, chat.run, "Talk to a model whose calls are run.")
 _add("serve", serve.ServeOptions, serve.run, "Answer OpenAI's API, with your tools.")
+_add("export", export.ExportOptions, export.run, "Hand the tuned model over to other programs.")
 _add("model", model.ModelOptions, model.run, "Fetch or convert a model; print its folder.")
 _add("backend", backend.BackendOptions, backend.run, "Say where MLX computes, and why.")

@@ -22,8 +22,8 @@ CPU = Backend("cpu", "float32", None, "", "")
 def adapters(tiny_llama: Path, tmp_path: Path) -> list[Path]:
     # Other layers, other ranks, other scales.
     return [
-        tiny.write_adapter(tiny_llama, tmp_path / "one", layers=1, rank=4, seed=1),
-        tiny.write_adapter(tiny_llama, tmp_path / "two", layers=2, rank=8, seed=2),
+        tiny.write_adapter(tiny_llama, tmp_path / "one", size=0.3, seed=1),
+        tiny.write_adapter(tiny_llama, tmp_path / "two", size=0.3, layers=2, rank=8, seed=2),
     ]
 
 

@@ -29,8 +29,8 @@ WENT: list[Any] = [
 def adapters(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("adapters")
     return {
-        "one": tiny.write_adapter(tiny_llama, folder / "one", layers=1, rank=4, seed=1),
-        "two": tiny.write_adapter(tiny_llama, folder / "two", layers=2, rank=8, seed=2),
+        "one": tiny.write_adapter(tiny_llama, folder / "one", size=0.3, seed=1),
+        "two": tiny.write_adapter(tiny_llama, folder / "two", size=0.3, layers=2, rank=8, seed=2),
     }
 
 

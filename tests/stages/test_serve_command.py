@@ -72,7 +72,7 @@ def address(process: "subprocess.Popen[str]") -> str:
 def test_a_server_says_where_it_is_and_ends_when_it_is_told_to(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
-    folder = tiny.write_adapter(tiny_llama, tmp_path / "mine", layers=1, rank=4, seed=1)
+    folder = tiny.write_adapter(tiny_llama, tmp_path / "mine", size=0.3, seed=1)
     process = served("--adapter-path", str(folder), f"other={folder}", "--port", "0", key="k")
     try:
         url = address(process)

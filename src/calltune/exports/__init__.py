@@ -1,1 +1,1 @@
-"""Exports: a tuned model in the forms that other programs run."""
+"""Exports: a tuned model as other programs take it, with what a reader of it must know."""

@@ -1,0 +1,200 @@
+"""An adapter fused into its base model, and how much of it rounding leaves.
+
+Fusing is mlx_lm's, in float32 whatever the model is stored in. Layers that the adapter does not
+change stay as they are stored, bit for bit, unless another precision is asked for.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from calltune.calls import Json
+from calltune.errors import ModelNotFound
+from calltune.exports.stored import Stored, floats_of, is_quantised, stored_as, weight_of
+from calltune.models.load import WEIGHTS, put_on
+
+Bits = Literal["auto", "4", "8", "dense", "float32"]
+"""auto: each layer as the base model has it; 4 and 8: quantised; dense: in the model's own float
+type; float32: what runs fast on CPUs."""
+
+
+class Survival(NamedTuple):
+    """What rounding leaves of the adapter's change, over all weights that it changes.
+
+    D is the change, W the base model's weights and E the exported ones, all as one long vector.
+    """
+
+    kept: float
+    """(E - W)·D / D·D: how much of the change is there; 1 is all of it."""
+    noise: float
+    """|E - W - D| / |D|: what rounding puts beside it, in sizes of the change."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether at least 95 % of the change is kept and rounding is smaller than it."""
+        return self.kept >= 0.95 and self.noise < 1
+
+
+class Fused(NamedTuple):
+    """A model without an adapter that does what the model with it did."""
+
+    model: Any
+    config: dict[str, Json]
+    """For config.json."""
+    survival: Survival
+
+
+def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fused:
+    """The model in `folder` with the adapter in its weights. Call `choose` first.
+
+    Raises:
+        ModelNotFound: the adapter is missing or broken, or mlx_lm cannot load the model.
+        AdapterMismatch: the adapter was trained for another model.
+    """
+    from mlx_lm.utils import load_model
+
+    try:
+        model, config = load_model(folder, lazy=True)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ModelNotFound(
+            f"The model in {folder} cannot be loaded ({error}); check that its files are whole"
+        ) from error
+    before = dict(tree_flatten(model.parameters()))
+    put_on(model, adapter, reference)
+    floats = floats_of(before)
+    adapted = {name: m for name, m in model.named_modules() if hasattr(m, "fuse")}
+    layers = {name: _fused_layer(module, bits, floats) for name, module in adapted.items()}
+    model.update_modules(tree_unflatten([(name, layer.module) for name, layer in layers.items()]))
+    trained = {} if layers else _take_in(model, before, adapter)
+    if bits != "auto":
+        _bring_to(model, bits, floats)
+    sums = [layer.sums for layer in layers.values()]
+    sums += _sums_of_trained(model, before, trained)
+    model.eval()
+    return Fused(model, _described(config, model, bits), _survival(sums))
+
+
+class _Sums(NamedTuple):
+    """Of one layer: D·D, (E - W)·D and |E - W - D|²."""
+
+    change: float
+    kept: float
+    noise: float
+
+
+class _Layer(NamedTuple):
+    module: Any
+    sums: _Sums
+
+
+def _fused_layer(module: Any, bits: Bits, floats: mx.Dtype) -> _Layer:
+    """One adapted layer as it will be stored; its float32 weights are gone when this returns."""
+    base = module.linear if "linear" in module else module.embedding
+    target = stored_as(base, floats).at(bits, base)
+    bias = base.bias if "bias" in base else None
+    # Products in half precision would lose small changes before anything is rounded.
+    module.set_dtype(mx.float32)
+    before = weight_of(base)
+    fused = module.fuse(dequantize=True)
+    wanted = fused.weight
+    if bias is not None:
+        fused.bias = bias.astype(target.floats)
+    stored = target.applied(fused)
+    return _Layer(stored, _sums(before, wanted, weight_of(stored)))
+
+
+def _take_in(model: Any, before: dict[str, mx.array], adapter: Path) -> dict[str, mx.array]:
+    """Of a fully fine-tuned model, the trained weights by name.
+
+    Those in the model are brought to the float type that they had before, in place.
+    """
+    trained = mx.load(str(adapter / WEIGHTS))
+    assert isinstance(trained, dict)
+    own = [(name, value.astype(before[name].dtype)) for name, value in trained.items()]
+    model.load_weights(own, strict=False)
+    return trained
+
+
+def _sums_of_trained(
+    model: Any, before: dict[str, mx.array], trained: dict[str, mx.array]
+) -> list[_Sums]:
+    modules = dict(model.named_modules())
+    found = []
+    for name, value in trained.items():
+        path, _, leaf = name.rpartition(".")
+        module = modules[path]
+        after = weight_of(module) if leaf == "weight" else module[leaf].astype(mx.float32)
+        found.append(_sums(before[name], value, after))
+    return found
+
+
+def _bring_to(model: Any, bits: Bits, floats: mx.Dtype) -> None:
+    """Store what is not yet so in the precision that was asked for, in place."""
+    changed = []
+    for name, module in _quantisable(model):
+        stored = stored_as(module, floats)
+        target = stored.at(bits, module)
+        # Fewer bits than were asked for: more would add nothing to them.
+        is_finer = stored.bits is not None and stored.bits <= (target.bits or 0)
+        if target.bits != stored.bits and not is_finer:
+            changed.append((name, target.applied(_plain(module))))
+    model.update_modules(tree_unflatten(changed))
+    if bits == "float32":
+        model.set_dtype(mx.float32)
+
+
+def _quantisable(model: Any) -> Iterator[tuple[str, Any]]:
+    wanted = getattr(model, "quant_predicate", None) or (lambda path, module: True)
+    for name, module in model.named_modules():
+        if is_quantised(module) or (hasattr(module, "to_quantized") and wanted(name, module)):
+            yield name, module
+
+
+def _plain(module: Any) -> Any:
+    """A layer as a module that is not quantised, in float32."""
+    from mlx_lm.utils import dequantize_model
+
+    alone = nn.Module()
+    alone.layer = module
+    module.set_dtype(mx.float32)
+    return dequantize_model(alone).layer
+
+
+def _sums(before: mx.array, wanted: mx.array, after: mx.array) -> _Sums:
+    before = before.astype(mx.float32)
+    change, done = wanted.astype(mx.float32) - before, after - before
+    sums: Any = mx.stack(
+        [mx.sum(change * change), mx.sum(done * change), mx.sum(mx.square(done - change))]
+    ).tolist()
+    return _Sums(*sums)
+
+
+def _survival(sums: list[_Sums]) -> Survival:
+    change = sum(part.change for part in sums)
+    if change == 0:
+        return Survival(1.0, 0.0)
+    kept = sum(part.kept for part in sums) / change
+    return Survival(kept, (sum(part.noise for part in sums) / change) ** 0.5)
+
+
+def _described(config: dict[str, Json], model: Any, bits: Bits) -> dict[str, Json]:
+    """The model's config, with how each layer is stored now."""
+    layers = {name: m for name, m in model.named_modules() if is_quantised(m)}
+    before = config.get("quantization") or {}
+    config = {k: v for k, v in config.items() if not k.startswith("quantization")}
+    if bits == "float32":
+        config |= {name: "float32" for name in ("torch_dtype", "dtype") if name in config}
+    if not layers:
+        return config
+    each = {name: Stored.of(module).to_json() for name, module in layers.items()}
+    usual = {"mode": "affine"} | {
+        key: before[key] for key in ("group_size", "bits", "mode") if key in before
+    }
+    if usual.keys() == {"mode"}:
+        usual = next(iter(each.values()))
+    special = {name: stored for name, stored in each.items() if stored != usual}
+    return config | {"quantization": usual | special}

@@ -1,0 +1,188 @@
+"""export: a tuned model as other programs take it."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from calltune.calls import Json
+from calltune.errors import OptionError
+from calltune.formats import FORMATS, Format
+
+if TYPE_CHECKING:
+    from calltune.exports.success import Success
+    from calltune.models.backend import Backend
+
+EXPORT_NAME = "export.json"
+TESTED = "finetuned_model_test_results"
+"""What `calltune test` calls its files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """Options of `calltune export`."""
+
+    to: Literal["mlx", "gguf"] = "mlx"
+    """mlx: a model folder without an adapter, which mlx_lm and transformers load; gguf: one file,
+    for llama.cpp and Ollama."""
+    adapter_path: Path = Path("gemma-3-1b-function-calling-4bit")
+    """Folder of the adapter."""
+    model: str | None = None
+    """The base model; the one that the adapter was trained on unless given."""
+    output: Path | None = None
+    """The folder to write, which must not be there yet; unless given, exports/ADAPTER-TO."""
+    bits: Literal["auto", "4", "8", "dense", "float32"] = "auto"
+    """For mlx: how the weights are stored. auto: as the base model has them; 4, 8: quantised;
+    dense: in the base model's float type; float32: what runs fast on CPUs."""
+    format: str | None = None
+    """Prompt family: gemma or chatml; unless given, the one that the adapter was trained with."""
+    data: Path | None = None
+    """Folder with the test.jsonl that prep wrote: its rows are answered before and after."""
+    num_examples: int = 50
+    """How many of its rows; -1 is all."""
+    results: Path | None = None
+    """Folder with the results of calltune test: answers that are there are not asked for again."""
+    max_tokens: int = 512
+    """Longest answer, in tokens."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if self.format is not None and self.format not in FORMATS:
+            raise OptionError(f"No format {self.format}; choose one of {', '.join(FORMATS)}")
+        if self.num_examples == 0 or self.num_examples < -1:
+            raise OptionError(
+                f"--num_examples is {self.num_examples}; give 1 or more, or -1 for all"
+            )
+        if self.max_tokens < 1:
+            raise OptionError(f"--max_tokens is {self.max_tokens}; it must be at least 1")
+        if self.bits != "auto" and self.to != "mlx":
+            raise OptionError(f"--bits is for --to mlx; leave it out with --to {self.to}")
+
+
+class _Tuned(NamedTuple):
+    """What is exported."""
+
+    adapter: Path
+    model: str
+    folder: Path
+    """The base model's."""
+    family: Format
+    backend: "Backend"
+
+
+def run(options: ExportOptions) -> Path:
+    """Write the exported folder, whole or not at all, and say what it kept; the folder.
+
+    Raises:
+        AdapterMismatch: the adapter was trained for another model.
+        ModelNotFound: no such model or adapter.
+        OptionError: the folder is there already, or the format is not told by the model.
+        OutputError: it cannot be written.
+    """
+    from calltune.jsonl import new_folder, write_json
+    from calltune.runs import describe, options_to_json
+
+    output = options.output or _usual_output(options)
+    if output.exists():
+        raise OptionError(f"{output} is there already; remove it, or give another --output")
+    tuned = _tuned(options)
+    with new_folder(output) as beside:
+        facts = _WRITERS[options.to](options, tuned, beside)
+        about = {"options": options_to_json(options), "model": tuned.model}
+        about |= {"format": tuned.family.name, **facts, **describe()}
+        write_json(beside / EXPORT_NAME, about)
+    print(f"Wrote {output} ({_megabytes(output)} MB)")
+    return output
+
+
+def _usual_output(options: ExportOptions) -> Path:
+    bits = "" if options.bits == "auto" else f"-{options.bits}"
+    # A name such as "." has none of its own.
+    return Path("exports") / f"{options.adapter_path.resolve().name}-{options.to}{bits}"
+
+
+def _tuned(options: ExportOptions) -> _Tuned:
+    from calltune.models.backend import announce, choose
+    from calltune.models.load import base_of, check_adapter
+    from calltune.models.resolve import resolve
+
+    model = options.model or base_of(options.adapter_path)
+    check_adapter(options.adapter_path)
+    backend = choose(options.device, is_step_small=True)
+    announce(backend)
+
+    from calltune.exports.family import family_of
+
+    folder = resolve(model)
+    family = family_of(options.adapter_path, folder, options.format, model)
+    return _Tuned(options.adapter_path, model, folder, family, backend)
+
+
+def _write_mlx(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
+    from calltune.exports.folder import write_model
+    from calltune.exports.fused import fuse
+
+    fused = fuse(tuned.folder, tuned.adapter, tuned.model, options.bits)
+    write_model(fused, tuned.folder, folder, tuned.family)
+    kept, noise = fused.survival
+    print(f"Rounding keeps {kept:.1%} of the adapter's change, and adds noise {noise:.2f} its size")
+    facts: dict[str, Json] = {"survival": {"kept": kept, "noise": noise}}
+    found = None if options.data is None else _success(options, tuned, folder, options.data)
+    if found is not None:
+        _print_success(found)
+        facts["success"] = found._asdict()
+    if (not fused.survival.is_good) if found is None else found.fell:
+        print("To lose less, export with --bits 8 or --bits dense")
+    return facts
+
+
+def _write_gguf(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
+    raise OptionError("--to gguf cannot be written yet; use --to mlx")
+
+
+_WRITERS: dict[str, Callable[[ExportOptions, _Tuned, Path], dict[str, Json]]] = {
+    "mlx": _write_mlx,
+    "gguf": _write_gguf,
+}
+"""Each fills a folder and gives what export.json says of it."""
+
+
+def _success(options: ExportOptions, tuned: _Tuned, exported: Path, data: Path) -> "Success":
+    from calltune.answering import AnswerOptions
+    from calltune.exports.success import compared
+    from calltune.pages.progress import progress_of
+    from calltune.trial import Trial, run_trial
+
+    asked = AnswerOptions(num_examples=options.num_examples, max_tokens=options.max_tokens)
+    models = {"before": (tuned.model, tuned.adapter), "after": (str(exported), None)}
+    with tempfile.TemporaryDirectory() as scratch:
+        files = [Path(scratch) / f"{name}.json" for name in models]
+        _take_over(options.results, files[0])
+        for file, (name, (model, adapter)) in zip(files, models.items(), strict=True):
+            trial = Trial(model, adapter, data / "test.jsonl", file, asked)
+            with progress_of(f"{name} the export", False) as show:
+                run_trial(trial, tuned.backend, show)
+        return compared(*files)
+
+
+def _take_over(results: Path | None, file: Path) -> None:
+    """Lay the answers of an earlier test where a trial of these results looks for them."""
+    kept = None if results is None else results / f"{TESTED}.records.jsonl"
+    if kept is not None and kept.is_file():
+        shutil.copyfile(kept, file.with_suffix(".records.jsonl"))
+
+
+def _print_success(found: "Success") -> None:
+    before, after = found.before, found.after
+    print(
+        f"Every call right: {before['count']} of {before['of']} with the adapter, "
+        f"{after['count']} of {after['of']} exported; {found.n_same} answers are the same"
+    )
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.0f}"
