@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import tiny
-from running import ASK, PAINT, SAND, Running, serving
+from running import ASK, Running, serving
 
 GO: dict[str, Any] = {
     "type": "function",
@@ -51,10 +51,19 @@ def calls(found: Any) -> list[tuple[str, str]]:
 
 def test_adapters_and_base_are_models_of_their_own(server: Running) -> None:
     assert [model.id for model in server.client.models.list()] == ["one", "two", "tiny"]
-    given = {"tools": [PAINT, SAND], "tool_choice": "required", "parallel_tool_calls": False}
-    given |= {"max_tokens": 150, "temperature": 1.0, "seed": 3}
-    found = [calls(message(server, model=name, **given)) for name in ("one", "two", "tiny")]
-    assert all(found) and len({str(each) for each in found}) > 1
+    # Letters without end are as different as the models are.
+    schema = {"properties": {"x": {"type": "string", "maxLength": 20}}, "required": ["x"]}
+    say = {"name": "say", "parameters": {"type": "object"} | schema}
+    given: Any = {"tools": [{"type": "function", "function": say}], "tool_choice": "required"}
+    given |= {"parallel_tool_calls": False}
+    given |= {"messages": ASK, "max_tokens": 150, "temperature": 1.0, "seed": 3, "n": 4}
+    found = [
+        [calls(choice.message) for choice in reply.choices]
+        for name in ("one", "two", "tiny")
+        for reply in [server.client.chat.completions.create(model=name, **given)]
+    ]
+    assert all(len(each) == 1 for four in found for each in four)
+    assert found[0] != found[1] != found[2] != found[0]
 
 
 def test_words_are_the_base_models(
