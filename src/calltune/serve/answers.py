@@ -121,7 +121,9 @@ class Answers:
             yield event
         else:
             return
+        opened.close()
         question = await self._in_words()
+        self.usage.prompt_tokens += len(question.tokens)
         with closing(self._means.engine.open(question.prompt(self._samplings[index]))) as asked:
             async for event in self._read(asked, self._turn(question), question):
                 yield event

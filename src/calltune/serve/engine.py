@@ -4,9 +4,10 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from calltune.decode.batches import Batches
 from calltune.decode.row import Finish, Prompt
@@ -86,7 +87,7 @@ class Open:
 class Engine:
     """Answers prompts as they come."""
 
-    def __init__(self, make_batches: Any, most_open: int) -> None:
+    def __init__(self, make_batches: Callable[[], Batches], most_open: int) -> None:
         """`make_batches()` gives empty `Batches`; up to `most_open` prompts run or wait."""
         self.counts = Counts()
         self._make_batches = make_batches
