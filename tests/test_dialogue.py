@@ -8,7 +8,7 @@ import pytest
 
 from calltune.caller import Turn
 from calltune.calls import Json, Message, ToolCall
-from calltune.dialogue import Reply, reply
+from calltune.dialogue import Reply, Words, reply
 from calltune.formats.grammar import Wanted
 from calltune.tools import Toolset, from_openai
 
@@ -68,8 +68,8 @@ class Ran:
         self.warnings.append(text)
 
 
-def answer(model: Said, host: Ran, *, most_rounds: int = 8, tuned_words: bool = False) -> Reply:
-    return reply(model, QUESTION, TOOLS, host, most_rounds=most_rounds, tuned_words=tuned_words)
+def answer(model: Said, host: Ran, *, most_rounds: int = 8, words: Words = "base") -> Reply:
+    return reply(model, QUESTION, TOOLS, host, most_rounds=most_rounds, words=words)
 
 
 def test_results_come_back_in_order_and_the_model_is_asked_again() -> None:
@@ -104,18 +104,33 @@ def test_a_call_that_was_made_already_is_not_made_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_adapter", "tuned_words", "may_speak"),
-    [(True, False, False), (True, True, True), (False, False, True), (False, True, True)],
+    ("has_adapter", "words", "may_speak"),
+    [
+        (True, "base", False),
+        (True, "tuned", True),
+        (True, "none", False),
+        (False, "base", True),
+        (False, "tuned", True),
+        (False, "none", False),
+    ],
 )
-def test_who_may_speak(has_adapter: bool, tuned_words: bool, may_speak: bool) -> None:
-    model = Said([Turn(())], has_adapter)
-    answer(model, Ran(), tuned_words=tuned_words)
-    assert model.wanted == [Wanted(words=may_speak)]
-    assert model.told == [(QUESTION, tuned_words)]
-    speaking = Said([Turn((ONE,)), Turn((), "It is one.")], has_adapter)
-    found = answer(speaking, Ran(), tuned_words=tuned_words)
-    assert found.words == "It is one." and found.messages[-1].content == "It is one."
-    assert speaking.told == []
+def test_who_may_speak(has_adapter: bool, words: Words, may_speak: bool) -> None:
+    model = Said([Turn((ONE,)), Turn(())], has_adapter)
+    found = answer(model, Ran(), words=words)
+    assert model.wanted == [Wanted(words=may_speak)] * 2
+    if words == "none":
+        assert found.words == "" and model.told == []
+        assert [message.role for message in found.messages] == ["assistant", "tool"]
+    else:
+        assert found.words == "words"
+        assert [is_tuned for _, is_tuned in model.told] == [words == "tuned"]
+
+
+def test_words_of_the_model_itself_end_the_rounds() -> None:
+    model = Said([Turn((ONE,)), Turn((), "It is one.")], has_adapter=False)
+    found = answer(model, Ran())
+    assert found.words == "It is one." == found.messages[-1].content
+    assert model.told == [] and len(found.messages) == 3
 
 
 def test_rounds_without_end_end_in_words() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from calltune.caller import Turn
 from calltune.calls import Json, Message, ToolCall
@@ -10,6 +10,9 @@ from calltune.formats.grammar import Wanted
 from calltune.jsonl import dumps
 from calltune.score.validity import are_valid, invents_function
 from calltune.tools import Toolset
+
+Words = Literal["base", "tuned", "none"]
+"""Who says the words, after the calls or instead of them."""
 
 
 class Speaker(Protocol):
@@ -46,6 +49,7 @@ class Reply(NamedTuple):
     """How a question was answered."""
 
     words: str
+    """"" where none are wanted."""
     messages: tuple[Message, ...]
     """What the conversation has more than before: calls, results, and the words."""
 
@@ -57,15 +61,15 @@ def reply(
     host: Host,
     *,
     most_rounds: int,
-    tuned_words: bool = False,
+    words: Words = "base",
 ) -> Reply:
     """Answer the question that the conversation ends with.
 
     Rounds of calls end where the model calls nothing, or nothing that it has not called since the
-    question, or after `most_rounds`. Equal calls are run once. Unless `tuned_words`, an adapter
-    decides on calls alone, for that is what it was trained for, and the base model says the words.
+    question, or after `most_rounds`. Equal calls are run once. Where the base model says the words,
+    an adapter decides on calls alone, for that is what it was trained for.
     """
-    wanted = Wanted(words=tuned_words or not model.has_adapter)
+    wanted = Wanted(words=words == "tuned" or (words == "base" and not model.has_adapter))
     added: list[Message] = []
     results: dict[str, str] = {}
     for _ in range(most_rounds):
@@ -84,9 +88,11 @@ def reply(
             added.append(Message("tool", results[_key(call)], tool_name=call.name))
     else:
         host.warn(f"The model has called tools in {most_rounds} rounds; it is to answer now")
+    if words == "none":
+        return Reply("", tuple(added))
     with host.thinking():
-        words = model.words([*messages, *added], tuned=tuned_words)
-    return _finished(words, added)
+        said = model.words([*messages, *added], tuned=words == "tuned")
+    return _finished(said, added)
 
 
 def _finished(words: str, added: Sequence[Message]) -> Reply:

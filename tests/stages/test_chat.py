@@ -138,6 +138,16 @@ def test_an_interrupted_question_is_forgotten_and_the_next_one_answered(
     assert model.seen == [[Message("user", "Hello?")]]
 
 
+def test_without_words_calls_are_run_and_that_is_all(
+    offer: Offer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Speaks(DOUBLE)
+    talk(model, offer, screen("Twice three?", "y", "And now?"), ChatOptions(words="none"))
+    out = capsys.readouterr().out
+    assert ran() == "3 " and model.seen == []
+    assert out.endswith("← 6\n(The model calls nothing more.)\n(It calls nothing.)\n")
+
+
 def test_a_conversation_can_begin_anew(offer: Offer) -> None:
     model = Speaks()
     talk(model, offer, screen("One.", "Two.", "/new", "Three."), ChatOptions(system="Be brief."))

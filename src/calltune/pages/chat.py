@@ -91,8 +91,8 @@ def _typed() -> ReadLine:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
 
-    asked: PromptSession[str] = PromptSession(history=InMemoryHistory())
-    confirmed: PromptSession[str] = PromptSession(history=InMemoryHistory())
+    asked: PromptSession[str] = PromptSession(history=InMemoryHistory(), reserve_space_for_menu=0)
+    confirmed: PromptSession[str] = PromptSession(reserve_space_for_menu=0)
 
     def read(prompt: str) -> str | None:
         session = asked if prompt == "> " else confirmed

@@ -30,9 +30,9 @@ class ChatOptions:
     """Folder of the adapter."""
     system: str = ""
     """What the model is told before the conversation."""
-    words: Literal["base", "tuned"] = "base"
+    words: Literal["base", "tuned", "none"] = "base"
     """Who answers in words: the base model, for an adapter that was trained on calls has unlearned
-    to speak; or the tuned one."""
+    to speak; the tuned one; or nobody, where the base model was never taught to answer."""
     max_rounds: int = 8
     """Most rounds of calls for one question."""
     yes: bool = False
@@ -109,12 +109,15 @@ def talk(caller: "Speaker", offer: "Offer", screen: "Screen", options: ChatOptio
                 offer.toolset,
                 host,
                 most_rounds=options.max_rounds,
-                tuned_words=options.words == "tuned",
+                words=options.words,
             )
         except KeyboardInterrupt:
             screen.warn("Interrupted; the question is forgotten")
             continue
-        screen.show_words(found.words)
+        if options.words == "none":
+            screen.warn("The model calls nothing more" if found.messages else "It calls nothing")
+        else:
+            screen.show_words(found.words)
         messages = [*asked, *found.messages]
 
 
