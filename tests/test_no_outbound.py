@@ -33,6 +33,7 @@ def run_watched(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", WATCH + code],
         cwd=folder,
+        input="Add 1.\n",
         capture_output=True,
         text=True,
         check=False,
@@ -41,6 +42,7 @@ def run_watched(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_local_run_opens_no_outbound_socket(tmp_path: Path, tiny_gemma: Path) -> None:
     tiny.write_rows(tmp_path / "mine.jsonl", 20)
+    (tmp_path / "mine.py").write_text('def add(x: int) -> int:\n    """Add."""\n    return x\n')
     model = str(tiny_gemma)
     few = ["--num_examples", "2", "--max-tokens", "4"]
     commands = [
@@ -51,6 +53,7 @@ def test_a_local_run_opens_no_outbound_socket(tmp_path: Path, tiny_gemma: Path) 
         ["train", "--model", model, "--iters", "2", "--num-layers", "1", "--adapter-path", "a"],
         ["test", "--adapter-path", "a", *few],
         ["analyze"],
+        ["chat", "--tools", "mine.py", "--adapter-path", "a", "--max-tokens", "4", "--yes"],
         ["backend"],
     ]
     ended = run_watched(RUN.format(commands=commands), tmp_path)
