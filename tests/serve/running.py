@@ -87,7 +87,7 @@ def serving(
     adapters: dict[str, Path] | None = None,
     size: int = 4,
     access: Access | None = None,
-    words: Literal["base", "adapter"] = "base",
+    words: Literal["base", "tuned"] = "base",
     repeats_calls: bool = False,
     **limits: Any,
 ) -> Iterator[Running]:

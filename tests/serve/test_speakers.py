@@ -71,7 +71,7 @@ def test_words_are_the_base_models(
 ) -> None:
     plain = message(server, model="tiny").content
     assert [message(server, model=name).content for name in ("one", "two")] == [plain, plain]
-    with serving(tiny_llama, "chatml", adapters, words="adapter") as other:
+    with serving(tiny_llama, "chatml", adapters, words="tuned") as other:
         own = {message(other, model=name).content for name in ("one", "two")}
         assert plain not in own and len(own) == 2
 

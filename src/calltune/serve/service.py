@@ -37,7 +37,7 @@ class Service:
     engine: Engine
     constrainer: Constrainer
     limits: Limits
-    words: Literal["base", "adapter"] = "base"
+    words: Literal["base", "tuned"] = "base"
     """Who writes words. An adapter was trained to decide on calls, and speaks badly."""
     repeats_calls: bool = False
     """Whether a call may be made again that was made since the user spoke."""
