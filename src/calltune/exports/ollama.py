@@ -15,9 +15,8 @@ from calltune.jsonl import replacing
 _PARTS = ("tool", "arguments")
 _NOTES = {
     "gemma": """\
-# Calls are a fenced JSON list whose arguments are JSON within a string. Ollama reads arguments
-# that are strings since its parser of tool calls goes by names and objects (2025); an older one
-# gives such an answer back as text.
+# Calls are a fenced JSON list whose arguments are JSON within a string. Ollama reads such calls
+# since ollama/ollama#12413 (autumn of 2025); older releases give them back as text.
 """,
     "chatml": "",
 }
@@ -47,7 +46,7 @@ def write_modelfile(gguf: Path, family: str, *, n_context: int = 4096) -> Path:
 TEMPLATE """{template(family)}"""
 {stops}
 PARAMETER temperature 0
-# Ollama's own penalty would forbid what JSON repeats.
+# Older releases hold repetition against a model, and JSON repeats.
 PARAMETER repeat_penalty 1
 PARAMETER num_ctx {n_context}
 # An answer that goes round in circles ends here.
