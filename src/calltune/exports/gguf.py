@@ -1,10 +1,9 @@
 """A model folder (llama, gemma3) as one GGUF file, for llama.cpp and what is built on it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGML_QUANT_VERSION, GGUFWriter, LlamaFileType, quantize
@@ -32,15 +31,21 @@ _FILE_TYPES = {
 _LARGEST_HALF = 65504.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
+class _Stored(NamedTuple):
+    """Where a weight lies in the folder."""
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+
+
+class _Planned(NamedTuple):
     """A tensor to write: its name and kind in the file, and what it is made of."""
 
     name: str
     kind: Kind
     module: str
-    weight: Any
-    """An `mlx.core.array`, not read before it is needed."""
+    weight: _Stored
 
 
 def write_gguf(folder: Path, target: Path, family: str, outtype: OutType = "f16") -> Path:
@@ -93,22 +98,22 @@ def _plan(folder: Path, shape: Shape, is_tied: bool, outtype: OutType) -> Iterat
         raise ModelNotFound(f"its weight {min(weights)} has no place in a {shape.family} GGUF")
 
 
-def _weights(folder: Path) -> dict[str, Any]:
-    """The language model's weights by mlx_lm's names, each read when it is used.
+def _weights(folder: Path) -> dict[str, _Stored]:
+    """The language model's weights by mlx_lm's names.
 
     Raises:
         ModelNotFound: there are none, or a file is broken.
     """
     import mlx.core as mx
 
-    found: dict[str, Any] = {}
+    found: dict[str, _Stored] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         try:
             read = mx.load(str(file))
         except RuntimeError as error:
             raise ModelNotFound(f"{file.name} cannot be read ({error}); fetch it again") from None
         assert isinstance(read, dict), file
-        found |= read
+        found |= {key: _Stored(file, key, weight.shape) for key, weight in read.items()}
     if not found:
         raise ModelNotFound("it has no model*.safetensors; check the path")
     return {
@@ -163,7 +168,10 @@ def _numbers(tensor: _Planned, shape: Shape) -> NDArray[np.float32]:
     """The weight as the file has it, in float32."""
     import mlx.core as mx
 
-    numbers: NDArray[np.float32] = np.array(tensor.weight.astype(mx.float32))
+    # Opened anew for each weight, a file gives back the memory of those before.
+    read = mx.load(str(tensor.weight.file))
+    assert isinstance(read, dict), tensor
+    numbers: NDArray[np.float32] = np.array(read[tensor.weight.key].astype(mx.float32))
     if shape.family == "gemma3" and tensor.module.endswith("norm"):
         # llama.cpp multiplies by what is there; Gemma multiplies by 1 + weight.
         numbers = numbers + np.float32(1)

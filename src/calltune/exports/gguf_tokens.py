@@ -59,7 +59,9 @@ def read_folder(folder: Path, family: Format, n_rows: int) -> GgufTokenizer:
         kinds=kinds,
         scores=[],
         merges=[] if is_sentencepiece else [" ".join(pair) for pair in merges],
-        bos=ids.get(family.bos or _text(config.get("bos_token"))),
+        bos=_needed(family.bos, ids, family)
+        if family.bos
+        else ids.get(_text(config.get("bos_token"))),
         eos=_needed(_text(config.get("eos_token")) or family.stops[-1], ids, family),
         unknown=ids.get(_text(config.get("unk_token"))),
         padding=ids.get(_text(config.get("pad_token"))),
