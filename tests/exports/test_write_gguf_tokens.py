@@ -146,20 +146,54 @@ def test_bos_goes_before_a_prompt_where_the_format_has_one(llama: Path, tmp_path
     assert written["tokenizer.ggml.add_bos_token"] is False
 
 
-def test_spaces_before_a_text_are_told_from_the_tokenizer(gemma: Path, tmp_path: Path) -> None:
-    def metaspace(document: dict[str, Json]) -> None:
-        document["normalizer"] = None
-        document["pre_tokenizer"] = {
-            "type": "Metaspace",
-            "replacement": "▁",
-            "prepend_scheme": "first",
-            "split": False,
-        }
+def metaspace(document: dict[str, Json], scheme: str) -> None:
+    document["normalizer"] = None
+    steps = {"replacement": "▁", "prepend_scheme": scheme, "split": False}
+    document["pre_tokenizer"] = {"type": "Metaspace"} | steps
 
-    own = edited(gemma, tmp_path, metaspace)
+
+def forget_runs(document: dict[str, Json]) -> None:
+    """Models that add a space have no tokens for runs of them."""
+    document["added_tokens"] = [t for t in document["added_tokens"] if "▁" not in t["content"]]
+    runs = {"▁▁", "▁▁▁"}
+    vocabulary = document["model"]["vocab"]
+    document["model"]["vocab"] = {t: i for t, i in vocabulary.items() if t not in runs}
+    merges = document["model"]["merges"]
+    document["model"]["merges"] = [pair for pair in merges if "".join(pair) not in runs]
+
+
+def prepends(document: dict[str, Json]) -> None:
+    normalizers = [{"type": "Prepend", "prepend": "▁"}, document["normalizer"]]
+    document["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
+
+
+def cuts_at_spaces(document: dict[str, Json]) -> None:
+    document["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"String": " "},
+        "behavior": "MergedWithPrevious",
+        "invert": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("edit", "adds_space"),
+    [
+        (lambda document: (forget_runs(document), prepends(document)), True),
+        (lambda document: metaspace(document, "never"), False),
+        (cuts_at_spaces, False),
+    ],
+)
+def test_a_space_before_a_text_is_told_from_the_tokenizer(
+    edit: Callable[[dict[str, Json]], object], adds_space: bool, gemma: Path, tmp_path: Path
+) -> None:
+    own = edited(gemma, tmp_path, edit)
     after = read_back(own, "gemma3", tmp_path)
-    assert fields(tmp_path / "m.gguf")["tokenizer.ggml.add_space_prefix"] is True
-    assert after.encode("ab c").tokens == ["<bos>", "▁ab", "▁", "c"]
+    before = Tokenizer.from_file(str(own / "tokenizer.json"))
+    assert fields(tmp_path / "m.gguf")["tokenizer.ggml.add_space_prefix"] is adds_space
+    for text in ("ab c", " ab<end_of_turn>ab", "a\n\nab"):
+        assert before.encode(text).ids == after.encode(text).ids
+    assert after.encode("ab c").tokens[1] == ("▁ab" if adds_space else "ab")
 
 
 def no_space_prefix(document: dict[str, Json]) -> None:
@@ -186,6 +220,8 @@ def unigram(document: dict[str, Json]) -> None:
     ("family", "edit", "fault"),
     [
         ("gemma3", no_space_prefix, "prepares texts in a way"),
+        ("gemma3", prepends, "prepares texts in a way"),
+        ("gemma3", lambda document: metaspace(document, "always"), "prepares texts in a way"),
         ("gemma3", other_words, "prepares texts in a way"),
         ("llama", other_words, "cuts texts in a way that has no name"),
         ("llama", no_space_prefix, "cuts texts in a way that has no name"),

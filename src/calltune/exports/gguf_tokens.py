@@ -31,6 +31,8 @@ _CUT_AT_SPACES = {
     "invert": False,
 }
 """What some files have though no space is left when it comes to that."""
+_META = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "never", "split": False}
+"""With its other schemes a text that begins with a space gets none; llama.cpp adds one always."""
 
 
 def read_folder(folder: Path, family: Format, n_rows: int) -> GgufTokenizer:
@@ -147,12 +149,13 @@ def _adds_space(document: dict[str, Json]) -> bool:
     }
     is_plain = all(step.items() >= known.get(step["type"], {"": ""}).items() for step in steps)
     is_plain &= cut in ({}, _CUT_AT_SPACES)
-    is_meta = not normalizer and cut.get("type") == "Metaspace" and cut.get("split") is False
-    if not is_plain and not is_meta:
+    is_meta = not normalizer and cut.items() >= _META.items()
+    adds = any(step["type"] == "Prepend" for step in steps)
+    # Where llama.cpp adds spaces, it does so after runs of spaces that are tokens as well.
+    has_runs = any(SPACE in added["content"] for added in document.get("added_tokens") or [])
+    if not (is_plain or is_meta) or (adds and has_runs):
         raise ModelNotFound("its tokenizer prepares texts in a way that GGUF files cannot say")
-    if is_meta:
-        return bool(cut.get("prepend_scheme", "always") != "never")
-    return any(step["type"] == "Prepend" for step in steps)
+    return adds
 
 
 def _scored(tokenizer: GgufTokenizer, merges: list[tuple[str, str]]) -> GgufTokenizer:
