@@ -32,7 +32,7 @@ class ServeOptions:
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     words: Literal["base", "tuned"] = "base"
-    """Who writes what is no call: the base model, as adapters learn calls alone, or the tuned one."""
+    """Who writes what is no call: the base model, as adapters learn calls alone; or the tuned."""
     repeat_calls: bool = False
     """Give a call again that was made since the user spoke; small models often go round in
     circles, so unless told otherwise the answer is words then."""
