@@ -125,6 +125,32 @@ def test_a_model_that_loses_what_it_learnt_is_told_what_helps(
     assert "--bits" not in capsys.readouterr().out
 
 
+def test_an_adapter_goes_to_peft_and_back(adapter: Path, tmp_path: Path, tiny_gemma: Path) -> None:
+    there = run(ExportOptions(to="peft", adapter_path=adapter, output=tmp_path / "peft"))
+    assert about(there)["model"] == str(tiny_gemma)
+    assert "## Instructions" in (there / "chat_template.jinja").read_text()
+    back = run(ExportOptions(to="adapter", adapter_path=there, output=tmp_path / "back"))
+    names = ("adapters.safetensors",)
+    assert [(back / n).read_bytes() for n in names] == [(adapter / n).read_bytes() for n in names]
+    assert json.loads((back / "adapter_config.json").read_text())["format"] == "gemma"
+
+
+def test_an_adapter_of_peft_is_fused_as_it_is(adapter: Path, tmp_path: Path) -> None:
+    there = run(ExportOptions(to="peft", adapter_path=adapter, output=tmp_path / "peft"))
+    folders = [
+        run(ExportOptions(adapter_path=source, output=tmp_path / f"out-{source.name}"))
+        for source in (adapter, there)
+    ]
+    one, other = ((folder / "model.safetensors").read_bytes() for folder in folders)
+    assert one == other
+
+
+def test_an_adapter_that_is_none_of_peft_needs_no_way_back(adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="already"):
+        run(ExportOptions(to="adapter", adapter_path=adapter, output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "impossible",
     [{"num_examples": 0}, {"max_tokens": 0}, {"format": "x"}, {"to": "gguf", "bits": "4"}],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from calltune.calls import Json
 from calltune.errors import OptionError
 from calltune.formats import FORMATS, Format
+from calltune.jsonl import new_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from calltune.exports.success import Success
@@ -24,11 +25,12 @@ TESTED = "finetuned_model_test_results"
 class ExportOptions:
     """Options of `calltune export`."""
 
-    to: Literal["mlx", "gguf"] = "mlx"
-    """mlx: a model folder without an adapter, which mlx_lm and transformers load; gguf: one file,
-    for llama.cpp and Ollama."""
+    to: Literal["mlx", "peft", "adapter", "gguf"] = "mlx"
+    """mlx: a model folder without an adapter, which mlx_lm and transformers load; peft: the adapter
+    for Hugging Face's PEFT; adapter: one of PEFT for calltune and mlx_lm; gguf: one file, for
+    llama.cpp and Ollama."""
     adapter_path: Path = Path("gemma-3-1b-function-calling-4bit")
-    """Folder of the adapter."""
+    """Folder of the adapter, mlx_lm's or PEFT's."""
     model: str | None = None
     """The base model; the one that the adapter was trained on unless given."""
     output: Path | None = None
@@ -72,6 +74,7 @@ class _Tuned(NamedTuple):
     """The base model's."""
     family: Format
     backend: "Backend"
+    comes_from_peft: bool
 
 
 def run(options: ExportOptions) -> Path:
@@ -83,14 +86,13 @@ def run(options: ExportOptions) -> Path:
         OptionError: the folder is there already, or the format is not told by the model.
         OutputError: it cannot be written.
     """
-    from calltune.jsonl import new_folder, write_json
     from calltune.runs import describe, options_to_json
 
     output = options.output or _usual_output(options)
     if output.exists():
         raise OptionError(f"{output} is there already; remove it, or give another --output")
-    tuned = _tuned(options)
-    with new_folder(output) as beside:
+    with tempfile.TemporaryDirectory() as scratch, new_folder(output) as beside:
+        tuned = _tuned(options, Path(scratch))
         facts = _WRITERS[options.to](options, tuned, beside)
         about = {"options": options_to_json(options), "model": tuned.model}
         about |= {"format": tuned.family.name, **facts, **describe()}
@@ -105,21 +107,30 @@ def _usual_output(options: ExportOptions) -> Path:
     return Path("exports") / f"{options.adapter_path.resolve().name}-{options.to}{bits}"
 
 
-def _tuned(options: ExportOptions) -> _Tuned:
+def _tuned(options: ExportOptions, scratch: Path) -> _Tuned:
+    """What is exported; an adapter of PEFT's is brought into mlx_lm's layout in `scratch`."""
     from calltune.models.backend import announce, choose
     from calltune.models.load import base_of, check_adapter
     from calltune.models.resolve import resolve
 
-    model = options.model or base_of(options.adapter_path)
-    check_adapter(options.adapter_path)
     backend = choose(options.device, is_step_small=True)
     announce(backend)
 
     from calltune.exports.family import family_of
+    from calltune.exports.peft import base_of_peft, is_peft, n_layers_of, read_peft
 
+    adapter = options.adapter_path
+    comes_from_peft = is_peft(adapter)
+    if not comes_from_peft:
+        check_adapter(adapter)
+    named = base_of_peft(adapter) if comes_from_peft else None
+    model = options.model or named or base_of(adapter)
     folder = resolve(model)
-    family = family_of(options.adapter_path, folder, options.format, model)
-    return _Tuned(options.adapter_path, model, folder, family, backend)
+    if comes_from_peft:
+        read_peft(adapter, scratch, model, n_layers_of(folder))
+        adapter = scratch
+    family = family_of(adapter, folder, options.format, model)
+    return _Tuned(adapter, model, folder, family, backend, comes_from_peft)
 
 
 def _write_mlx(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
@@ -140,12 +151,36 @@ def _write_mlx(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str,
     return facts
 
 
+def _write_peft(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
+    from calltune.exports.peft import write_peft
+
+    write_peft(tuned.adapter, folder, tuned.model)
+    # How to write prompts; PEFT's folders have a place for it.
+    (folder / "chat_template.jinja").write_text(tuned.family.chat_template, "utf-8")
+    return {}
+
+
+def _write_adapter(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
+    if not tuned.comes_from_peft:
+        raise OptionError(
+            f"{options.adapter_path} is an adapter for calltune and mlx_lm already; --to adapter "
+            "takes one of PEFT"
+        )
+    for path in tuned.adapter.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    config = folder / "adapter_config.json"
+    write_json(config, read_json(config) | {"format": tuned.family.name})
+    return {}
+
+
 def _write_gguf(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
     raise OptionError("--to gguf cannot be written yet; use --to mlx")
 
 
 _WRITERS: dict[str, Callable[[ExportOptions, _Tuned, Path], dict[str, Json]]] = {
     "mlx": _write_mlx,
+    "peft": _write_peft,
+    "adapter": _write_adapter,
     "gguf": _write_gguf,
 }
 """Each fills a folder and gives what export.json says of it."""
