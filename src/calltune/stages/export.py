@@ -45,7 +45,8 @@ class ExportOptions:
     num_examples: int = 50
     """How many of its rows; -1 is all."""
     results: Path | None = None
-    """Folder with the results of calltune test: answers that are there are not asked for again."""
+    """Folder with the results of calltune test, for the model card; answers that are there are not
+    asked for again."""
     max_tokens: int = 512
     """Longest answer, in tokens."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -94,6 +95,7 @@ def run(options: ExportOptions) -> Path:
     with tempfile.TemporaryDirectory() as scratch, new_folder(output) as beside:
         tuned = _tuned(options, Path(scratch))
         facts = _WRITERS[options.to](options, tuned, beside)
+        _write_card(options, tuned, output, beside, facts)
         about = {"options": options_to_json(options), "model": tuned.model}
         about |= {"format": tuned.family.name, **facts, **describe()}
         write_json(beside / EXPORT_NAME, about)
@@ -139,9 +141,8 @@ def _write_mlx(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str,
 
     fused = fuse(tuned.folder, tuned.adapter, tuned.model, options.bits)
     write_model(fused, tuned.folder, folder, tuned.family)
-    kept, noise = fused.survival
-    print(f"Rounding keeps {kept:.1%} of the adapter's change, and adds noise {noise:.2f} its size")
-    facts: dict[str, Json] = {"survival": {"kept": kept, "noise": noise}}
+    facts: dict[str, Json] = {"survival": fused.survival._asdict()}
+    print(_kept_in_words(facts["survival"]))
     found = None if options.data is None else _success(options, tuned, folder, options.data)
     if found is not None:
         _print_success(found)
@@ -184,6 +185,29 @@ _WRITERS: dict[str, Callable[[ExportOptions, _Tuned, Path], dict[str, Json]]] = 
     "gguf": _write_gguf,
 }
 """Each fills a folder and gives what export.json says of it."""
+
+
+def _write_card(
+    options: ExportOptions, tuned: _Tuned, output: Path, folder: Path, facts: dict[str, Json]
+) -> None:
+    from calltune.exports.card import Subject, write_card
+
+    subject = Subject(
+        to=options.to,
+        name=output.name,
+        reference=tuned.model,
+        family=tuned.family,
+        adapter=tuned.adapter,
+        data=options.data,
+        results=options.results,
+        kept=_kept_in_words(facts["survival"]) if "survival" in facts else "",
+    )
+    write_card(folder, subject)
+
+
+def _kept_in_words(survival: dict[str, float]) -> str:
+    kept, noise = survival["kept"], survival["noise"]
+    return f"Rounding keeps {kept:.1%} of the adapter's change, and adds noise {noise:.2f} its size"
 
 
 def _success(options: ExportOptions, tuned: _Tuned, exported: Path, data: Path) -> "Success":
