@@ -49,6 +49,10 @@ class ExportOptions:
     asked for again."""
     max_tokens: int = 512
     """Longest answer, in tokens."""
+    push: str | None = None
+    """A repository on the model hub, OWNER/NAME, to upload the folder to."""
+    private: bool = False
+    """With --push: the repository is for its owner only."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
 
@@ -62,6 +66,8 @@ class ExportOptions:
             )
         if self.max_tokens < 1:
             raise OptionError(f"--max_tokens is {self.max_tokens}; it must be at least 1")
+        if self.private and self.push is None:
+            raise OptionError("--private is for --push; give the repository with --push OWNER/NAME")
         if self.bits != "auto" and self.to != "mlx":
             raise OptionError(f"--bits is for --to mlx; leave it out with --to {self.to}")
 
@@ -82,13 +88,18 @@ def run(options: ExportOptions) -> Path:
     """Write the exported folder, whole or not at all, and say what it kept; the folder.
 
     Raises:
+        AccessDenied: there is no token for the hub, or it refuses this one.
         AdapterMismatch: the adapter was trained for another model.
         ModelNotFound: no such model or adapter.
         OptionError: the folder is there already, or the format is not told by the model.
         OutputError: it cannot be written.
     """
+    from calltune.exports.push import check_name, check_token, push
     from calltune.runs import describe, options_to_json
 
+    if options.push is not None:
+        check_name(options.push)
+        check_token()
     output = options.output or _usual_output(options)
     if output.exists():
         raise OptionError(f"{output} is there already; remove it, or give another --output")
@@ -100,6 +111,8 @@ def run(options: ExportOptions) -> Path:
         about |= {"format": tuned.family.name, **facts, **describe()}
         write_json(beside / EXPORT_NAME, about)
     print(f"Wrote {output} ({_megabytes(output)} MB)")
+    if options.push is not None:
+        print(f"Uploaded to {push(output, options.push, options.private)}")
     return output
 
 
@@ -194,7 +207,7 @@ def _write_card(
 
     subject = Subject(
         to=options.to,
-        name=output.name,
+        name=options.push or output.name,
         reference=tuned.model,
         family=tuned.family,
         adapter=tuned.adapter,
