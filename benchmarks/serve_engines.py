@@ -1,0 +1,150 @@
+"""The servers by name: how each is started, and its process as the benchmark sees it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+TUNED = "tuned"
+CALLTUNE_FLAGS = "--queue 128 --timeout 600"
+"""No client of the 128 is refused, and none is given up."""
+MLX_LM_FLAGS = "--decode-concurrency 32 --prompt-concurrency 8 --prompt-cache-size 10"
+
+
+class ServerFailed(Exception):
+    """The server's process ended, or did not answer in time."""
+
+
+def calltune(model: str, adapter: str | None, port: int) -> list[str]:
+    """The command of `calltune serve`."""
+    command = [sys.executable, "-m", "calltune", "serve", "--model", model, "--device", "cpu"]
+    tuned = ["--adapter-path", f"{TUNED}={adapter}"] if adapter else []
+    return [*command, *tuned, "--port", str(port)]
+
+
+def mlx_lm(model: str, adapter: str | None, port: int) -> list[str]:
+    """The command of mlx_lm's server: float32 weights, and calltune's prompts."""
+    from calltune.models.resolve import resolve
+
+    command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(resolve(model, dense=True))]
+    tuned = ["--adapter-path", adapter] if adapter else []
+    template = (HERE / "chatml.jinja").read_text("utf-8")
+    command += ["--port", str(port), "--log-level", "WARNING", "--chat-template", template]
+    return [*command, *tuned]
+
+
+COMMANDS: dict[str, Callable[[str, str | None, int], list[str]]] = {
+    "calltune": calltune,
+    "mlx_lm": mlx_lm,
+}
+
+
+def asked_for(name: str, model: str, adapter: str | None) -> str:
+    """What requests name as their model."""
+    if name == "mlx_lm":
+        return "default_model"
+    return TUNED if adapter else model
+
+
+class Server:
+    """One server at work on 127.0.0.1."""
+
+    def __init__(
+        self, name: str, model: str, adapter: str | None, log: Path, flags: Sequence[str] = ()
+    ) -> None:
+        self.name, self.model, self._log = name, asked_for(name, model, adapter), log
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as written:
+            self._process = subprocess.Popen(
+                [*COMMANDS[name](model, adapter, port), *flags],
+                stdout=written,
+                stderr=subprocess.STDOUT,
+                env=_environment(name),
+            )
+
+    def wait_until_ready(self, timeout_s: float = 120) -> float:
+        """Seconds until it said that it is well.
+
+        Raises:
+            ServerFailed: it ended, or said nothing in time.
+        """
+        started = time.perf_counter()
+        while time.perf_counter() - started < timeout_s:
+            self.check()
+            if _is_well(self.url):
+                return time.perf_counter() - started
+            time.sleep(0.2)
+        raise ServerFailed(f"{self.name} is not ready after {timeout_s:.0f} s; see {self._log}")
+
+    def check(self) -> None:
+        """Raise ServerFailed where its process has ended."""
+        if self._process.poll() is not None:
+            raise ServerFailed(
+                f"{self.name} ended with {self._process.returncode}; see {self._log}"
+            )
+
+    def memory_mb(self) -> float:
+        """Resident memory of its process and their children."""
+        process = psutil.Process(self._process.pid)
+        processes = [process, *process.children(recursive=True)]
+        return float(sum(each.memory_info().rss for each in processes)) / 1e6
+
+    def cpu_s(self) -> float:
+        """Processor seconds that its process has used."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def pause(self) -> None:
+        """Take the processor from it, so that another server has all of it."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End its process."""
+        self.resume()
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return int(opened.getsockname()[1])
+
+
+def _environment(name: str) -> dict[str, str]:
+    """The environment of a server: mlx_lm is given the OpenBLAS that calltune finds by itself."""
+    variables = dict(os.environ) | {"MLX_DEFAULT_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    if name == "mlx_lm" and sys.platform == "linux":
+        from calltune.models.openblas import find_openblas
+
+        variables["LD_PRELOAD"] = str(find_openblas())
+    return variables
+
+
+def _is_well(url: str) -> bool:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

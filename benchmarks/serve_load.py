@@ -1,0 +1,231 @@
+"""How `calltune serve` holds under load, beside mlx_lm's server on the same model and machine.
+
+python benchmarks/serve_load.py --adapter adapters/smollm2
+
+Clients ask questions and check their own answers, the servers in turns; then, unless told
+otherwise, one long run and one with more clients than the server takes. Each line goes to
+benchmarks/results.jsonl. See README.md beside this file.
+"""
+
+import argparse
+import asyncio
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+import httpx
+import report
+import serve_report
+from serve_client import Asked, ask, ask_all, open_client
+from serve_engines import Server
+from serve_options import parsed
+from serve_questions import Question, make_questions
+from serve_report import Block, Memory
+from turns import alternating
+
+REQUESTS = {1: 8, 8: 32, 32: 64, 128: 256}
+"""Requests in a turn by the number of clients; others get two for each client."""
+MEMORY_EVERY_S = 1.0
+MOST_WAIT_S = 5.0
+"""How long a client waits that was told to come back later, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Who asks, and how."""
+
+    n_clients: int
+    is_streamed: bool
+    n_requests: int
+    deadline_s: float
+
+
+class Contender:
+    """A server, its clients, and what it said to each question when asked alone."""
+
+    def __init__(self, server: Server, questions: list[Question], timeout_s: float) -> None:
+        self.server = server
+        self.alone: dict[Question, str] = {}
+        self._questions = questions
+        self._timeout_s = timeout_s
+        self._unasked = cycle(questions)
+
+    async def ask_alone(self) -> None:
+        """Ask every question with nothing else to do; that warms the server up as well.
+
+        Raises:
+            SystemExit: an answer did not come.
+        """
+        async with open_client(self.server.url, self._timeout_s) as client:
+            for question in self._questions:
+                reply = await ask(client, question.body(self.server.model, is_streamed=False))
+                if reply.status != 200:
+                    sys.exit(f"{self.server.name} answers {reply.status}: {reply.error}")
+                self.alone[question] = reply.text
+
+    async def take(self, load: Load) -> Block:
+        """One turn of it. Questions go on where the turn before ended, so that few come twice."""
+        memory = [Memory(time.perf_counter(), self.server.memory_mb())]
+        watch = asyncio.create_task(_watch(self.server, memory))
+        cpu_s, started = time.process_time(), time.perf_counter()
+        server_cpu_s = self.server.cpu_s()
+        async with open_client(self.server.url, self._timeout_s) as client:
+            asked = await self._asked(client, load)
+        seconds = time.perf_counter() - started
+        watch.cancel()
+        self.server.check()
+        memory.append(Memory(time.perf_counter(), self.server.memory_mb()))
+        return Block(
+            asked=asked,
+            seconds=seconds,
+            memory=memory,
+            client_cpu_s=time.process_time() - cpu_s,
+            server_cpu_s=self.server.cpu_s() - server_cpu_s,
+        )
+
+    async def _asked(self, client: httpx.AsyncClient, load: Load) -> list[Asked]:
+        return await ask_all(
+            client,
+            islice(self._unasked, load.n_requests),
+            lambda question: question.body(self.server.model, load.is_streamed),
+            load.n_clients,
+            deadline_s=load.deadline_s,
+            most_wait_s=MOST_WAIT_S,
+        )
+
+
+async def in_turns(
+    contenders: Sequence[Contender], loads: Sequence[Load], rounds: int
+) -> dict[tuple[str, Load], list[Block]]:
+    """Every load on every server, once a round; meanwhile the other servers stand still."""
+    found: dict[tuple[str, Load], list[Block]] = {}
+    for contender in contenders:
+        contender.server.pause()
+    for index, contender in alternating(contenders, rounds):
+        contender.server.resume()
+        for load in loads:
+            _say(f"round {index + 1}: {contender.server.name}, {_words(load)}")
+            found.setdefault((contender.server.name, load), []).append(await contender.take(load))
+        contender.server.pause()
+    for contender in contenders:
+        contender.server.resume()
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts that are asked for; 0 where calltune lost and mixed up nothing."""
+    given = parsed(arguments)
+    # A time limit ends it as Ctrl-C does: with its servers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    servers = [
+        Server(name, given.model, given.adapter, given.logs / f"{name}.log", _flags(name, given))
+        for name in given.engine
+    ]
+    try:
+        lines = asyncio.run(_all_parts(given, servers))
+    finally:
+        for server in servers:
+            server.stop()
+    surroundings = report.surroundings(given.commit)
+    for line in lines:
+        if given.results is not None:
+            report.append(given.results, line | surroundings)
+    print(serve_report.table(lines))
+    faults = [f"{_title(line)}: {fault}" for line in lines for fault in line["faults"]]
+    print("\n".join(faults) or "No request was lost or mixed up")
+    return 1 if any(line["faults"] for line in lines if line["engine"] == "calltune") else 0
+
+
+async def _all_parts(given: argparse.Namespace, servers: list[Server]) -> list[dict[str, Any]]:
+    contenders = []
+    for server in servers:
+        _say(f"{server.name} is ready after {server.wait_until_ready():.1f} s; asking it alone")
+        contenders.append(Contender(server, make_questions(given.questions), given.timeout_s))
+        await contenders[-1].ask_alone()
+        server.pause()
+    lines = []
+    if "load" in given.part:
+        loads = _loads(given)
+        found = await in_turns(contenders, loads, given.rounds)
+        for load in loads:
+            lines += [_line("load", c, load, found[c.server.name, load], given) for c in contenders]
+    for part in ("soak", "overload"):
+        if part in given.part:
+            contenders[0].server.resume()
+            _say(f"{part}: {contenders[0].server.name}")
+            lines.append(await _one_block(part, contenders[0], given))
+    return lines
+
+
+async def _one_block(part: str, contender: Contender, given: argparse.Namespace) -> dict[str, Any]:
+    seconds = given.soak_s if part == "soak" else given.overload_s
+    n_clients = given.soak_clients if part == "soak" else given.overload_clients
+    load = Load(n_clients, part == "soak", sys.maxsize, seconds)
+    return _line(part, contender, load, [await contender.take(load)], given)
+
+
+def _line(
+    part: str, contender: Contender, load: Load, blocks: list[Block], given: argparse.Namespace
+) -> dict[str, Any]:
+    line = {
+        "benchmark": "serve_load",
+        "part": part,
+        "engine": contender.server.name,
+        "model": given.model,
+        "adapter": bool(given.adapter),
+        "clients": load.n_clients,
+        "streaming": load.is_streamed,
+        "flags": shlex.join(_flags(contender.server.name, given)),
+    } | serve_report.setting_line(blocks, contender.alone)
+    asked = [each for block in blocks for each in block.asked]
+    return line | {"faults": faults(part, asked, line)}
+
+
+def faults(part: str, asked: Sequence[Asked], line: dict[str, Any]) -> list[str]:
+    """What a server may not do, and did."""
+    found = [f"{n} answers mixed up"] if (n := line["answers"]["mixed_up"]) else []
+    if part == "overload":
+        found += serve_report.refusal_faults(asked)
+        found += [] if "429" in line["statuses"] else ["nothing was refused; give more clients"]
+    else:
+        found += [f"{n} x status {s}" for s, n in line["statuses"].items() if s != "200"]
+    return found
+
+
+async def _watch(server: Server, memory: list[Memory]) -> None:
+    while True:
+        await asyncio.sleep(MEMORY_EVERY_S)
+        memory.append(Memory(time.perf_counter(), server.memory_mb()))
+
+
+def _loads(given: argparse.Namespace) -> list[Load]:
+    return [
+        Load(n, is_streamed, min(REQUESTS.get(n, 2 * n), given.most_requests), given.turn_s)
+        for n in given.clients
+        for is_streamed in (False, True)
+    ]
+
+
+def _flags(name: str, given: argparse.Namespace) -> list[str]:
+    return shlex.split(given.calltune_flags if name == "calltune" else given.mlx_lm_flags)
+
+
+def _words(load: Load) -> str:
+    return f"{load.n_clients} clients{', streaming' if load.is_streamed else ''}"
+
+
+def _title(line: dict[str, Any]) -> str:
+    return f"{line['engine']}, {line['part']} of {line['clients']} clients"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
