@@ -167,3 +167,39 @@ def test_no_test_rows_is_one_line_and_no_folder(adapter: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="no rows"):
         run(ExportOptions(adapter_path=adapter, output=tmp_path / "out", data=tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("bits", "kind"), [("auto", "f16"), ("8", "q8_0")])
+def test_a_gguf_file_comes_with_its_modelfile_and_is_the_tuned_model(
+    tmp_path: Path, bits: Any, kind: str
+) -> None:
+    import mlx.core as mx
+
+    from calltune.models.backend import Backend
+    from calltune.models.load import load
+    from calltune.models.resolve import resolve
+
+    cpu = Backend("cpu", "float32", None, "", "")
+    base = resolve("pip:smollm2-135m")
+    adapter = tiny.write_adapter(base, tmp_path / "mine", size=0.05)
+    options = ExportOptions(
+        to="gguf", adapter_path=adapter, model="pip:smollm2-135m", output=tmp_path / "g", bits=bits
+    )
+    written = run(options)
+    assert sorted(path.name for path in written.iterdir()) == [
+        "Modelfile",
+        "README.md",
+        "export.json",
+        f"mine-{kind}.gguf",
+    ]
+    assert about(written)["stored"] == kind
+    assert f"FROM ./mine-{kind}.gguf" in (written / "Modelfile").read_text()
+    if kind == "q8_0":
+        return  # What its rounding leaves is looked at weight by weight in tests/exports.
+    tokens = mx.array([[1, 504, 3575, 282, 4649, 314]])
+    tuned = load(str(base), cpu, adapter).model(tokens)
+    plain = load(str(base), cpu).model(tokens)
+    read = load(str(written / f"mine-{kind}.gguf"), cpu).model(tokens)
+    changed, lost = (float(mx.abs(tuned - other).max()) for other in (plain, read))
+    assert lost < 0.1 * changed

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from calltune.calls import Json
 from calltune.errors import OptionError
@@ -36,8 +36,9 @@ class ExportOptions:
     output: Path | None = None
     """The folder to write, which must not be there yet; unless given, exports/ADAPTER-TO."""
     bits: Literal["auto", "4", "8", "dense", "float32"] = "auto"
-    """For mlx: how the weights are stored. auto: as the base model has them; 4, 8: quantised;
-    dense: in the base model's float type; float32: what runs fast on CPUs."""
+    """How the weights are stored. For mlx, auto: as the base model has them; 4, 8: quantised;
+    dense: in the base model's float type; float32: what runs fast on CPUs. For gguf, auto and
+    dense: float16; 8: q8_0; float32."""
     format: str | None = None
     """Prompt family: gemma or chatml; unless given, the one that the adapter was trained with."""
     data: Path | None = None
@@ -68,8 +69,12 @@ class ExportOptions:
             raise OptionError(f"--max_tokens is {self.max_tokens}; it must be at least 1")
         if self.private and self.push is None:
             raise OptionError("--private is for --push; give the repository with --push OWNER/NAME")
-        if self.bits != "auto" and self.to != "mlx":
-            raise OptionError(f"--bits is for --to mlx; leave it out with --to {self.to}")
+        if self.bits != "auto" and self.to not in ("mlx", "gguf"):
+            raise OptionError(f"--bits is for --to mlx and gguf; leave it out with --to {self.to}")
+        if self.bits == "4" and self.to == "gguf":
+            raise OptionError(
+                "--bits 4 is not written for gguf; use 8, or quantise the file with llama.cpp"
+            )
 
 
 class _Tuned(NamedTuple):
@@ -188,7 +193,21 @@ def _write_adapter(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[
 
 
 def _write_gguf(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
-    raise OptionError("--to gguf cannot be written yet; use --to mlx")
+    from calltune.exports.folder import write_model
+    from calltune.exports.fused import fuse
+    from calltune.exports.gguf import write_gguf
+    from calltune.exports.ollama import write_modelfile
+
+    kinds = {"auto": "f16", "dense": "f16", "float32": "f32", "8": "q8_0"}
+    kind: Any = kinds[options.bits]
+    with tempfile.TemporaryDirectory() as scratch:
+        # In whole floats, so that they are rounded once.
+        fused = fuse(tuned.folder, tuned.adapter, tuned.model, "float32")
+        write_model(fused, tuned.folder, Path(scratch), tuned.family)
+        name = options.adapter_path.resolve().name
+        file = write_gguf(Path(scratch), folder / f"{name}-{kind}.gguf", tuned.family.name, kind)
+    write_modelfile(file, tuned.family.name)
+    return {"stored": kind}
 
 
 _WRITERS: dict[str, Callable[[ExportOptions, _Tuned, Path], dict[str, Json]]] = {
