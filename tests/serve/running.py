@@ -20,7 +20,7 @@ from calltune.serve.app import make_app
 from calltune.serve.engine import Engine
 from calltune.serve.guard import Access
 from calltune.serve.limits import Limits
-from calltune.serve.loading import batches_maker, load_all
+from calltune.serve.loading import batches_maker, load_all, room_for
 from calltune.serve.service import Service
 from calltune.serve.workshop import Workshop
 
@@ -96,7 +96,8 @@ def serving(
     names["tiny"] = names.pop(str(folder))
     bounds = replace(LIMITS, **limits)
     stops = stop_tokens(loaded.tokenizer, [family])
-    make = batches_maker(loaded.model, choice, frozenset(stops), bounds, size)
+    room = room_for(loaded.model, CPU, size, bounds.context_tokens)
+    make = batches_maker(loaded.model, choice, frozenset(stops), bounds, room)
     service = Service(
         tokenizer=loaded.tokenizer,
         family=FORMATS[family],

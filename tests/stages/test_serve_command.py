@@ -110,3 +110,19 @@ def test_an_address_that_is_taken_is_one_clear_line(tiny_llama: Path) -> None:
     assert process.returncode == 1
     assert f"calltune: 127.0.0.1, port {port}, cannot be listened on" in err
     assert "Traceback" not in err
+
+
+def test_the_context_is_what_memory_allows(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calltune.serve import loading
+
+    model = tiny.make_model(tiny.LLAMA_CONFIG)
+    cpu: Any = None
+    # Two layers of one head of 16, keys and values in float32; 8 rows and 4 that are kept.
+    per_token = 2 * 16 * 2 * 4 * 12
+    for free, expected in ((4 * 1000 * per_token, 768), (1 << 40, 8192), (1, 256)):
+        monkeypatch.setattr(loading, "device_bytes", lambda _, free=free: free)
+        room = loading.room_for(model, cpu, 8, None)
+        assert (room.context_tokens, room.n_bytes) == (expected, expected * per_token)
+    assert loading.room_for(model, cpu, 8, 1000).n_bytes == 1000 * per_token

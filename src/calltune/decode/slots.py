@@ -49,6 +49,12 @@ class Slots:
         self._choice = adapters
         self._layers = [_Layer(self) for _ in model.layers]
 
+    @property
+    def n_bytes(self) -> int:
+        """How much memory the keys and values take."""
+        arrays = [(layer.keys, layer.values) for layer in self._layers if layer.keys is not None]
+        return sum(array.nbytes for pair in arrays for array in pair)
+
     def feed(self, slots: Sequence[int], tokens: Array, counts: Sequence[int]) -> Array:
         """Feed the next tokens of some rows; the logits, not evaluated yet.
 

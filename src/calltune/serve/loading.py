@@ -7,15 +7,22 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from calltune.decode.batches import Batches, Pace
+from calltune.decode.slots import STEP, Slots
 from calltune.errors import OptionError
 from calltune.models.adapters import Choice, can_be_chosen, put_on_all
 from calltune.models.backend import Backend
 from calltune.models.load import LoadedModel, load
+from calltune.models.memory import device_bytes
 from calltune.serve.limits import Limits
 
 WIDE_POSITIONS = 512
 WIDE_POSITIONS_GPU = 4096
 """Prompts are fed so many positions at a time, and in between every answer gets its next token."""
+
+
+MOST_CONTEXT = 8192
+SHARE = 4
+"""One part in so many of the memory that is free may be taken for what rows remember."""
 
 
 class Loaded(NamedTuple):
@@ -49,10 +56,36 @@ def load_all(reference: str, adapters: dict[str, Path], backend: Backend) -> Loa
     return Loaded(loaded, names | {reference: 0}, choice)
 
 
+class Room(NamedTuple):
+    """How much the rows of a server may hold."""
+
+    size: int
+    """Answers that are written at once."""
+    n_kept: int
+    """Finished rows that are kept for prompts to come."""
+    context_tokens: int
+    """Of prompt and answer together."""
+    n_bytes: int
+    """What all rows take when they are as long as they may be."""
+
+
+def room_for(model: Any, backend: Backend, size: int, context_tokens: int | None) -> Room:
+    """Room for `size` answers; the context is what memory allows where none is given."""
+    slots = Slots(model, 1)
+    slots.feed([0], mx.array([[0]]), [1])
+    n_kept = max(4, size // 4)
+    # Every slot has room for the longest row.
+    per_token = slots.n_bytes // slots.capacity * (size + n_kept)
+    if context_tokens is None:
+        fitting = device_bytes(backend) // SHARE // per_token
+        context_tokens = max(STEP, min(MOST_CONTEXT, fitting // STEP * STEP))
+    return Room(size, n_kept, context_tokens, per_token * context_tokens)
+
+
 def batches_maker(
-    model: Any, choice: Choice | None, stops: frozenset[int], limits: Limits, size: int
+    model: Any, choice: Choice | None, stops: frozenset[int], limits: Limits, room: Room
 ) -> Callable[[], Batches]:
-    """What makes empty batches for `size` answers at once."""
+    """What makes empty batches for as many answers as there is room for."""
     on_gpu = mx.default_device().type == mx.DeviceType.gpu
     pace = Pace(WIDE_POSITIONS_GPU if on_gpu else WIDE_POSITIONS, 1)
 
@@ -61,9 +94,9 @@ def batches_maker(
             model,
             stops,
             limits.answer_tokens,
-            size,
+            room.size,
             pace=pace,
-            n_kept=max(4, size // 4),
+            n_kept=room.n_kept,
             adapters=choice,
         )
 

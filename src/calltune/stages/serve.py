@@ -44,8 +44,9 @@ class ServeOptions:
     """Seconds until an answer must be there; later it is given up with 503."""
     max_tokens: int = 1024
     """Longest answer, in tokens; requests may ask for less."""
-    max_context: int = 8192
-    """Longest prompt and answer together, in tokens."""
+    max_context: int | None = None
+    """Longest prompt and answer together, in tokens; unless given 8192, or fewer where all rows
+    together would take more than a quarter of the free memory."""
     allowed_hosts: tuple[str, ...] = ()
     """Other names by which requests may call this server; * is any."""
     allowed_origins: tuple[str, ...] = ()
@@ -108,7 +109,7 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
     from calltune.models.load import base_of
     from calltune.questions import constrainer_of, family_of, stop_tokens
     from calltune.serve.engine import Engine
-    from calltune.serve.loading import batches_maker, load_all
+    from calltune.serve.loading import batches_maker, load_all, room_for
     from calltune.serve.service import Service
 
     named = dict(_named(each) for each in options.adapter_path)
@@ -125,8 +126,13 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
     family = family_of(options.format, loaded.tokenizer, reference)
     stops = stop_tokens(loaded.tokenizer, [family.name])
     size = options.batch_size or default_batch_size(backend.device)
-    limits = _limits(options)
-    make_batches = batches_maker(loaded.model, choice, frozenset(stops), limits, size)
+    room = room_for(loaded.model, backend, size, options.max_context)
+    print(
+        f"Room: {room.size} answers at once, {room.context_tokens} tokens each with the prompt, "
+        f"{room.n_bytes / 1e9:.1f} GB at most"
+    )
+    limits = _limits(options, room.context_tokens)
+    make_batches = batches_maker(loaded.model, choice, frozenset(stops), limits, room)
     return Service(
         tokenizer=loaded.tokenizer,
         family=family,
@@ -139,14 +145,14 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
     )
 
 
-def _limits(options: ServeOptions) -> "Limits":
+def _limits(options: ServeOptions, context_tokens: int) -> "Limits":
     from calltune.serve.limits import Limits
 
     return Limits(
         queue=options.queue,
         seconds=options.timeout,
         answer_tokens=options.max_tokens,
-        context_tokens=options.max_context,
+        context_tokens=context_tokens,
     )
 
 
