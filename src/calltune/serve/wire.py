@@ -66,6 +66,8 @@ class AssistantMessage(_Strict):
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[CallMade] | None = None
+    function_call: None = None
+    """What `tool_calls` was before; not supported."""
 
 
 class ToolMessage(_Strict):
@@ -176,6 +178,9 @@ class ChatRequest(_Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     # Without effect in the only value that is supported.
+    functions: None = None
+    function_call: None = None
+    modalities: list[Literal["text"]] | None = None
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     logprobs: Literal[False] | None = None
