@@ -26,6 +26,8 @@ from calltune.serve.service import Service
 from calltune.serve.wire import ChatRequest
 from calltune.sources.rows import Unusable, checked
 
+LARGE_BYTES = 64 << 10
+
 
 def make_app(service: Service, access: Access) -> Starlette:
     """The application; it starts and stops the service."""
@@ -61,13 +63,15 @@ class _Endpoint:
         self._service = service
         self._metrics = Metrics(service.engine)
         self._since = int(time.time())
+        self._large = asyncio.Lock()
         self._document = document(needs_key=access.api_key is not None)
 
     async def chat(self, request: Request) -> Response:
         """An answer, whole or as a stream."""
         with self._metrics.request() as measured:
             limits = self._service.limits
-            asked = _parse(await _body(request, limits.body_bytes, limits.body_seconds))
+            body = await _body(request, limits.body_bytes, limits.body_seconds)
+            asked = await self._parsed(body)
             answers = await unless_gone(request.receive, self._service.ask(asked))
             head = Head(asked.model)
             if not asked.stream:
@@ -104,6 +108,13 @@ class _Endpoint:
     async def openapi(self, _: Request) -> Response:
         """This endpoint as an OpenAPI document."""
         return JSONResponse(self._document)
+
+    async def _parsed(self, body: bytes) -> ChatRequest:
+        if len(body) < LARGE_BYTES:
+            return _parse(body)
+        # It would hold up everybody's events; in a thread, and one at a time, it does not.
+        async with self._large:
+            return await asyncio.to_thread(_parse, body)
 
     def _model_json(self, name: str) -> dict[str, Json]:
         return {"id": name, "object": "model", "created": self._since, "owned_by": "calltune"}
