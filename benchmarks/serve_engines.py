@@ -26,7 +26,7 @@ class ServerFailed(Exception):
 
 def calltune(model: str, adapter: str | None, port: int) -> list[str]:
     """The command of `calltune serve`."""
-    command = [sys.executable, "-m", "calltune", "serve", "--model", model, "--device", "cpu"]
+    command = [sys.executable, "-m", "calltune", "serve", "--model", model]
     tuned = ["--adapter-path", f"{TUNED}={adapter}"] if adapter else []
     return [*command, *tuned, "--port", str(port)]
 
@@ -59,7 +59,13 @@ class Server:
     """One server at work on 127.0.0.1."""
 
     def __init__(
-        self, name: str, model: str, adapter: str | None, log: Path, flags: Sequence[str] = ()
+        self,
+        name: str,
+        model: str,
+        adapter: str | None,
+        log: Path,
+        flags: Sequence[str] = (),
+        device: str = "cpu",
     ) -> None:
         self.name, self.model, self._log = name, asked_for(name, model, adapter), log
         port = free_port()
@@ -70,7 +76,7 @@ class Server:
                 [*COMMANDS[name](model, adapter, port), *flags],
                 stdout=written,
                 stderr=subprocess.STDOUT,
-                env=_environment(name),
+                env=_environment(name, device),
             )
 
     def wait_until_ready(self, timeout_s: float = 120) -> float:
@@ -131,8 +137,10 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
-def _environment(name: str) -> dict[str, str]:
+def _environment(name: str, device: str) -> dict[str, str]:
     """The environment of a server: mlx_lm is given the OpenBLAS that calltune finds by itself."""
+    if device == "gpu":
+        return dict(os.environ) | {"MLX_DEFAULT_DEVICE": "gpu"}
     variables = dict(os.environ) | {"MLX_DEFAULT_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if name == "mlx_lm" and sys.platform == "linux":
         from calltune.models.openblas import find_openblas

@@ -123,7 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A time limit ends it as Ctrl-C does: with its servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     servers = [
-        Server(name, given.model, given.adapter, given.logs / f"{name}.log", _flags(name, given))
+        Server(
+            name,
+            given.model,
+            given.adapter,
+            given.logs / f"{name}.log",
+            _flags(name, given),
+            device=given.device,
+        )
         for name in given.engine
     ]
     try:
@@ -178,6 +185,7 @@ def _line(
         "engine": contender.server.name,
         "model": given.model,
         "adapter": bool(given.adapter),
+        "device": given.device,
         "clients": load.n_clients,
         "streaming": load.is_streamed,
         "flags": shlex.join(_flags(contender.server.name, given)),

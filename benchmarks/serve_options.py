@@ -18,6 +18,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--part", type=lambda text: text.split(","), default=["load", "soak", "overload"])
     add("--model", default="pip:smollm2-135m")
     add("--adapter", help="folder of an adapter, so that answers are calls")
+    add("--device", choices=("cpu", "gpu"), default="cpu")
     add("--clients", type=_numbers, default=[1, 8, 32, 128])
     add("--rounds", type=int, default=3)
     add("--questions", type=int, default=128, help="different ones")
