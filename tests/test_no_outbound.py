@@ -52,6 +52,8 @@ def test_a_local_run_opens_no_outbound_socket(tmp_path: Path, tiny_gemma: Path) 
         ["infer", "--model", model, *few],
         ["train", "--model", model, "--iters", "2", "--num-layers", "1", "--adapter-path", "a"],
         ["test", "--adapter-path", "a", *few],
+        ["export", "--adapter-path", "a", "--data", "data/training", *few],
+        ["export", "--adapter-path", "a", "--to", "peft"],
         ["analyze"],
         ["chat", "--tools", "mine.py", "--adapter-path", "a", "--max-tokens", "4", "--yes"],
         ["backend"],

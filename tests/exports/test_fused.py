@@ -1,6 +1,7 @@
 """A fused model does what its adapter did, in whatever precision it is stored."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
+from calltune.calls import Message, Tool, ToolCall
 from calltune.exports.folder import write_model
 from calltune.exports.fused import Bits, Fused, fuse
 from calltune.formats import FORMATS
@@ -174,20 +176,19 @@ def test_a_model_in_half_precision_stays_so(tmp_path: Path, bits: Bits) -> None:
     assert 0 < fused.survival.noise < 0.5
 
 
-def test_the_folder_has_the_template_the_parser_and_every_stop(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
-    from mlx_lm.utils import load_tokenizer
-
-    from calltune.calls import Message, Tool
-
-    chatml = FORMATS["chatml"]
-    fused = fuse(tiny_llama, tiny.write_adapter(tiny_llama, tmp_path / "a", "lora"), "tiny")
+@pytest.fixture
+def chatml_folder(tiny_llama: Path, tmp_path: Path) -> Path:
+    """The tiny llama with an adapter, exported for ChatML."""
+    fused = fuse(tiny_llama, tiny.write_adapter(tiny_llama, tmp_path / "a"), "tiny")
     target = tmp_path / "out"
     target.mkdir()
-    write_model(fused, tiny_llama, target, chatml)
-    config = json.loads((target / "config.json").read_text())
-    tokenizer = load_tokenizer(target, eos_token_ids=config["eos_token_id"])
+    write_model(fused, tiny_llama, target, FORMATS["chatml"])
+    return target
+
+
+def test_the_folder_has_the_template_and_every_stop(chatml_folder: Path) -> None:
+    chatml = FORMATS["chatml"]
+    tokenizer = tokenizer_of(chatml_folder)
     stops = {tokenizer.convert_tokens_to_ids(stop) for stop in chatml.stops}
     assert tokenizer.eos_token_ids >= stops
     tool = Tool("f", "", {}, {"name": "f"})
@@ -198,5 +199,48 @@ def test_the_folder_has_the_template_the_parser_and_every_stop(
         tokenize=False,
     )
     assert prompt == chatml.render([Message("user", "q")], [tool])
+
+
+def test_mlx_lms_server_reads_calls_as_they_were_meant(chatml_folder: Path) -> None:
+    from mlx_lm.generate import TextStateMachine, make_text_state_machine
+    from mlx_lm.server import ToolCallFormatter
+
+    tokenizer = tokenizer_of(chatml_folder)
     assert tokenizer.has_tool_calling
-    assert tokenizer.tool_parser('{"name": "f", "arguments": {}}') == {"name": "f", "arguments": {}}
+    meant = [ToolCall("f", {"x": "é </tool_call"}), ToolCall("g", {"y": [1, {"z": None}]})]
+    state = make_text_state_machine(tokenizer).make_state()
+    texts: dict[str, str] = {}
+    written = f"Let me see.\n{FORMATS['chatml'].write(meant)}"
+    found: list[str] = []
+    for letter in written:
+        state, segments = TextStateMachine.split(state, letter)
+        for kind, text in segments:
+            texts[kind] = texts.get(kind, "") + text
+            if kind == "normal" and texts.get("tool"):
+                found.append(texts.pop("tool"))
+    calls = ToolCallFormatter(tokenizer.tool_parser, None)(found)
+    assert [
+        ToolCall(call["function"]["name"], json.loads(call["function"]["arguments"]))
+        for call in calls
+    ] == meant
+    assert texts["normal"].strip() == "Let me see."
+
+
+def test_gemmas_answers_are_left_as_text(tiny_gemma: Path, tmp_path: Path) -> None:
+    settings = json.loads((tiny_gemma / "tokenizer_config.json").read_text())
+    base = tmp_path / "base"
+    shutil.copytree(tiny_gemma, base)
+    settings |= {"tool_parser_type": "gemma4"}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    target = tmp_path / "out"
+    target.mkdir()
+    fused = fuse(base, tiny.write_adapter(base, tmp_path / "a"), "tiny")
+    write_model(fused, base, target, FORMATS["gemma"])
+    assert not tokenizer_of(target).has_tool_calling
+
+
+def tokenizer_of(folder: Path) -> Any:
+    from mlx_lm.utils import load_tokenizer
+
+    config = json.loads((folder / "config.json").read_text())
+    return load_tokenizer(folder, eos_token_ids=config["eos_token_id"])
