@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from calltune.errors import OptionError
-from calltune.exports.card import Subject, card, write_card
+from calltune.exports.card import Subject, card
+from calltune.exports.licences import pass_on
 from calltune.formats import FORMATS
 from calltune.stages import infer, prep, test, train
 
@@ -61,6 +62,10 @@ def test_a_card_tells_data_training_and_results(run_folder: Path) -> None:
     assert 'Caller("acme/caller")' in text
 
 
+def test_the_best_adapter_has_the_records_of_its_run(run_folder: Path) -> None:
+    assert "32 examples of" in card(subject(run_folder / "adapter" / "best"))
+
+
 def test_the_front_matter_is_the_hubs(run_folder: Path) -> None:
     found = front(card(subject(run_folder / "adapter", to="peft")))
     assert found["library_name"] == "peft" and found["pipeline_tag"] == "text-generation"
@@ -101,15 +106,20 @@ def test_every_kind_of_export_says_how_to_call_it(run_folder: Path, to: str, fam
         assert ("no parser" in text) == (FORMATS[family].tool_parser is None)
 
 
-def test_the_terms_of_the_base_go_along(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("calltune.exports.card.cache_folder", lambda: tmp_path)
+def test_the_terms_of_the_base_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calltune.exports.licences.cache_folder", lambda: tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "GEMMA_TERMS.html").write_text("terms")
-    out = tmp_path / "out"
-    out.mkdir()
-    write_card(out, subject(run_folder / "adapter", reference="pip:gemma3-270m"))
-    assert (out / "GEMMA_TERMS.html").read_text() == "terms"
-    assert "ai.google.dev/gemma/terms" in (out / "NOTICE").read_text()
-    assert front((out / "README.md").read_text())["license"] == "gemma"
+    for reference in ("pip:gemma3-270m", "pip:smollm2-135m", "gemma3-270m"):
+        (tmp_path / reference).mkdir()
+        pass_on(reference, tmp_path / reference)
+    gemma = tmp_path / "pip:gemma3-270m"
+    assert (gemma / "GEMMA_TERMS.html").read_text() == "terms"
+    assert "ai.google.dev/gemma/terms" in (gemma / "NOTICE").read_text()
+    assert list((tmp_path / "pip:smollm2-135m").iterdir()) == []
+    assert list((tmp_path / "gemma3-270m").iterdir()) == []
+
+
+def test_gemmas_licence_is_named(run_folder: Path) -> None:
+    text = card(subject(run_folder / "adapter", reference="pip:gemma3-270m"))
+    assert front(text)["license"] == "gemma" and "ai.google.dev/gemma/terms" in text

@@ -98,6 +98,10 @@ def test_without_output_the_folder_is_named_after_the_adapter(
 ) -> None:
     monkeypatch.chdir(adapter)
     assert run(ExportOptions(adapter_path=Path("."), bits="8")) == Path("exports/adapter-mlx-8")
+    (adapter / "best").mkdir()
+    for name in ("adapters.safetensors", "adapter_config.json"):
+        (adapter / "best" / name).write_bytes((adapter / name).read_bytes())
+    assert run(ExportOptions(adapter_path=Path("best"))) == Path("exports/adapter-best-mlx")
 
 
 @pytest.mark.parametrize("trained_with", [None, "gemma", "chatml"])

@@ -4,33 +4,24 @@ It tells what calltune's own records say, and says so where there are none.
 """
 
 import re
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from calltune.calls import Json
 from calltune.errors import DataError, OptionError
+from calltune.exports.licences import base_licence, data_licence, hub_licence
 from calltune.exports.usage import usage
 from calltune.formats import Format
 from calltune.jsonl import file_digest, read_json
 from calltune.models.load import CONFIG, WEIGHTS
-from calltune.models.packaged import PACKAGED, Packaged
 from calltune.score.compare import compare
 from calltune.score.metrics import summarise
 from calltune.score.results import Results, read_results
 from calltune.visible import in_one_line
-from calltune.wheels import cache_folder
 
 BASE_NAME, TUNED_NAME = "base_model_test_results.json", "finetuned_model_test_results.json"
 """What `calltune infer` and `calltune test` call their results."""
 
-_LICENCES = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
-"""The hub's names of licences."""
-_DATA_LICENCES = {
-    "bfcl-eval": "BFCL, Apache-2.0",
-    "xlam-function-calling-60k": "xlam-function-calling-60k, CC-BY-4.0, as its page says",
-}
-"""By the name of a dataset, with which `calltune load` begins the name of its file."""
 _LIBRARIES = {"mlx": "mlx", "peft": "peft", "adapter": "mlx"}
 _WHAT = {
     "peft": "This is the adapter alone, in the layout of Hugging Face's PEFT.",
@@ -54,7 +45,7 @@ class Subject(NamedTuple):
     """Prep's folder; the one that the adapter was trained on unless given."""
     results: Path | None
     kept: str
-    """What rounding left of the adapter, in a sentence; "" where nothing was rounded."""
+    """What was measured of the export, in sentences; "" where nothing was."""
 
 
 class Side(NamedTuple):
@@ -94,43 +85,20 @@ def card(subject: Subject) -> str:
         is_held_out=_is_held_out(subject, prepared),
         kept=subject.kept,
         usage=usage(subject.to, subject.name, subject.family),
-        base_licence=_base_licence(subject.reference),
-        data_licence=_data_licence(prepared),
+        base_licence=base_licence(subject.reference),
+        data_licence=data_licence(Path(prepared.get("input", "")).name),
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def write_card(folder: Path, subject: Subject) -> None:
-    """Put the card into an export's folder, and what the base model's terms ask to go with it.
-
-    Raises:
-        DataError: the results are missing or broken.
-        OptionError: the results are of another adapter.
-    """
-    (folder / "README.md").write_text(card(subject), "utf-8")
-    packaged = _packaged(subject.reference)
-    if packaged is None or not packaged.notice:
-        return
-    (folder / "NOTICE").write_text(f"{packaged.notice}\n", "utf-8")
-    terms = cache_folder() / "models" / Path(packaged.terms[1]).name if packaged.terms else None
-    if terms is not None and terms.is_file():
-        shutil.copyfile(terms, folder / terms.name)
-
-
-def _packaged(reference: str) -> Packaged | None:
-    name = reference.removeprefix("pip:")
-    return PACKAGED.get(name) if name != reference else None
 
 
 def _front(subject: Subject) -> str:
     from huggingface_hub import ModelCardData
 
-    packaged = _packaged(subject.reference)
     kind = ["lora"] if subject.to in ("peft", "adapter") else []
     data = ModelCardData(
         base_model=subject.reference if _is_hub_id(subject.reference) else None,
         library_name=_LIBRARIES.get(subject.to),
-        license=_LICENCES.get(packaged.licence) if packaged else None,
+        license=hub_licence(subject.reference),
         pipeline_tag="text-generation",
         tags=["function-calling", "tool-calling", "calltune", *kind]
         + ([subject.to] if subject.to != "adapter" else ["mlx"]),
@@ -157,9 +125,15 @@ def _prepared(subject: Subject, config: dict[str, Json]) -> dict[str, Json]:
     if folder is None:
         return {}
     prepared = _json(folder / "prep.json")
-    trained_on = _json(subject.adapter / "run.json").get("data_sha256", {}).get("train.jsonl")
+    run = _run_record(subject.adapter)
+    trained_on = run.get("data_sha256", {}).get("train.jsonl")
     is_it = trained_on and prepared.get("sha256", {}).get("train.jsonl") == trained_on
     return prepared if is_it else {}
+
+
+def _run_record(adapter: Path) -> dict[str, Json]:
+    """What train says of its run: beside the adapter, or above the best one."""
+    return _json(adapter / "run.json") or _json(adapter.resolve().parent / "run.json")
 
 
 def _data(prepared: dict[str, Json]) -> str:
@@ -227,18 +201,6 @@ def _side(name: str, summary: dict[str, Json]) -> Side:
 def _rate(rate: dict[str, Json]) -> str:
     shares = [f"{100 * rate[key]:.0f}" for key in ("rate", "low", "high")]
     return f"{rate['count']} of {rate['of']}, {shares[0]} % ({shares[1]} to {shares[2]} %)"
-
-
-def _base_licence(reference: str) -> str:
-    if packaged := _packaged(reference):
-        return " ".join(filter(None, [f"{packaged.licence}.", packaged.notice]))
-    return "not known here; see the base model"
-
-
-def _data_licence(prepared: dict[str, Json]) -> str:
-    name = Path(prepared.get("input", "")).name
-    found = [told for start, told in _DATA_LICENCES.items() if name.startswith(f"{start}_")]
-    return found[0] if found else "not known here; see the data"
 
 
 def _json(path: Path) -> dict[str, Json]:

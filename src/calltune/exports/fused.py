@@ -38,6 +38,13 @@ class Survival(NamedTuple):
         """Whether at least 95 % of the change is kept and rounding is smaller than it."""
         return self.kept >= 0.95 and self.noise < 1
 
+    def in_words(self) -> str:
+        """Both numbers in a sentence."""
+        return (
+            f"Rounding keeps {self.kept:.1%} of the adapter's change, and adds noise "
+            f"{self.noise:.2f} its size."
+        )
+
 
 class Fused(NamedTuple):
     """A model without an adapter that does what the model with it did."""

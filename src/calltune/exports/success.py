@@ -25,6 +25,14 @@ class Success(NamedTuple):
         """Whether the exported model gets fewer right."""
         return bool(self.after["count"] < self.before["count"])
 
+    def in_words(self) -> str:
+        """What came of it in a sentence."""
+        before, after = self.before, self.after
+        return (
+            f"Every call right: {before['count']} of {before['of']} with the adapter, "
+            f"{after['count']} of {after['of']} exported; {self.n_same} answers are the same."
+        )
+
 
 def compared(before: Path, after: Path) -> Success:
     """What the results files of the two say.

@@ -13,6 +13,7 @@ from calltune.formats import FORMATS, Format
 from calltune.jsonl import new_folder, read_json, write_json
 
 if TYPE_CHECKING:
+    from calltune.exports.fused import Bits, Survival
     from calltune.exports.success import Success
     from calltune.models.backend import Backend
 
@@ -122,9 +123,11 @@ def run(options: ExportOptions) -> Path:
 
 
 def _usual_output(options: ExportOptions) -> Path:
-    bits = "" if options.bits == "auto" else f"-{options.bits}"
     # A name such as "." has none of its own.
-    return Path("exports") / f"{options.adapter_path.resolve().name}-{options.to}{bits}"
+    adapter = options.adapter_path.resolve()
+    name = f"{adapter.parent.name}-best" if adapter.name == "best" else adapter.name
+    bits = "" if options.bits == "auto" else f"-{options.bits}"
+    return Path("exports") / f"{name}-{options.to}{bits}"
 
 
 def _tuned(options: ExportOptions, scratch: Path) -> _Tuned:
@@ -154,20 +157,34 @@ def _tuned(options: ExportOptions, scratch: Path) -> _Tuned:
 
 
 def _write_mlx(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
+    survival = _fuse_into(folder, tuned, options.bits)
+    print(survival.in_words())
+    facts: dict[str, Json] = {"survival": survival._asdict(), "in_words": [survival.in_words()]}
+    found = None if options.data is None else _success(options, tuned, folder, options.data)
+    if found is not None:
+        print(found.in_words())
+        facts["success"] = found._asdict()
+        facts["in_words"].append(found.in_words())
+    if (not survival.is_good) if found is None else found.fell:
+        is_quantised = "quantization" in read_json(folder / "config.json")
+        print(f"To lose less, export with {_finer(options.bits, is_quantised)}")
+    return facts
+
+
+def _finer(bits: "Bits", is_quantised: bool) -> str:
+    if not is_quantised:
+        return "--bits float32"
+    return "--bits dense" if bits == "8" else "--bits 8 or --bits dense"
+
+
+def _fuse_into(folder: Path, tuned: _Tuned, bits: "Bits") -> "Survival":
+    """Fill the folder with the model that has the adapter in its weights."""
     from calltune.exports.folder import write_model
     from calltune.exports.fused import fuse
 
-    fused = fuse(tuned.folder, tuned.adapter, tuned.model, options.bits)
+    fused = fuse(tuned.folder, tuned.adapter, tuned.model, bits)
     write_model(fused, tuned.folder, folder, tuned.family)
-    facts: dict[str, Json] = {"survival": fused.survival._asdict()}
-    print(_kept_in_words(facts["survival"]))
-    found = None if options.data is None else _success(options, tuned, folder, options.data)
-    if found is not None:
-        _print_success(found)
-        facts["success"] = found._asdict()
-    if (not fused.survival.is_good) if found is None else found.fell:
-        print("To lose less, export with --bits 8 or --bits dense")
-    return facts
+    return fused.survival
 
 
 def _write_peft(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
@@ -222,7 +239,8 @@ _WRITERS: dict[str, Callable[[ExportOptions, _Tuned, Path], dict[str, Json]]] = 
 def _write_card(
     options: ExportOptions, tuned: _Tuned, output: Path, folder: Path, facts: dict[str, Json]
 ) -> None:
-    from calltune.exports.card import Subject, write_card
+    from calltune.exports.card import Subject, card
+    from calltune.exports.licences import pass_on
 
     subject = Subject(
         to=options.to,
@@ -232,14 +250,10 @@ def _write_card(
         adapter=tuned.adapter,
         data=options.data,
         results=options.results,
-        kept=_kept_in_words(facts["survival"]) if "survival" in facts else "",
+        kept=" ".join(facts.get("in_words", [])),
     )
-    write_card(folder, subject)
-
-
-def _kept_in_words(survival: dict[str, float]) -> str:
-    kept, noise = survival["kept"], survival["noise"]
-    return f"Rounding keeps {kept:.1%} of the adapter's change, and adds noise {noise:.2f} its size"
+    (folder / "README.md").write_text(card(subject), "utf-8")
+    pass_on(tuned.model, folder)
 
 
 def _success(options: ExportOptions, tuned: _Tuned, exported: Path, data: Path) -> "Success":
@@ -265,14 +279,6 @@ def _take_over(results: Path | None, file: Path) -> None:
     kept = None if results is None else results / f"{TESTED}.records.jsonl"
     if kept is not None and kept.is_file():
         shutil.copyfile(kept, file.with_suffix(".records.jsonl"))
-
-
-def _print_success(found: "Success") -> None:
-    before, after = found.before, found.after
-    print(
-        f"Every call right: {before['count']} of {before['of']} with the adapter, "
-        f"{after['count']} of {after['of']} exported; {found.n_same} answers are the same"
-    )
 
 
 def _megabytes(folder: Path) -> str:
