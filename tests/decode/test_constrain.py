@@ -37,6 +37,7 @@ TREE = {
     },
     "required": ["value"],
 }
+CLOSED: dict[str, Json] = {"properties": {"a": {}}, "additionalProperties": False}
 ODD = {
     "enum": tool("color", ["c"], c={"enum": ["red", 'dark "red"', 3, None, {"a": ["é\\", 1.5]}]}),
     "const": tool("fixed", ["v"], v={"const": "as\nit is"}),
@@ -100,6 +101,25 @@ ODD = {
             "properties": {"known": {"enum": ["k"]}},
             "required": ["known"],
             "additionalProperties": {"type": "boolean"},
+        },
+    ),
+    "closed part": of_schema(
+        "closed",
+        {
+            "allOf": [
+                {"properties": {"a": {"enum": [1]}}, "additionalProperties": {"type": "integer"}},
+                {"properties": {"b": {"minimum": 5, "maximum": 7}, "c": SHORT}, "required": ["b"]},
+            ]
+        },
+    ),
+    "open parts": of_schema(
+        "open",
+        {
+            "properties": {"a": {"enum": [1]}},
+            "anyOf": [
+                {"properties": {"b": {"enum": [2]}}, "required": ["b"]},
+                {"properties": {"c": {"enum": [3]}}, "required": ["c"]},
+            ],
         },
     ),
     "lengths": tool("code", ["c"], c={"type": "string", "minLength": 2, "maxLength": 3}),
@@ -203,6 +223,10 @@ def test_the_grammar_accepts_what_is_written(
         ToolCall("matrix", {"rows": [[True]]}),
         ToolCall("tuple", {"t": [True, False]}),
         ToolCall("mixed", {"known": "k", "more": 1}),
+        ToolCall("closed", {"a": 1, "b": 5.5}),
+        ToolCall("closed", {"a": 1, "b": 6, "c": "ab"}),
+        ToolCall("open", {"a": 1}),
+        ToolCall("open", {"a": 1, "d": 3}),
         ToolCall("no_arguments", {"x": 1}),
     ],
 )
@@ -229,6 +253,10 @@ def test_what_cannot_be_held_is_left_out_and_said(
         tool("strange", ["x"], x={"type": "quaternion"}),
         tool("wrong kinds", ["x"], x={"type": "array", "minItems": "2"}),
         tool("wrong type", ["x"], x={"type": 5}),
+        tool("elsewhere", ["x"], x={"$dynamicRef": "#"}),
+        tool("lists", ["x"], x={"allOf": [{"prefixItems": [{}]}, {"items": {"enum": [2]}}]}),
+        of_schema("no object", {"type": "string"}),
+        of_schema("closed", {"allOf": [CLOSED, {"properties": {"b": {}}, "required": ["b"]}]}),
         of_schema("itself", {"allOf": [{"$ref": "#"}, {"required": ["x"]}], "minProperties": 1}),
         ODD["lengths"],
     ]
@@ -239,7 +267,8 @@ def test_what_cannot_be_held_is_left_out_and_said(
     assert accepts(at_random, tools, write([ToolCall("unique", {"x": [1, 1]})]))
     assert accepts(at_random, tools, write([ToolCall("broken", {"x": "any"})]))
     assert accepts(at_random, tools, write([ToolCall("strange", {"x": {"w": 1}})]))
-    assert not accepts(at_random, tools, write([ToolCall("impossible", {"x": 1})]))
+    for name, arguments in (("impossible", {"x": 1}), ("no object", {}), ("closed", {"b": 1})):
+        assert not accepts(at_random, tools, write([ToolCall(name, arguments)]))
     assert not accepts(at_random, tools, write([ToolCall("code", {"c": "abcd"})]))
     for text in at_random.answers(tools, 16):
         reading = at_random.family.read(text)

@@ -63,10 +63,25 @@ def merged(one: Schema, other: Schema) -> Schema:
         Impossible: nothing does.
         NotExpressed: a keyword that stands in both with different values.
     """
-    result = dict(one)
-    for key, value in other.items():
+    for listing, rest in ((one, other), (other, one)):
+        if "prefixItems" in listing and "items" in rest and "prefixItems" not in rest:
+            raise NotExpressed("prefixItems and items in different parts")
+    result = _within(one, other)
+    for key, value in _within(other, one).items():
         result[key] = _both(key, result[key], value) if key in result else value
     return result
+
+
+def _within(schema: Schema, other: Schema) -> Schema:
+    """The schema, its properties held to what the other one says of those that it does not name."""
+    extra, properties = other.get("additionalProperties", True), schema.get("properties")
+    if extra in (True, {}) or not isinstance(properties, dict):
+        return dict(schema)
+    if "patternProperties" in other:
+        raise NotExpressed("additionalProperties beside patternProperties, in a part")
+    named: Any = other.get("properties") or {}
+    held = {k: v if k in named else {"allOf": [v, extra]} for k, v in properties.items()}
+    return schema | {"properties": held}
 
 
 def _both(key: str, one: Any, other: Any) -> Any:

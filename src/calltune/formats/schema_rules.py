@@ -37,8 +37,10 @@ _QUOTE = ('"', r"\\" + '"')
 _NOT_HELD = (
     *("uniqueItems", "contains", "minContains", "maxContains", "minProperties", "maxProperties"),
     *("patternProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
-    *("not", "if", "then", "else", "unevaluatedProperties", "unevaluatedItems"),
+    *("not", "if", "then", "else", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"),
 )
+_CLOSED = "no properties but those named"
+"""In place of `additionalProperties`, which in a part of a schema would forbid those of others."""
 
 
 class _Member(NamedTuple):
@@ -68,8 +70,8 @@ class SchemaRules:
         """
         try:
             schema = resolved(self._root, self._root)
-            whole = {"additionalProperties": False} | schema | {"type": "object"}
-            return self._value(whole, DEEPEST)
+            whole = merged({"type": "object"}, schema)
+            return self._value({_CLOSED: True} | whole, DEEPEST)
         except NotExpressed as reason:
             self._note(str(reason))
             return self.anything()
@@ -196,7 +198,7 @@ class SchemaRules:
             raise Impossible
         properties = schema.get("properties") or {}
         required = schema.get("required") or []
-        extra = schema.get("additionalProperties", not properties)
+        extra = schema.get("additionalProperties", _CLOSED not in schema and not properties)
         members = properties | {name: extra for name in required if name not in properties}
         pieces = []
         for name, part in members.items():
