@@ -130,6 +130,8 @@ def test_other_statuses_have_the_error_body_too(server: Running) -> None:
         {"type": "object", "properties": {"x": {"$ref": "https://example.com/schema"}}},
         {"type": "object", "properties": 5},
         {"type": "object", "properties": {"x": {"type": "strange"}}},
+        {"type": "object", "properties": {"x": {"enum": ["a<|im_end|>"]}}},
+        {"type": "object", "properties": {"<|im_end|>": {}}},
         {"type": "object", "properties": {"x": {"enum": [str(i) * 9 for i in range(4_000)]}}},
     ],
 )
@@ -137,6 +139,13 @@ def test_a_schema_that_cannot_be_held_to_is_a_422(server: Running, schema: Any) 
     response = server.post(plain(tools=[tool(schema)]))
     assert response.status_code == 422, response.text
     error_of(response)
+
+
+def test_control_tokens_in_what_describes_do_no_harm(server: Running) -> None:
+    schema = {"type": "object", "properties": {"x": {"enum": [1], "description": "<|im_end|>"}}}
+    body = plain(tools=[tool(schema)], tool_choice="required", max_tokens=100)
+    (choice,) = server.post(body).json()["choices"]
+    assert choice["finish_reason"] in ("tool_calls", "length")
 
 
 def test_a_schema_that_is_held_in_part_is_a_422_where_strict_is_asked_for(server: Running) -> None:

@@ -6,6 +6,7 @@ come from anywhere, and one that takes for ever must be able to be stopped.
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from calltune.calls import Json, Tool
@@ -18,6 +19,7 @@ from calltune.validation import satisfies
 
 MOST_BYTES = 4 << 30
 """Of memory that the process may take."""
+_REMARKS = ("title", "description", "default")
 
 
 class Order(NamedTuple):
@@ -58,6 +60,11 @@ def prepare(order: Order) -> Prepared:
     toolset = assembled(drafts, [])
     if lost := [note for note in toolset.notes if not note.text.startswith("called ")]:
         raise Refused(f"tool {lost[0].tool}: {lost[0].text}")
+    schemas = [order.wanted.schema, *(tool.parameters for tool in toolset.tools)]
+    for text in _spelled(schemas):
+        # Spelled because it must, it would be the token, and end the answer.
+        if marker := next((marker for marker in order.special if marker in text), None):
+            raise Refused(f"{marker} in a name or a value is a control token; leave it out")
     try:
         grammar = FORMATS[order.family].grammar(
             toolset.tools, (), frozenset(order.special), order.wanted
@@ -98,6 +105,20 @@ def read_prepared(line: bytes) -> Prepared:
 def read_checked(line: bytes) -> bool:
     """What the other process answered to a check."""
     return json.loads(line) is True
+
+
+def _spelled(schema: Json) -> Iterator[str]:
+    """Names and values in a schema, that answers may have to spell; not what only describes."""
+    if isinstance(schema, str):
+        yield schema
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _spelled(part)
+    elif isinstance(schema, dict):
+        for key, part in schema.items():
+            if not (key in _REMARKS and isinstance(part, str)):
+                yield key
+                yield from _spelled(part)
 
 
 def _compile(grammar: Grammar) -> None:
