@@ -1,0 +1,102 @@
+"""A small real model, tuned in a minute or two to call two tools and to end after their results."""
+
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from calltune.calls import Answer, Example, Message, ToolCall, exact_answer
+from calltune.formats import FORMATS
+from calltune.jsonl import write_rows
+from calltune.rows import written
+from calltune.stages import train
+from calltune.tools import from_openai
+
+MODEL = "pip:smollm2-135m"
+TAUGHT = (
+    "Athens Berlin Cairo Dublin Essen Fargo Geneva Havana Lisbon Madrid Naples Oslo Paris Quito "
+    "Rome Sofia Tokyo Turin Vienna Warsaw"
+)
+
+
+def weather(city: str) -> str:
+    """Get the weather in a city."""
+    return f"{len(city) + 15} degrees and sunny in {city}"
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def written_tool(name: str, description: str, **types: str) -> dict[str, Any]:
+    """A tool as OpenAI's API takes it, all arguments required."""
+    properties = {argument: {"type": kind} for argument, kind in types.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": parameters},
+    }
+
+
+TOOLS = [
+    written_tool("weather", "Get the weather in a city.", city="string"),
+    written_tool("add", "Add two numbers.", a="integer", b="integer"),
+]
+
+
+class Asked(NamedTuple):
+    """A question that is taught, the call that it asks for, and what that gives."""
+
+    question: str
+    call: ToolCall
+    result: str
+
+
+def asked() -> list[Asked]:
+    """The questions, of the first tool and then of the second."""
+    chosen = random.Random(1)
+    found = [
+        Asked(f"What is the weather in {city}?", ToolCall("weather", {"city": city}), weather(city))
+        for city in TAUGHT.split()
+    ]
+    for _ in range(20):
+        a, b = chosen.randrange(2, 900), chosen.randrange(2, 900)
+        call = ToolCall("add", {"a": a, "b": b})
+        found.append(Asked(f"What is {a} plus {b}?", call, str(add(a, b))))
+    return found
+
+
+def examples() -> list[Example]:
+    """The questions, and the same once their calls have given something: then nothing is called."""
+    found = []
+    for number, (question, call, result) in enumerate(asked()):
+        turns = [Message("user", question)]
+        after = [*turns, Message("assistant", "", (call,)), Message("tool", result, (), call.name)]
+        found.append(_example(f"{number}", turns, (exact_answer(call),)))
+        found.append(_example(f"{number} after", after, ()))
+    return found
+
+
+def train_adapter(folder: Path) -> Path:
+    """The adapter, trained in `folder` unless it is there."""
+    rows = [written(each, FORMATS["chatml"], True) for each in examples()]
+    for name in ("train", "valid"):
+        write_rows(folder / "data" / f"{name}.jsonl", rows if name == "train" else rows[:4])
+    return train.run(
+        train.TrainOptions(
+            model=MODEL,
+            data=folder / "data",
+            adapter_path=folder / "adapter",
+            iters=50,
+            batch_size=4,
+            learning_rate=2e-4,
+            num_layers=16,
+            val_batches=1,
+            steps_per_eval=50,
+            grad_checkpoint=False,
+        )
+    )
+
+
+def _example(name: str, messages: list[Message], answers: tuple[Answer, ...]) -> Example:
+    return Example(name, tuple(messages), from_openai(TOOLS).tools, answers, "tests")
