@@ -8,12 +8,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 
-HERE = Path(__file__).parent
 TUNED = "tuned"
 CALLTUNE_FLAGS = "--queue 128 --timeout 600"
 """No client of the 128 is refused, and none is given up."""
@@ -33,11 +33,12 @@ def calltune(model: str, adapter: str | None, port: int) -> list[str]:
 
 def mlx_lm(model: str, adapter: str | None, port: int) -> list[str]:
     """The command of mlx_lm's server: float32 weights, and calltune's prompts."""
+    from calltune.formats import FORMATS
     from calltune.models.resolve import resolve
 
     command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(resolve(model, dense=True))]
     tuned = ["--adapter-path", adapter] if adapter else []
-    template = (HERE / "chatml.jinja").read_text("utf-8")
+    template = FORMATS["chatml"].chat_template
     command += ["--port", str(port), "--log-level", "WARNING", "--chat-template", template]
     return [*command, *tuned]
 
@@ -66,6 +67,7 @@ class Server:
         log: Path,
         flags: Sequence[str] = (),
         device: str = "cpu",
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name, self.model, self._log = name, asked_for(name, model, adapter), log
         port = free_port()
@@ -76,7 +78,7 @@ class Server:
                 [*COMMANDS[name](model, adapter, port), *flags],
                 stdout=written,
                 stderr=subprocess.STDOUT,
-                env=_environment(name, device),
+                env=_environment(name, device) | dict(variables),
             )
 
     def wait_until_ready(self, timeout_s: float = 120) -> float:

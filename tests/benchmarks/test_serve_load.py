@@ -12,12 +12,8 @@ import serve_load
 import serve_report
 from serve_client import Asked, Reply, ask, ask_all
 from serve_options import parsed
-from serve_questions import TOOLS, Question, answer_text, is_mixed_up, make_questions
+from serve_questions import Question, answer_text, is_mixed_up, make_questions
 from serve_report import Block, Memory
-
-from calltune.calls import Message, ToolCall
-from calltune.formats import FORMATS
-from calltune.tools import from_openai
 
 FIRST, SECOND, THIRD = make_questions(3)
 
@@ -184,32 +180,6 @@ def test_clients_share_the_questions_and_none_is_asked_twice() -> None:
 
     asked = asyncio.run(load())
     assert len(asked) == 20 and sorted(seen) == sorted(q.text for q in make_questions(20))
-
-
-def test_both_servers_show_the_model_the_same_prompt() -> None:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    # As transformers renders templates: JSON as it is, letters beyond ASCII too.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    template = environment.from_string((serve_engines.HERE / "chatml.jinja").read_text("utf-8"))
-    arguments = {"city": 'Čá"<', "max_price": 3}
-    called = {"function": {"name": "hotel_search", "arguments": arguments}}
-    messages = [
-        {"role": "system", "content": "Be <kind>."},
-        {"role": "user", "content": FIRST.text},
-        {"role": "assistant", "content": "", "tool_calls": [called, called]},
-        {"role": "tool", "content": '{"found": 2}'},
-    ]
-    call = ToolCall("hotel_search", arguments)
-    wanted = [
-        Message("system", "Be <kind>."),
-        Message("user", FIRST.text),
-        Message("assistant", "", (call, call)),
-        Message("tool", '{"found": 2}'),
-    ]
-    written = template.render(messages=messages, tools=TOOLS, add_generation_prompt=True)
-    assert written == FORMATS["chatml"].render(wanted, from_openai(TOOLS).tools)
 
 
 def test_a_smoke_run_keeps_no_line(tmp_path: Path) -> None:

@@ -1,0 +1,225 @@
+"""What `calltune serve` does with a thousand hostile schemas, and with ten thousand ordinary ones.
+
+python benchmarks/serve_fuzz.py
+
+Each hostile schema has to be refused with a reason or held, within five seconds, while other
+clients go on asking; ordinary ones, all different, may leave nothing behind in memory or on disk.
+The line goes to benchmarks/results.jsonl. See README.md beside this file.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle, takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import report
+from serve_client import CHAT, Asked, ask_all, open_client
+from serve_engines import Server
+from serve_questions import Question, make_questions
+from serve_report import Memory, memory_line, quantiles
+
+HERE = Path(__file__).resolve().parent
+sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "serve")]
+
+N_SENDERS = 2
+"""Who send schemas."""
+N_OTHERS = 4
+"""Clients with the same tools all the time, meanwhile."""
+SHOWN = 400
+"""Letters of a schema at fault."""
+
+
+class Sent(NamedTuple):
+    """What came back for a body; no status where nothing did."""
+
+    number: int
+    status: int
+    answer: Any
+    seconds: float
+
+
+class Others:
+    """Clients that go on asking ordinary questions until they are told to stop."""
+
+    def __init__(self, server: Server, client: httpx.AsyncClient) -> None:
+        self._is_over = False
+        questions = takewhile(lambda _: not self._is_over, cycle(make_questions(64)))
+
+        def body(question: Question) -> dict[str, Any]:
+            return question.body(server.model, is_streamed=False, max_tokens=24)
+
+        asking = ask_all(client, questions, body, N_OTHERS, deadline_s=float("inf"))
+        self._asked: asyncio.Task[list[Asked]] = asyncio.create_task(asking)
+
+    async def stop(self) -> dict[str, Any]:
+        """How long they waited, and what they got."""
+        self._is_over = True
+        asked = await self._asked
+        counts = Counter(str(each.reply.status or "none") for each in asked)
+        return {"statuses": dict(counts)} | (quantiles([e.reply.seconds for e in asked]) or {})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where no schema was at fault, and every ordinary one was answered."""
+    given = _parsed(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        temporary = place / "temporary"
+        temporary.mkdir()
+        model = given.model or _tiny(place / "model")
+        flags, variables = ["--max-tokens", "200"], {"TMPDIR": str(temporary)}
+        server = Server("calltune", model, None, given.logs / "fuzz.log", flags, variables)
+        try:
+            server.wait_until_ready()
+            found = asyncio.run(_both_parts(server, given, temporary))
+        finally:
+            server.stop()
+    line = {"benchmark": "serve_fuzz", "model": given.model or "random weights"} | found
+    if given.results is not None:
+        report.append(given.results, line | report.surroundings(given.commit))
+    print(json.dumps(line, indent=2))
+    is_fine = not line["hostile"]["faults"] and set(line["ordinary"]["statuses"]) == {"200"}
+    return 0 if is_fine else 1
+
+
+async def _both_parts(server: Server, given: argparse.Namespace, temporary: Path) -> dict[str, Any]:
+    async with open_client(server.url, timeout_s=60) as client:
+        await _undisturbed(server, client, given.quiet_s)
+        before = await _undisturbed(server, client, given.quiet_s)
+        hostile = await _hostile(server, client, given.hostile)
+        after = await _undisturbed(server, client, given.quiet_s)
+        ordinary = await _ordinary(server, client, given.ordinary, temporary)
+    meanwhile = hostile.pop("others")
+    ratio = meanwhile["p99"] / max(before["p99"], after["p99"])
+    others = {"before": before, "meanwhile": meanwhile, "after": after, "ratio": round(ratio, 2)}
+    return {"hostile": hostile, "others": others, "ordinary": ordinary}
+
+
+async def _undisturbed(server: Server, client: httpx.AsyncClient, seconds: float) -> dict[str, Any]:
+    others = Others(server, client)
+    await asyncio.sleep(seconds)
+    return await others.stop()
+
+
+async def _hostile(server: Server, client: httpx.AsyncClient, count: int) -> dict[str, Any]:
+    from hostile_schemas import body, hostile
+
+    schemas = hostile(count)
+    others = Others(server, client)
+    bodies = (body(schema, server.model, max_tokens=100) for schema in schemas)
+    sent = await _send_all(client, bodies, lambda _: server.check())
+    found = verdicts(schemas, sent)
+    return found | {"others": await others.stop()}
+
+
+async def _ordinary(
+    server: Server, client: httpx.AsyncClient, count: int, temporary: Path
+) -> dict[str, Any]:
+    from hostile_schemas import body, ordinary
+
+    memory: list[Memory] = []
+    disk = [_mb(temporary)]
+
+    def watch(number: int) -> None:
+        if number % max(1, count // 200) == 0:
+            server.check()
+            memory.append(Memory(time.perf_counter(), server.memory_mb()))
+
+    bodies = (body(ordinary(number), server.model, max_tokens=4) for number in range(count))
+    sent = await _send_all(client, bodies, watch)
+    return {
+        "schemas": count,
+        "statuses": dict(Counter(str(each.status) for each in sent)),
+        "seconds": quantiles([each.seconds for each in sent]),
+        "memory_mb": memory_line(memory),
+        "memory_mb_by_tenth": [round(point.mb) for point in memory[:: max(1, len(memory) // 10)]],
+        "disk_mb": {"first": disk[0], "last": _mb(temporary)},
+    }
+
+
+def verdicts(schemas: Sequence[Any], sent: Sequence[Sent]) -> dict[str, Any]:
+    """How many schemas of each kind were refused, held and so on, and each one at fault."""
+    from hostile_answers import judge
+
+    counts: dict[str, Counter[str]] = {}
+    faults = []
+    for each in sent:
+        schema = schemas[each.number]
+        verdict = judge(each.status, each.answer, schema.text, each.seconds)
+        counts.setdefault(schema.kind, Counter())[verdict.what] += 1
+        if verdict.what == "fault":
+            faults.append({"schema": schema.text[:SHOWN], "why": verdict.why})
+    return {
+        "schemas": len(sent),
+        "verdicts": dict(sum(counts.values(), Counter())),
+        "by_kind": {kind: dict(found) for kind, found in sorted(counts.items())},
+        "seconds": quantiles([each.seconds for each in sent]),
+        "faults": faults,
+    }
+
+
+async def _send_all(
+    client: httpx.AsyncClient, bodies: Iterable[bytes], after: Callable[[int], None]
+) -> list[Sent]:
+    """Send every body, `N_SENDERS` at once; `after` is called with the number of each."""
+    numbered = iter(enumerate(bodies))
+    found: list[Sent] = []
+
+    async def one_sender() -> None:
+        for number, body in numbered:
+            found.append(await _send(client, number, body))
+            after(number)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(N_SENDERS):
+            group.create_task(one_sender())
+    return found
+
+
+async def _send(client: httpx.AsyncClient, number: int, body: bytes) -> Sent:
+    started = time.perf_counter()
+    try:
+        response = await client.post(CHAT, content=body)
+        status, answer = response.status_code, response.json()
+    except (httpx.HTTPError, ValueError) as failure:
+        status, answer = 0, f"{type(failure).__name__}: {failure}"
+    return Sent(number, status, answer, time.perf_counter() - started)
+
+
+def _tiny(folder: Path) -> str:
+    from tiny import write_llama
+
+    return str(write_llama(folder))
+
+
+def _mb(folder: Path) -> float:
+    """Megabytes of the files in a folder."""
+    return round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6, 3)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--model", help="a tiny one with random weights unless given")
+    add("--hostile", type=int, default=1_000, help="hostile schemas")
+    add("--ordinary", type=int, default=10_000, help="ordinary schemas")
+    add("--quiet-s", type=float, default=30, help="seconds of other clients before and after")
+    add("--logs", type=Path, default=Path(".bench/serve"))
+    add("--results", type=Path, default=HERE / "results.jsonl")
+    add("--no-record", dest="results", action="store_const", const=None)
+    add("--commit", help="to record where the code is no git checkout")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
