@@ -130,6 +130,7 @@ def test_other_statuses_have_the_error_body_too(server: Running) -> None:
         {"type": "object", "properties": {"x": {"$ref": "https://example.com/schema"}}},
         {"type": "object", "properties": 5},
         {"type": "object", "properties": {"x": {"type": "strange"}}},
+        {"type": "string"},
         {"type": "object", "properties": {"x": {"enum": ["a<|im_end|>"]}}},
         {"type": "object", "properties": {"<|im_end|>": {}}},
         {"type": "object", "properties": {"x": {"enum": [str(i) * 9 for i in range(4_000)]}}},

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,3 +93,11 @@ def test_what_is_no_schema_is_left_open_and_named() -> None:
         "reference https://example.com/schema.json leads nowhere; any value is allowed",
         "required is no JSON Schema and is left out",
     ]
+
+
+@pytest.mark.parametrize("kind", ["string", ["array", "null"]])
+def test_parameters_that_are_no_object_are_named(kind: Any) -> None:
+    schema, (note,) = sound({"type": kind})
+    assert schema["type"] == "object" and "another type than object" in note
+    for fine in ("object", ["object", "null"], "dict", None, []):
+        assert sound({"type": fine}).notes == ()

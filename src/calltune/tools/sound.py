@@ -11,6 +11,7 @@ _DATA = ("const", "default", "enum", "examples")
 """Keywords whose values are no schemas."""
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords whose values have names for keys, which may be those of keywords."""
+_NO_OBJECTS = {"string", "number", "integer", "boolean", "null", "array"}
 
 
 class _Mended(NamedTuple):
@@ -27,11 +28,18 @@ def sound(written: dict[str, Json]) -> SchemaReading:
     notes: dict[str, None] = {}
     given = {key: value for key, value in written.items() if key != "$schema"}
     kept = _without_loose_ends(given, given, lambda text: notes.update({text: None}))
+    if _is_of_no_object(kept.get("type")):
+        notes["parameters are of another type than object; that is passed over"] = None
     schema: dict[str, Json] = {"properties": {}, "required": []} | kept | {"type": "object"}
     while (path := _fault(schema)) is not None:
         schema, note = _mended(schema, path)
         notes[note] = None
     return SchemaReading({"type": "object"} | schema, tuple(notes))
+
+
+def _is_of_no_object(kind: Json) -> bool:
+    kinds = kind if isinstance(kind, list) else [kind]
+    return bool(kinds) and all(isinstance(each, str) and each in _NO_OBJECTS for each in kinds)
 
 
 def _without_loose_ends(value: Json, root: Json, note: Callable[[str], None]) -> Json:
