@@ -150,8 +150,8 @@ def _layer_and_module(name: str, value: mx.array) -> tuple[int, str]:
     found = _LAYER.fullmatch(module)
     if found is None or part not in _PARTS or value.ndim != (1 if part == "m" else 2):
         raise OptionError(
-            f"{name} is adapted, and what the other layout calls it is not known; only the matrices "
-            "of model.layers can go over"
+            f"{name} is adapted, and what the other layout calls it is not known; only the "
+            "matrices of model.layers can go over"
         )
     return int(found[1]), found[2]
 
