@@ -35,8 +35,12 @@ class Survival(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether at least 95 % of the change is kept and rounding is smaller than it."""
-        return self.kept >= 0.95 and self.noise < 1
+        """Whether 95 % of the change is kept, and rounding adds less than half of its size.
+
+        Of two models in 4 and 5 bits, the noise 2.4 and 0.8 times the change, both lost answers;
+        at 0.15 all answers were the same (docs/export.md).
+        """
+        return self.kept >= 0.95 and self.noise < 0.5
 
     def in_words(self) -> str:
         """Both numbers in a sentence."""
