@@ -1,7 +1,7 @@
 """An adapter fused into its base model, and how much of it rounding leaves.
 
 Fusing is mlx_lm's, in float32 whatever the model is stored in. Layers that the adapter does not
-change stay as they are stored, bit for bit, unless another precision is asked for.
+change stay as they are stored, bit for bit, unless they have more bits than are asked for.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from calltune.exports.stored import Stored, floats_of, is_quantised, stored_as, 
 from calltune.models.load import WEIGHTS, put_on
 
 Bits = Literal["auto", "4", "8", "dense", "float32"]
-"""auto: each layer as the base model has it; 4 and 8: quantised; dense: in the model's own float
-type; float32: what runs fast on CPUs."""
+"""auto: each layer as the base model has it; 4 and 8: no layer in more bits; dense: in the model's
+own float type; float32: what runs fast on CPUs."""
 
 
 class Survival(NamedTuple):
