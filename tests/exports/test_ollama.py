@@ -65,6 +65,9 @@ TALKS = [
     Talk([RESULT], [ADD]),
     Talk([SYSTEM], [ADD]),
     Talk([USER]),
+    Talk([SYSTEM, USER, SAID, THANKS]),
+    Talk([RESULT, ANSWER]),
+    Talk([SYSTEM]),
 ]
 
 

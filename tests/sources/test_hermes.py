@@ -36,7 +36,7 @@ CALLED = (
 )
 def test_tools_are_read_from_the_system_message(tools: str) -> None:
     (example,) = parse(conversation(system(tools), ASKED, CALLED), "r").examples
-    assert example.tools[0].written == TOOL
+    assert example.tools[0].written == TOOL["function"]
     assert example.messages == (Message("user", "Sea?"),)
     assert (example.id, example.answers) == ("h1#1", ANSWER)
 

@@ -56,7 +56,7 @@ def test_each_turn_that_calls_becomes_an_example() -> None:
     assert second.messages[2].calls == (ToolCall("look", {"at": "sea"}),)
     assert second.messages[3] == Message("tool", "blue", tool_name="look")
     assert second.query == "Sky?"
-    assert first.tools[0].written == TOOLS[0]
+    assert first.tools[0].written == TOOLS[0]["function"]
 
 
 def test_an_answer_in_words_is_an_example_that_calls_nothing() -> None:

@@ -182,7 +182,8 @@ def _read_tool(written: Json) -> tuple[Tool, tuple[str, ...]]:
     description = inner.get("description")
     reading = read_parameters(parameters)
     text = description if isinstance(description, str) else ""
-    return Tool(name, text, reading.schema, written), reading.notes
+    # Without the wrapper of OpenAI's lists: formats that want one write it.
+    return Tool(name, text, reading.schema, inner), reading.notes
 
 
 def _refuse_broken(text: str) -> None:
