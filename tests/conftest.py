@@ -19,3 +19,11 @@ def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_llama(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tuned_adapter(request: pytest.FixtureRequest) -> Path:
+    """SmolLM2 135M taught two tools, kept in pytest's cache between runs."""
+    import tuned
+
+    return tuned.train_adapter(request.config.cache.mkdir("tuned"))

@@ -13,56 +13,19 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from calltune.calls import Json
 from calltune.models.backend import choose
-from calltune.stages import export, prep, train
+from calltune.stages import export
+
+import tuned
 
 pytestmark = pytest.mark.real
 
-CITIES = ["Rome", "Oslo", "Lima", "Cairo", "Paris", "Quito", "Delhi", "Bonn", "Bern", "Riga"]
-WEATHER: dict[str, Json] = {
-    "name": "get_weather",
-    "description": "The weather in a city.",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    },
-}
-TOOLS: list[Json] = [{"type": "function", "function": WEATHER}]
-
-
-def row(city: str) -> dict[str, Json]:
-    return {
-        "query": f"Weather in {city}?",
-        "tools": json.dumps([WEATHER]),
-        "answers": json.dumps([{"name": "get_weather", "arguments": {"city": city}}]),
-    }
-
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2, which learns one tool by heart in a few steps."""
-    folder = tmp_path_factory.mktemp("served")
-    rows = [row(city) for city in CITIES] * 2
-    (folder / "rows").write_text("".join(json.dumps(line) + "\n" for line in rows))
-    made = prep.PrepOptions(input_file=folder / "rows", output_dir=folder, format="chatml")
-    adapter = train.run(
-        train.TrainOptions(
-            model="pip:smollm2-135m",
-            data=prep.run(made),
-            adapter_path=folder / "adapter",
-            iters=20,
-            batch_size=2,
-            learning_rate=5e-4,
-            num_layers=4,
-            val_batches=1,
-            steps_per_eval=20,
-            grad_checkpoint=False,
-        )
-    )
-    # float32: half precision crawls on CPUs.
-    options = export.ExportOptions(adapter_path=adapter, output=folder / "out", bits="float32")
+def exported(tuned_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tuned SmolLM2 as one folder; in float32, for half precision crawls on CPUs."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    options = export.ExportOptions(adapter_path=tuned_adapter, output=folder, bits="float32")
     return export.run(options)
 
 
@@ -101,15 +64,16 @@ def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_call_comes_as_a_tool_call(client: OpenAI) -> None:
+    question, asked_for, _ = tuned.asked()[0]
     answer = client.chat.completions.create(
         model="default_model",
-        messages=[{"role": "user", "content": "Weather in Rome?"}],
-        tools=TOOLS,
+        messages=[{"role": "user", "content": question}],
+        tools=tuned.TOOLS,
         temperature=0,
         max_tokens=60,
     )
     (choice,) = answer.choices
     assert choice.finish_reason == "tool_calls"
     (call,) = choice.message.tool_calls or []
-    assert call.type == "function" and call.function.name == "get_weather"
-    assert json.loads(call.function.arguments) == {"city": "Rome"}
+    assert call.type == "function" and call.function.name == asked_for.name
+    assert json.loads(call.function.arguments) == asked_for.arguments

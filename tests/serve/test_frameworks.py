@@ -118,14 +118,13 @@ CLIENTS = {
 
 
 @pytest.fixture(scope="module")
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of the tuned model, which is kept in pytest's cache between runs."""
-    adapter = tuned.train_adapter(request.config.cache.mkdir("tuned"))
+def url(tuned_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the tuned model."""
     log = tmp_path_factory.mktemp("serve") / "log"
     command = [sys.executable, "-m", "calltune", "serve", "--port", "0", "--max-tokens", "60"]
     with log.open("w") as errors:
         server = subprocess.Popen(
-            [*command, "--adapter-path", f"tuned={adapter}"],
+            [*command, "--adapter-path", f"tuned={tuned_adapter}"],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -1,6 +1,8 @@
 """A small real model, tuned in a minute or two to call two tools and to end after their results."""
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +10,6 @@ from calltune.calls import Answer, Example, Message, ToolCall, exact_answer
 from calltune.formats import FORMATS
 from calltune.jsonl import write_rows
 from calltune.rows import written
-from calltune.stages import train
 from calltune.tools import from_openai
 
 MODEL = "pip:smollm2-135m"
@@ -78,24 +79,28 @@ def examples() -> list[Example]:
 
 
 def train_adapter(folder: Path) -> Path:
-    """The adapter, trained in `folder` unless it is there."""
+    """The adapter, trained in `folder` unless it is there.
+
+    In a process of its own: OpenBLAS has to be loaded before MLX is, and tests have imported that.
+    """
     rows = [written(each, FORMATS["chatml"], True) for each in examples()]
     for name in ("train", "valid"):
         write_rows(folder / "data" / f"{name}.jsonl", rows if name == "train" else rows[:4])
-    return train.run(
-        train.TrainOptions(
-            model=MODEL,
-            data=folder / "data",
-            adapter_path=folder / "adapter",
-            iters=50,
-            batch_size=4,
-            learning_rate=2e-4,
-            num_layers=16,
-            val_batches=1,
-            steps_per_eval=50,
-            grad_checkpoint=False,
-        )
-    )
+    options = {
+        "model": MODEL,
+        "data": folder / "data",
+        "adapter-path": folder / "adapter",
+        "iters": 24,
+        "batch-size": 4,
+        "learning-rate": 2e-4,
+        "num-layers": 16,
+        "val-batches": 1,
+        "steps-per-eval": 24,
+    }
+    command = [sys.executable, "-m", "calltune", "train", "--no-grad-checkpoint"]
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    subprocess.run([*command, *flags], check=True, capture_output=True)
+    return folder / "adapter"
 
 
 def _example(name: str, messages: list[Message], answers: tuple[Answer, ...]) -> Example:
