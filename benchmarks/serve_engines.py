@@ -18,6 +18,14 @@ TUNED = "tuned"
 CALLTUNE_FLAGS = "--queue 128 --timeout 600"
 """No client of the 128 is refused, and none is given up."""
 MLX_LM_FLAGS = "--decode-concurrency 32 --prompt-concurrency 8 --prompt-cache-size 10"
+MLX_LM_SERVER = """
+import socketserver
+from mlx_lm.server import main
+
+socketserver.TCPServer.request_queue_size = 512
+main()
+"""
+"""Its own listening queue holds 5 connections; of many clients at once most would be reset."""
 
 
 class ServerFailed(Exception):
@@ -36,7 +44,7 @@ def mlx_lm(model: str, adapter: str | None, port: int) -> list[str]:
     from calltune.formats import FORMATS
     from calltune.models.resolve import resolve
 
-    command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(resolve(model, dense=True))]
+    command = [sys.executable, "-c", MLX_LM_SERVER, "--model", str(resolve(model, dense=True))]
     tuned = ["--adapter-path", adapter] if adapter else []
     template = FORMATS["chatml"].chat_template
     command += ["--port", str(port), "--log-level", "WARNING", "--chat-template", template]

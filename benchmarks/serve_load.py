@@ -39,6 +39,8 @@ MOST_WAIT_S = 5.0
 class Load:
     """Who asks, and how."""
 
+    part: str
+    """load, soak or overload."""
     n_clients: int
     is_streamed: bool
     n_requests: int
@@ -51,6 +53,8 @@ class Contender:
     def __init__(self, server: Server, questions: list[Question], timeout_s: float) -> None:
         self.server = server
         self.alone: dict[Question, str] = {}
+        self.blocks: dict[Load, list[Block]] = {}
+        """What was done of each load."""
         self._questions = questions
         self._timeout_s = timeout_s
         self._unasked = cycle(questions)
@@ -68,7 +72,7 @@ class Contender:
                     sys.exit(f"{self.server.name} answers {reply.status}: {reply.error}")
                 self.alone[question] = reply.text
 
-    async def take(self, load: Load) -> Block:
+    async def take(self, load: Load) -> None:
         """One turn of it. Questions go on where the turn before ended, so that few come twice."""
         memory = [Memory(time.perf_counter(), self.server.memory_mb())]
         watch = asyncio.create_task(_watch(self.server, memory))
@@ -80,13 +84,14 @@ class Contender:
         watch.cancel()
         self.server.check()
         memory.append(Memory(time.perf_counter(), self.server.memory_mb()))
-        return Block(
+        block = Block(
             asked=asked,
             seconds=seconds,
             memory=memory,
             client_cpu_s=time.process_time() - cpu_s,
             server_cpu_s=self.server.cpu_s() - server_cpu_s,
         )
+        self.blocks.setdefault(load, []).append(block)
 
     async def _asked(self, client: httpx.AsyncClient, load: Load) -> list[Asked]:
         return await ask_all(
@@ -99,22 +104,18 @@ class Contender:
         )
 
 
-async def in_turns(
-    contenders: Sequence[Contender], loads: Sequence[Load], rounds: int
-) -> dict[tuple[str, Load], list[Block]]:
+async def in_turns(contenders: Sequence[Contender], loads: Sequence[Load], rounds: int) -> None:
     """Every load on every server, once a round; meanwhile the other servers stand still."""
-    found: dict[tuple[str, Load], list[Block]] = {}
     for contender in contenders:
         contender.server.pause()
     for index, contender in alternating(contenders, rounds):
         contender.server.resume()
         for load in loads:
             _say(f"round {index + 1}: {contender.server.name}, {_words(load)}")
-            found.setdefault((contender.server.name, load), []).append(await contender.take(load))
+            await contender.take(load)
         contender.server.pause()
     for contender in contenders:
         contender.server.resume()
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -133,11 +134,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for name in given.engine
     ]
+    contenders = [
+        Contender(each, make_questions(given.questions), given.timeout_s) for each in servers
+    ]
     try:
-        lines = asyncio.run(_all_parts(given, servers))
+        asyncio.run(_all_parts(given, contenders))
+    except KeyboardInterrupt:
+        _say("interrupted: these are the turns that were done")
     finally:
         for server in servers:
             server.stop()
+    lines = [
+        _line(c, load, given) for load in _done(contenders) for c in contenders if load in c.blocks
+    ]
     surroundings = report.surroundings(given.commit)
     for line in lines:
         if given.results is not None:
@@ -148,40 +157,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(line["faults"] for line in lines if line["engine"] == "calltune") else 0
 
 
-async def _all_parts(given: argparse.Namespace, servers: list[Server]) -> list[dict[str, Any]]:
-    contenders = []
-    for server in servers:
-        _say(f"{server.name} is ready after {server.wait_until_ready():.1f} s; asking it alone")
-        contenders.append(Contender(server, make_questions(given.questions), given.timeout_s))
-        await contenders[-1].ask_alone()
-        server.pause()
-    lines = []
+async def _all_parts(given: argparse.Namespace, contenders: list[Contender]) -> None:
+    for contender in contenders:
+        name, ready_s = contender.server.name, contender.server.wait_until_ready()
+        _say(f"{name} is ready after {ready_s:.1f} s; asking it alone")
+        await contender.ask_alone()
+        contender.server.pause()
     if "load" in given.part:
-        loads = _loads(given)
-        found = await in_turns(contenders, loads, given.rounds)
-        for load in loads:
-            lines += [_line("load", c, load, found[c.server.name, load], given) for c in contenders]
+        await in_turns(contenders, _loads(given), given.rounds)
     for part in ("soak", "overload"):
         if part in given.part:
             contenders[0].server.resume()
             _say(f"{part}: {contenders[0].server.name}")
-            lines.append(await _one_block(part, contenders[0], given))
-    return lines
+            await contenders[0].take(_lasting(part, given))
 
 
-async def _one_block(part: str, contender: Contender, given: argparse.Namespace) -> dict[str, Any]:
-    seconds = given.soak_s if part == "soak" else given.overload_s
-    n_clients = given.soak_clients if part == "soak" else given.overload_clients
-    load = Load(n_clients, part == "soak", sys.maxsize, seconds)
-    return _line(part, contender, load, [await contender.take(load)], given)
+def _lasting(part: str, given: argparse.Namespace) -> Load:
+    """A load that ends after a time, and not after so many requests."""
+    if part == "soak":
+        return Load(part, given.soak_clients, True, sys.maxsize, given.soak_s)
+    return Load(part, given.overload_clients, False, sys.maxsize, given.overload_s)
 
 
-def _line(
-    part: str, contender: Contender, load: Load, blocks: list[Block], given: argparse.Namespace
-) -> dict[str, Any]:
+def _done(contenders: Sequence[Contender]) -> list[Load]:
+    """The loads of which there is something to tell, in their order."""
+    return list(dict.fromkeys(load for contender in contenders for load in contender.blocks))
+
+
+def _line(contender: Contender, load: Load, given: argparse.Namespace) -> dict[str, Any]:
+    blocks = contender.blocks[load]
     line = {
         "benchmark": "serve_load",
-        "part": part,
+        "part": load.part,
         "engine": contender.server.name,
         "model": given.model,
         "adapter": bool(given.adapter),
@@ -191,7 +198,7 @@ def _line(
         "flags": shlex.join(_flags(contender.server.name, given)),
     } | serve_report.setting_line(blocks, contender.alone)
     asked = [each for block in blocks for each in block.asked]
-    return line | {"faults": faults(part, asked, line)}
+    return line | {"faults": faults(load.part, asked, line)}
 
 
 def faults(part: str, asked: Sequence[Asked], line: dict[str, Any]) -> list[str]:
@@ -213,7 +220,7 @@ async def _watch(server: Server, memory: list[Memory]) -> None:
 
 def _loads(given: argparse.Namespace) -> list[Load]:
     return [
-        Load(n, is_streamed, min(REQUESTS.get(n, 2 * n), given.most_requests), given.turn_s)
+        Load("load", n, is_streamed, min(REQUESTS.get(n, 2 * n), given.most_requests), given.turn_s)
         for n in given.clients
         for is_streamed in (False, True)
     ]

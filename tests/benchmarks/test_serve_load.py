@@ -224,3 +224,23 @@ def test_both_servers_answer_what_they_answer_alone(tmp_path: Path, tiny_llama: 
     assert lines[0]["prompt_tokens"] == lines[1]["prompt_tokens"] > 6 * 1000
     assert lines[2]["prompt_tokens"] == lines[3]["prompt_tokens"] > 6 * 1000
     assert set(lines[4]["statuses"]) == {"200", "429"}
+
+
+def test_an_interrupt_keeps_the_turns_that_were_done(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results.jsonl"
+    given = ["--model", str(tiny_llama), "--engine", "calltune", "--results", str(results)]
+    given += ["--clients", "2", "--questions", "2", "--rounds", "9", "--most-requests", "2"]
+    take, turns = serve_load.Contender.take, []
+
+    async def taken(self: serve_load.Contender, load: serve_load.Load) -> None:
+        if len(turns) == 3:
+            raise KeyboardInterrupt
+        turns.append(load)
+        await take(self, load)
+
+    monkeypatch.setattr(serve_load.Contender, "take", taken)
+    assert serve_load.main([*given, "--logs", str(tmp_path)]) == 0
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [(line["streaming"], line["rounds"]) for line in lines] == [(False, 2), (True, 1)]
