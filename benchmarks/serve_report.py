@@ -118,7 +118,10 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def memory_line(points: Sequence[Memory]) -> dict[str, float] | None:
-    """First, last and most, what the first and last quarter average, and the slope an hour."""
+    """First, last and most, what the first and last quarter average, and the slope an hour.
+
+    The slope is the second half's: before that, caches fill.
+    """
     if not points:
         return None
     mbs = [point.mb for point in points]
@@ -130,8 +133,9 @@ def memory_line(points: Sequence[Memory]) -> dict[str, float] | None:
         "first_quarter": statistics.fmean(mbs[:quarter]),
         "last_quarter": statistics.fmean(mbs[-quarter:]),
     }
-    if len({point.at_s for point in points}) > 1:
-        slope = statistics.linear_regression([p.at_s for p in points], mbs).slope
+    late = points[len(points) // 2 :]
+    if len({point.at_s for point in late}) > 1:
+        slope = statistics.linear_regression([p.at_s for p in late], [p.mb for p in late]).slope
         found["slope_mb_per_hour"] = slope * 3600
     return {name: round(value, 1) for name, value in found.items()}
 
