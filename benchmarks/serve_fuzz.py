@@ -77,14 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         temporary = place / "temporary"
         temporary.mkdir()
         model = given.model or _tiny(place / "model")
-        flags, variables = ["--max-tokens", "200"], {"TMPDIR": str(temporary)}
+        flags = ["--max-tokens", "200", "--max-context", str(given.max_context)]
+        variables = {"TMPDIR": str(temporary)}
         server = Server("calltune", model, None, given.logs / "fuzz.log", flags, variables)
         try:
             server.wait_until_ready()
             found = asyncio.run(_both_parts(server, given, temporary))
         finally:
             server.stop()
-    line = {"benchmark": "serve_fuzz", "model": given.model or "random weights"} | found
+    line = {"benchmark": "serve_fuzz", "model": given.model or "random weights"}
+    line |= {"max_context": given.max_context} | found
     if given.results is not None:
         report.append(given.results, line | report.surroundings(given.commit))
     print(json.dumps(line, indent=2))
@@ -213,6 +215,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--model", help="a tiny one with random weights unless given")
     add("--hostile", type=int, default=1_000, help="hostile schemas")
     add("--ordinary", type=int, default=10_000, help="ordinary schemas")
+    add("--max-context", type=int, default=2_048, help="longest prompt with its answer")
     add("--quiet-s", type=float, default=30, help="seconds of other clients before and after")
     add("--logs", type=Path, default=Path(".bench/serve"))
     add("--results", type=Path, default=HERE / "results.jsonl")
