@@ -79,14 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = given.model or _tiny(place / "model")
         flags = ["--max-tokens", "200", "--max-context", str(given.max_context)]
         variables = {"TMPDIR": str(temporary)}
-        server = Server("calltune", model, None, given.logs / "fuzz.log", flags, variables)
+        log = given.logs / "fuzz.log"
+        server = Server("calltune", model, given.adapter, log, flags, variables, given.device)
         try:
             server.wait_until_ready()
             found = asyncio.run(_both_parts(server, given, temporary))
         finally:
             server.stop()
     line = {"benchmark": "serve_fuzz", "model": given.model or "random weights"}
-    line |= {"max_context": given.max_context} | found
+    line |= {"device": given.device, "max_context": given.max_context} | found
     if given.results is not None:
         report.append(given.results, line | report.surroundings(given.commit))
     print(json.dumps(line, indent=2))
@@ -213,6 +214,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--model", help="a tiny one with random weights unless given")
+    add("--adapter", help="folder of an adapter of that model")
+    add("--device", choices=("cpu", "gpu"), default="cpu")
     add("--hostile", type=int, default=1_000, help="hostile schemas")
     add("--ordinary", type=int, default=10_000, help="ordinary schemas")
     add("--max-context", type=int, default=2_048, help="longest prompt with its answer")
