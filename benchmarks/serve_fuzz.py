@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = ["--max-tokens", "200", "--max-context", str(given.max_context)]
         variables = {"TMPDIR": str(temporary)}
         log = given.logs / "fuzz.log"
-        server = Server("calltune", model, given.adapter, log, flags, variables, given.device)
+        server = Server("calltune", model, given.adapter, log, flags, given.device, variables)
         try:
             server.wait_until_ready()
             found = asyncio.run(_both_parts(server, given, temporary))
