@@ -121,6 +121,8 @@ def test_other_statuses_have_the_error_body_too(server: Running) -> None:
     error_of(large)
     long = server.post(plain(messages=[{"role": "user", "content": "x" * 5_000}]))
     assert long.status_code == 400 and error_of(long)["code"] == "context_length_exceeded"
+    longer = server.post(plain(messages=[{"role": "user", "content": "x" * 100_000}]))
+    assert longer.status_code == 400 and "letters" in error_of(longer)["message"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_other_statuses_have_the_error_body_too(server: Running) -> None:
         {"type": "string"},
         {"type": "object", "properties": {"x": {"enum": ["a<|im_end|>"]}}},
         {"type": "object", "properties": {"<|im_end|>": {}}},
-        {"type": "object", "properties": {"x": {"enum": [str(i) * 9 for i in range(4_000)]}}},
+        {"type": "object", "properties": {"x": {"enum": [str(i) * 9 for i in range(1_500)]}}},
     ],
 )
 def test_a_schema_that_cannot_be_held_to_is_a_422(server: Running, schema: Any) -> None:
@@ -176,6 +178,17 @@ def test_arguments_are_checked_where_they_are_not_held(server: Running) -> None:
     assert error_of(response)["code"] == "answer_off_schema"
     streamed = server.post(body | {"stream": True})
     assert streamed.status_code == 422 and error_of(streamed) == error_of(response)
+
+
+def test_an_answer_whose_grammar_takes_too_long_is_broken_off(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("calltune.decode.constrain.MOST_SECONDS", 0.0)
+    body = plain(tools=[PAINT], tool_choice="required", max_tokens=100)
+    response = server.post(body)
+    assert response.status_code == 422 and "broken off" in error_of(response)["message"]
+    monkeypatch.undo()
+    assert server.post(body).status_code == 200
 
 
 def test_json_is_checked_where_it_is_not_held(server: Running) -> None:

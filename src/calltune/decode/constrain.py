@@ -1,5 +1,6 @@
 """Answers held to a grammar, through llguidance: which tokens may come next, and which must."""
 
+import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,20 +17,32 @@ from calltune.formats.grammar import ANY_CALLS, Wanted
 from calltune.formats.lark import TooLarge
 from calltune.jsonl import dumps
 
+MOST_SECONDS = 2.0
+"""The tokens of an answer take milliseconds together; a grammar that takes longer is given up."""
+
 
 class Constraint:
     """One answer as far as it has come, and the grammar that it keeps to."""
 
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
+        self._seconds = 0.0
+        """What its tokens took so far, while all other answers waited."""
 
     def accept(self, token: int) -> None:
         """The answer goes on with this token."""
+        started = time.perf_counter()
         self._matcher.consume_token(token)
+        self._seconds += time.perf_counter() - started
 
     def forced(self) -> list[int]:
         """The tokens that must come now; often none."""
-        return [] if self.is_complete else list(self._matcher.compute_ff_tokens())
+        if self.is_complete:
+            return []
+        started = time.perf_counter()
+        tokens = list(self._matcher.compute_ff_tokens())
+        self._seconds += time.perf_counter() - started
+        return tokens
 
     @property
     def is_complete(self) -> bool:
@@ -39,6 +52,8 @@ class Constraint:
     @property
     def problem(self) -> str | None:
         """Why the answer cannot be held to the grammar any more."""
+        if self._seconds > MOST_SECONDS:
+            return f"its grammar took more than {MOST_SECONDS:g} seconds"
         return self._matcher.get_error() or None
 
     def ask(self, index: int) -> tuple[LLMatcher, int]:

@@ -8,6 +8,8 @@ from calltune.serve.faults import Fault
 from calltune.serve.wire import ChatRequest, SchemaFormat
 
 DEEPEST_SCHEMA = 48
+LETTERS_A_TOKEN = 16
+"""No text has so many on average; one that would is not cut into tokens, which takes long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Limits:
     """400."""
     tools: int = 128
     """400."""
-    schema_bytes: int = 128 << 10
+    schema_bytes: int = 64 << 10
     """Of all tools, or of `response_format`, as JSON: 422."""
     context_tokens: int = 8192
     """Prompt and answer together: 400 where the prompt alone fills it."""

@@ -16,7 +16,7 @@ from calltune.serve.answers import Answers, Means
 from calltune.serve.conversation import read_messages
 from calltune.serve.engine import Engine
 from calltune.serve.faults import Fault
-from calltune.serve.limits import Limits, check_sizes
+from calltune.serve.limits import LETTERS_A_TOKEN, Limits, check_sizes
 from calltune.serve.preparing import Order, Prepared
 from calltune.serve.question import Question
 from calltune.serve.wire import ChatRequest
@@ -103,12 +103,13 @@ class Service:
     ) -> Question:
         tools = [self.family.tamed_tool(tool) for tool in prepared.tools]
         prompt = self.family.render(messages, tools)
+        most = self.limits.context_tokens
+        if len(prompt) > LETTERS_A_TOKEN * most:
+            raise _too_long(f"The prompt has {len(prompt)} letters", most)
         tokens = await asyncio.to_thread(prompt_tokens, self.tokenizer, prompt, self.family)
-        room = self.limits.context_tokens - len(tokens)
+        room = most - len(tokens)
         if room < 1:
-            text = f"The prompt has {len(tokens)} tokens; with its answer there is room for "
-            most = self.limits.context_tokens
-            raise Fault(400, f"{text}{most}", "messages", "context_length_exceeded")
+            raise _too_long(f"The prompt has {len(tokens)} tokens", most)
         limit = request.max_completion_tokens or request.max_tokens or self.limits.answer_tokens
         limit = min(limit, self.limits.answer_tokens, room)
         matcher = await self._matcher(prepared)
@@ -143,3 +144,8 @@ class Service:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(text)
         return self._compiled[text]
+
+
+def _too_long(text: str, most: int) -> Fault:
+    text = f"{text}; with its answer there is room for {most} tokens"
+    return Fault(400, text, "messages", "context_length_exceeded")
