@@ -140,4 +140,7 @@ def family_of(name: str | None, tokenizer: Any, model: str) -> Format:
         except OptionError:
             continue
         return family
-    raise OptionError(f"{model} has the tokens of no known format; there are {', '.join(FORMATS)}")
+    raise OptionError(
+        f"{model} has the tokens of no known format; give the one it was trained with as --format "
+        f"{' or '.join(FORMATS)}"
+    )
