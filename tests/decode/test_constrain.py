@@ -13,6 +13,7 @@ from calltune.formats import FORMATS
 from calltune.formats.format import Format
 from calltune.score.validity import are_valid
 
+import tiny
 from random_model import Random, accepts
 
 FAMILIES = pytest.mark.parametrize("name", FORMATS)
@@ -334,3 +335,24 @@ def test_forced_tokens_are_fed_in_one_pass(random_models: dict[str, Random]) -> 
         )
     ]
     assert alone == [answer.tokens] * 5
+
+
+def test_a_mask_looked_at_alone_is_the_one_made_with_others(
+    random_models: dict[str, Random], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_random = random_models["chatml"]
+    from calltune.decode import constrain
+
+    tools = [ODD["enum"]]
+    one, other = (at_random.constrainer.hold(tools).constraint for _ in range(2))
+    size = tiny.LLAMA_CONFIG["vocab_size"]
+    monkeypatch.setattr(constrain, "SLOW_SECONDS", 0.0)
+    together = constrain.allowed_words([(one, 0), (other, 1)], 3, size)
+    assert one.is_suspect and other.is_suspect
+    monkeypatch.setattr(constrain, "SLOW_SECONDS", 1e9)
+    alone = constrain.allowed_words([(one, 0), (other, 1)], 3, size)
+    assert (alone == together).all() and not one.is_suspect
+    assert (alone[0] == alone[1]).all() and (alone[0] != alone[2]).any()
+    assert one.problem is None
+    monkeypatch.setattr(constrain, "MOST_SECONDS", 0.0)
+    assert "took more than" in (one.problem or "")

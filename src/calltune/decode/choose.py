@@ -15,12 +15,11 @@ def choose(logits: Array, rows: Sequence[Row | None]) -> Array:
 
     logits (B, V); tokens (B,) int32, not evaluated.
     """
-    held = ((i, row.held_by) for i, row in enumerate(rows) if row)
-    asked = [constraint.ask(i) for i, constraint in held if constraint]
-    if asked:
+    held: list[Any] = [(row.held_by, i) for i, row in enumerate(rows) if row and row.held_by]
+    if held:
         from calltune.decode.constrain import allowed_words
 
-        words = allowed_words(asked, *logits.shape)
+        words = allowed_words(held, *logits.shape)
         logits = mx.where(_bits(mx.array(words))[:, : logits.shape[1]], logits, -mx.inf)
     tokens = mx.argmax(logits, axis=-1)
     for i, row in enumerate(rows):

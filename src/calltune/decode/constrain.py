@@ -1,7 +1,8 @@
 """Answers held to a grammar, through llguidance: which tokens may come next, and which must."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,8 +18,11 @@ from calltune.formats.grammar import ANY_CALLS, Wanted
 from calltune.formats.lark import TooLarge
 from calltune.jsonl import dumps
 
-MOST_SECONDS = 2.0
-"""The tokens of an answer take milliseconds together; a grammar that takes longer is given up."""
+MOST_SECONDS = 0.5
+"""Of processor time for one answer's tokens: they take milliseconds together, and while they do,
+all other answers wait."""
+SLOW_SECONDS = 0.02
+"""Where masks together took longer, each is looked at alone."""
 
 
 class Constraint:
@@ -27,22 +31,35 @@ class Constraint:
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
         self._seconds = 0.0
-        """What its tokens took so far, while all other answers waited."""
+        self.is_suspect = False
+        """Whether its masks may be what others wait for."""
 
     def accept(self, token: int) -> None:
         """The answer goes on with this token."""
-        started = time.perf_counter()
-        self._matcher.consume_token(token)
-        self._seconds += time.perf_counter() - started
+        with self._timed():
+            self._matcher.consume_token(token)
 
     def forced(self) -> list[int]:
         """The tokens that must come now; often none."""
         if self.is_complete:
             return []
-        started = time.perf_counter()
-        tokens = list(self._matcher.compute_ff_tokens())
-        self._seconds += time.perf_counter() - started
-        return tokens
+        with self._timed():
+            return list(self._matcher.compute_ff_tokens())
+
+    def fill(self, words: NDArray[np.int32]) -> None:
+        """Write its mask, (V / 32) rounded up, and take note of what that takes."""
+        before = self._seconds
+        with self._timed():
+            mask = np.frombuffer(self._matcher.compute_bitmask(), np.int32)
+        words[:] = mask[: len(words)]
+        self.is_suspect = self._seconds - before > SLOW_SECONDS / 4
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        # Not the clock on the wall, which counts what other programs do.
+        started = time.thread_time()
+        yield
+        self._seconds += time.thread_time() - started
 
     @property
     def is_complete(self) -> bool:
@@ -53,11 +70,11 @@ class Constraint:
     def problem(self) -> str | None:
         """Why the answer cannot be held to the grammar any more."""
         if self._seconds > MOST_SECONDS:
-            return f"its grammar took more than {MOST_SECONDS:g} seconds"
+            return f"its grammar took more than {MOST_SECONDS:g} s"
         return self._matcher.get_error() or None
 
     def ask(self, index: int) -> tuple[LLMatcher, int]:
-        """What `allowed_words` asks for the row of this index."""
+        """What llguidance asks for the row of this index."""
         return self._matcher, index
 
 
@@ -137,13 +154,22 @@ class Constrainer:
         return None if matcher.is_error() else _Prepared(matcher, notes)
 
 
-def allowed_words(asked: Sequence[tuple[LLMatcher, int]], B: int, V: int) -> NDArray[np.uint32]:
-    """A bit for each token that may come next, (B, V / 32) rounded up; all for rows not asked for.
+def allowed_words(held: Sequence[tuple[Constraint, int]], B: int, V: int) -> NDArray[np.uint32]:
+    """A bit for each token that may come next, (B, V / 32) rounded up; all for rows not held.
 
-    The lowest bit of a word is the first token.
+    Each constraint comes with the index of its row. The lowest bit of a word is the first token.
     """
     words = allocate_token_bitmask(B, V)
-    fill_next_token_bitmask_par(_executor(), list(asked), words)
+    together = [(constraint, index) for constraint, index in held if not constraint.is_suspect]
+    for constraint, index in held:
+        if constraint.is_suspect:
+            constraint.fill(words[index])
+    started = time.perf_counter()
+    if asked := [constraint.ask(index) for constraint, index in together]:
+        fill_next_token_bitmask_par(_executor(), asked, words)
+    if time.perf_counter() - started > SLOW_SECONDS:
+        for constraint, _ in together:
+            constraint.is_suspect = True
     return words.view(np.uint32)
 
 

@@ -20,7 +20,7 @@ class Constraint(Protocol):
         """The tokens that must come now, where nothing else may; often none."""
 
     def ask(self, index: int) -> Any:
-        """What says which tokens may come now: see `constrain.allowed_words`."""
+        """What says which tokens may come now, for the row of this index."""
 
     @property
     def is_complete(self) -> bool:
