@@ -46,9 +46,10 @@ def test_a_row_that_is_taken_back_leaves_the_others_as_they_were(model: Any) -> 
     assert found == alone(model, [p for p in asked if p.id not in "17"], 12)
 
 
-def test_rows_may_come_at_any_time(model: Any) -> None:
+@pytest.mark.parametrize("round_to", [1, 16])
+def test_rows_may_come_at_any_time(model: Any, round_to: int) -> None:
     asked = prompts(9)
-    batches = Batches(model, STOPS, 12, 4, pace=Pace(64, 1), n_kept=3)
+    batches = Batches(model, STOPS, 12, 4, pace=Pace(64, 1, round_to), n_kept=3)
     found = {}
     for prompt in asked:
         batches.add(prompt)

@@ -32,6 +32,9 @@ class Pace(NamedTuple):
     """About so many positions are fed in a wide pass."""
     wide_passes: int | None
     """So many wide passes at most before every row gets its next token; None is any number."""
+    round_to: int = 1
+    """Wide passes feed a multiple of so many tokens of each row, and a power of two of rows, for a
+    GPU takes long to prepare for a shape that it has not seen; 1 is any number of either."""
 
 
 class Batches:
@@ -152,7 +155,8 @@ class Batches:
             return False
         slots = self._furthest_behind(running)
         parts = [running[slot].take_known(self._pace.wide_positions) for slot in slots]
-        tokens = np.zeros((len(parts), max(map(len, parts))), np.int32)
+        width = -(-max(map(len, parts)) // self._pace.round_to) * self._pace.round_to
+        tokens = np.zeros((len(parts), width), np.int32)
         for index, part in enumerate(parts):
             tokens[index, : len(part)] = part
         self._slots.feed(slots, mx.array(tokens), [len(part) for part in parts])
@@ -167,7 +171,8 @@ class Batches:
         order = sorted(behind, key=lambda slot: -behind[slot])
         width = min(behind[order[0]], self._pace.wide_positions)
         like = [slot for slot in order if 2 * behind[slot] >= width]
-        return like[: max(1, self._pace.wide_positions // width)]
+        count = min(len(like), max(1, self._pace.wide_positions // width))
+        return like[: count if self._pace.round_to == 1 else 1 << (count.bit_length() - 1)]
 
     def _running(self) -> dict[int, Row]:
         """The rows by slot."""

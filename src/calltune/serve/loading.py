@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from calltune.decode.batches import Batches, Pace
-from calltune.decode.slots import STEP, Slots
+from calltune.decode.slots import ROUND, STEP, Slots
 from calltune.errors import OptionError
 from calltune.models.adapters import Choice, can_be_chosen, put_on_all
 from calltune.models.backend import Backend
@@ -87,7 +87,7 @@ def batches_maker(
 ) -> Callable[[], Batches]:
     """What makes empty batches for as many answers as there is room for."""
     on_gpu = mx.default_device().type == mx.DeviceType.gpu
-    pace = Pace(WIDE_POSITIONS_GPU if on_gpu else WIDE_POSITIONS, 1)
+    pace = Pace(WIDE_POSITIONS_GPU, 1, ROUND) if on_gpu else Pace(WIDE_POSITIONS, 1)
 
     def make() -> Batches:
         return Batches(
