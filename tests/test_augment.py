@@ -88,7 +88,7 @@ def test_functions_and_arguments_get_random_names_in_tools_and_answers_alike() -
         found = with_random_names(example(rainy, tool("other", wrapped=wrapped)), random.Random(1))
         assert_renamed(found, 2)
         assert found is not None
-        assert ("function" in found.tools[0].written) is wrapped
+        assert "function" not in found.tools[0].written
         assert found.tools[0].description == "Tell it."
         assert "get_weather" not in str(found.tools) and "city" not in str(found.answers)
 

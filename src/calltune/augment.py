@@ -121,12 +121,9 @@ def _random_name(rng: random.Random) -> str:
 
 def _rename(tool: Tool, name: str, arguments: dict[str, str]) -> Tool:
     """The tool as its dataset wrote it, renamed, and read again."""
-    written = tool.written
-    wrapped = isinstance(written.get("function"), dict)
-    inner = written["function"] if wrapped else written
-    parameters = inner.get("parameters") or {}
-    inner = inner | {"name": name, "parameters": _renamed_parameters(parameters, arguments)}
-    (found,) = read_tools([written | {"function": inner} if wrapped else inner]).tools
+    parameters = tool.written.get("parameters") or {}
+    renamed = {"name": name, "parameters": _renamed_parameters(parameters, arguments)}
+    (found,) = read_tools([tool.written | renamed]).tools
     # Read as it was meant: nothing more, nothing less.
     if set(found.parameters["properties"]) != set(arguments.values()):
         raise Unusable("parameters that cannot be renamed")
