@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 from calltune.caller import Turn
 from calltune.calls import Json, Message, ToolCall
 from calltune.formats.grammar import Wanted
+from calltune.formats.json_calls import call_key
 from calltune.jsonl import dumps
 from calltune.score.validity import are_valid, invents_function
 from calltune.tools import Toolset
@@ -79,13 +80,13 @@ def reply(
             return _finished(turn.words, added)
         if turn.problem is not None:
             host.warn(f"The model's calls cannot be read ({turn.problem})")
-        if all(_key(call) in results for call in turn.calls):
+        if all(call_key(call) in results for call in turn.calls):
             break
         added.append(Message("assistant", "", turn.calls))
         for call in turn.calls:
-            if _key(call) not in results:
-                results[_key(call)] = dumps(_result(call, tools, host))
-            added.append(Message("tool", results[_key(call)], tool_name=call.name))
+            if call_key(call) not in results:
+                results[call_key(call)] = dumps(_result(call, tools, host))
+            added.append(Message("tool", results[call_key(call)], tool_name=call.name))
     else:
         host.warn(f"The model has called tools in {most_rounds} rounds; it is to answer now")
     if words == "none":
@@ -97,10 +98,6 @@ def reply(
 
 def _finished(words: str, added: Sequence[Message]) -> Reply:
     return Reply(words, (*added, Message("assistant", words)))
-
-
-def _key(call: ToolCall) -> str:
-    return dumps([call.name, sorted(call.arguments.items())])
 
 
 def _result(call: ToolCall, tools: Toolset, host: Host) -> Json:

@@ -21,7 +21,6 @@ class Shelf:
 
     def __init__(self, slots: Slots, size: int) -> None:
         self._slots = slots
-        self._size = size
         self._tokens: list[list[int]] = [[] for _ in slots.lengths]
         """What each slot's row begins with, be it finished or not."""
         self._kept = list(range(size, len(slots.lengths)))

@@ -64,6 +64,11 @@ def call_from_json(data: Json) -> ToolCall:
     return ToolCall(data["name"], arguments)
 
 
+def call_key(call: ToolCall) -> str:
+    """The same text for calls that are the same as JSON, whatever the order of their keys."""
+    return json.dumps([call.name, call.arguments], sort_keys=True)
+
+
 def _object_in(text: str) -> Json:
     end = Brackets().closed_at(text, 0)
     decoded = decode(text[:end])

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from calltune.calls import Json, ToolCall
 from calltune.decode.row import Sampling
 from calltune.formats import Format
-from calltune.jsonl import dumps
+from calltune.formats.json_calls import call_key
 from calltune.serve.engine import ENGINE_FAILED, Engine, Open, Piece
 from calltune.serve.faults import Fault
 from calltune.serve.question import Question
@@ -177,11 +177,6 @@ class Answers:
         if not await self._means.workshop.check(value, schema):
             text = f"{problem}; ask again, or make it simpler"
             raise Fault(422, text, param, "answer_off_schema")
-
-
-def call_key(call: ToolCall) -> str:
-    """The same text for equal calls."""
-    return dumps([call.name, json.dumps(call.arguments, sort_keys=True)])
 
 
 def _events(turn: Turn, piece: Piece) -> Sequence[Event]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from calltune.calls import Json, Message
 from calltune.decode.row import Sampling
 from calltune.formats.grammar import MOST_CALLS, Wanted
-from calltune.serve.answers import call_key
+from calltune.formats.json_calls import call_key
 from calltune.serve.wire import ChatRequest, NamedChoice, ObjectFormat, SchemaFormat
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from calltune.decode.batches import Batches
 from calltune.decode.row import Finish, Prompt
+from calltune.models.at_once import at_once
 from calltune.serve.faults import Fault
 
 IDLE_SECONDS = 60.0
@@ -197,8 +198,6 @@ class _Worker:
 
     def step(self) -> None:
         """One pass."""
-        from calltune.models.at_once import at_once
-
         with at_once():
             finished = self._batches.step()
         for done in finished:
