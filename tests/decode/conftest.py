@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,3 +13,11 @@ def random_models(tiny_gemma: Path, tiny_llama: Path) -> dict[str, Random]:
         "gemma": Random(tiny_gemma, tiny.GEMMA_CONFIG, "gemma"),
         "chatml": Random(tiny_llama, tiny.LLAMA_CONFIG, "chatml"),
     }
+
+
+@pytest.fixture(autouse=True)
+def grammars_may_take_long() -> Iterator[None]:
+    """However slow the machine is, answers are held to the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("calltune.decode.constrain.MOST_SECONDS", 1e9)
+        yield

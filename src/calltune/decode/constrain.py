@@ -19,8 +19,9 @@ from calltune.formats.lark import TooLarge
 from calltune.jsonl import dumps
 
 MOST_SECONDS = 0.5
-"""Of processor time for one answer's tokens: they take milliseconds together, and while they do,
-all other answers wait."""
+SECONDS_A_TOKEN = 0.002
+"""Of processor time for one answer, and for each of its tokens as well: most take a tenth of a
+millisecond, and while they do, all other answers wait."""
 SLOW_SECONDS = 0.02
 """Where masks together took longer, each is looked at alone."""
 
@@ -31,11 +32,13 @@ class Constraint:
     def __init__(self, matcher: LLMatcher) -> None:
         self._matcher = matcher
         self._seconds = 0.0
+        self._n_tokens = 0
         self.is_suspect = False
         """Whether its masks may be what others wait for."""
 
     def accept(self, token: int) -> None:
         """The answer goes on with this token."""
+        self._n_tokens += 1
         with self._timed():
             self._matcher.consume_token(token)
 
@@ -69,8 +72,9 @@ class Constraint:
     @property
     def problem(self) -> str | None:
         """Why the answer cannot be held to the grammar any more."""
-        if self._seconds > MOST_SECONDS:
-            return f"its grammar took more than {MOST_SECONDS:g} s"
+        most = MOST_SECONDS + SECONDS_A_TOKEN * self._n_tokens
+        if self._seconds > most:
+            return f"its grammar took more than {most:.1f} s"
         return self._matcher.get_error() or None
 
     def ask(self, index: int) -> tuple[LLMatcher, int]:
