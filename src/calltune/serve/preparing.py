@@ -1,11 +1,9 @@
 """Tools and schemas of a request -> what is offered, and the grammar that the answer keeps to.
 
-Run as a module it is a process that reads one JSON line for each order and writes one: schemas
-come from anywhere, and one that takes for ever must be able to be stopped.
+Orders and answers are lines of JSON as well, for `bench`, where this is done.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,8 +15,6 @@ from calltune.formats.lark import TooLarge
 from calltune.jsonl import dumps
 from calltune.validation import satisfies
 
-MOST_BYTES = 4 << 30
-"""Of memory that the process may take."""
 _REMARKS = ("title", "description", "default")
 
 
@@ -46,6 +42,10 @@ class Prepared(NamedTuple):
 
 class Refused(Exception):
     """Tools or a schema that answers cannot be held to."""
+
+
+class Stopped(Exception):
+    """They took too long, or too much."""
 
 
 def prepare(order: Order) -> Prepared:
@@ -94,8 +94,11 @@ def read_prepared(line: bytes) -> Prepared:
 
     Raises:
         Refused: it refused.
+        Stopped: it was stopped.
     """
     data = json.loads(line)
+    if data is None:
+        raise Stopped
     if "refused" in data:
         raise Refused(data["refused"])
     tools = tuple(Tool(*each) for each in data["tools"])
@@ -105,6 +108,43 @@ def read_prepared(line: bytes) -> Prepared:
 def read_checked(line: bytes) -> bool:
     """What the other process answered to a check."""
     return json.loads(line) is True
+
+
+def load() -> None:
+    """Import and make what every order needs."""
+    prepare(Order(next(iter(FORMATS)), (), (), Wanted(), False))
+
+
+def answer(line: str) -> str:
+    """The answer to a line of either kind."""
+    return dumps(_answer(json.loads(line)))
+
+
+STOPPED = dumps(None)
+"""The answer to an order that had to be stopped."""
+
+
+def _answer(asked: dict[str, Any]) -> Json:
+    if "check" in asked:
+        return satisfies(*asked["check"])
+    family, special, tools, wanted, is_strict = asked["prepare"]
+    order = Order(family, tuple(special), tuple(tools), Wanted(*wanted), is_strict)
+    try:
+        prepared = prepare(order)
+    except Refused as reason:
+        return {"refused": str(reason)}
+    except (MemoryError, RecursionError):
+        return {"refused": "they take too much memory to be compiled"}
+    assert prepared.grammar is not None
+    listed: list[Json] = [
+        [tool.name, tool.description, tool.parameters, tool.written] for tool in prepared.tools
+    ]
+    return {
+        "tools": listed,
+        "names": dict(prepared.original_names),
+        "grammar": prepared.grammar.text,
+        "notes": list(prepared.grammar.notes),
+    }
 
 
 def _spelled(schema: Json) -> Iterator[str]:
@@ -135,45 +175,3 @@ def _compile(grammar: Grammar) -> None:
 
 
 _letters: Any = None
-
-
-def _answer(line: str) -> Json:
-    asked = json.loads(line)
-    if "check" in asked:
-        return satisfies(*asked["check"])
-    family, special, tools, wanted, is_strict = asked["prepare"]
-    order = Order(family, tuple(special), tuple(tools), Wanted(*wanted), is_strict)
-    try:
-        prepared = prepare(order)
-    except Refused as reason:
-        return {"refused": str(reason)}
-    except (MemoryError, RecursionError):
-        return {"refused": "they take too much memory to be compiled"}
-    assert prepared.grammar is not None
-    listed: list[Json] = [
-        [tool.name, tool.description, tool.parameters, tool.written] for tool in prepared.tools
-    ]
-    return {
-        "tools": listed,
-        "names": dict(prepared.original_names),
-        "grammar": prepared.grammar.text,
-        "notes": list(prepared.grammar.notes),
-    }
-
-
-def main() -> None:
-    """Answer lines until there are none; an empty one when all is loaded."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    for line in sys.stdin:
-        print(dumps(_answer(line) if line.strip() else _load()), flush=True)
-
-
-def _load() -> Json:
-    prepare(Order(next(iter(FORMATS)), (), (), Wanted(), False))
-    return {}
-
-
-if __name__ == "__main__":
-    main()

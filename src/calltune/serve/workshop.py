@@ -12,16 +12,17 @@ from calltune.serve.preparing import (
     Order,
     Prepared,
     Refused,
+    Stopped,
     check_line,
     order_line,
     read_checked,
     read_prepared,
 )
 
-N_PROCESSES = 2
-SECONDS = 2.0
-"""One order takes milliseconds; what takes longer is refused."""
+N_PROCESSES = 4
 START_SECONDS = 30.0
+SECONDS = 10.0
+"""A bench stops what takes too long long before; one that does not is stopped itself."""
 MOST_KEPT = 128
 """Prepared orders are kept for requests with the same tools."""
 LONGEST_LINE = 64 << 20
@@ -30,8 +31,7 @@ LONGEST_LINE = 64 << 20
 class Workshop:
     """Prepares orders; the same one again is at hand."""
 
-    def __init__(self, n_processes: int = N_PROCESSES, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self, n_processes: int = N_PROCESSES) -> None:
         self._benches: asyncio.Queue[_Bench] = asyncio.Queue()
         self._all = [_Bench() for _ in range(n_processes)]
         for bench in self._all:
@@ -63,6 +63,11 @@ class Workshop:
         except (TimeoutError, OSError):
             return False
 
+    @property
+    def process_ids(self) -> list[int]:
+        """The system's numbers of the processes that run."""
+        return [bench.process_id for bench in self._all if bench.process_id is not None]
+
     async def close(self) -> None:
         """End the processes."""
         await asyncio.gather(*(bench.stop() for bench in self._all))
@@ -72,8 +77,7 @@ class Workshop:
             return read_prepared(await self._work(line))
         except Refused as reason:
             raise Fault(422, f"The schemas cannot be used: {reason}", code="bad_schema") from None
-        except (TimeoutError, OSError):
-            # The process is stopped, or ended: the next order gets a new one.
+        except (Stopped, TimeoutError, OSError):
             raise Fault(
                 422,
                 "The schemas of this request are too complex to be compiled; simplify them",
@@ -83,29 +87,35 @@ class Workshop:
     async def _work(self, line: str) -> bytes:
         bench = await self._benches.get()
         try:
-            return await bench.work(line, self._seconds)
+            return await bench.work(line)
         finally:
             self._benches.put_nowait(bench)
 
 
 class _Bench:
-    """One process, started anew after each that had to be stopped."""
+    """One process, started anew should it end."""
 
     def __init__(self) -> None:
         self._process: Process | None = None
 
+    @property
+    def process_id(self) -> int | None:
+        """The system's number for it, while it runs."""
+        is_running = self._process is not None and self._process.returncode is None
+        return self._process.pid if self._process is not None and is_running else None
+
     async def start(self) -> Process:
         """The process, when it is ready to work."""
         if self._process is None or self._process.returncode is not None:
-            command = (sys.executable, "-m", "calltune.serve.preparing")
+            command = (sys.executable, "-m", "calltune.serve.bench")
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE
             )
-            # An order of no tools takes as long as the imports do.
+            # It answers when it has loaded what it needs.
             await self._ask("", START_SECONDS)
         return self._process
 
-    async def work(self, line: str, seconds: float) -> bytes:
+    async def work(self, line: str) -> bytes:
         """What it answers to a line.
 
         Raises:
@@ -113,7 +123,7 @@ class _Bench:
             TimeoutError: it took too long, and was stopped.
         """
         await self.start()
-        return await self._ask(line, seconds)
+        return await self._ask(line, SECONDS)
 
     async def stop(self) -> None:
         """End the process, whatever it is doing."""
