@@ -17,11 +17,11 @@ from calltune.serve.preparing import STOPPED, answer, load
 
 PROCESSOR_SECONDS = 1.0
 """An order takes milliseconds of them."""
-SECONDS = 3.0
+SECONDS = 2.0
 """The same by the clock on the wall, for processors are busy with answers."""
 MOST_BYTES = 4 << 30
 """Of memory that a child may take."""
-NICENESS = 10
+NICENESS = 5
 """Answers on their way come first."""
 
 
