@@ -1,6 +1,7 @@
 """Rows that come, are taken back and go while others are being answered."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -69,6 +70,31 @@ def test_a_long_prompt_does_not_hold_the_others_up(model: Any) -> None:
         lengths.append(len(next(iter(batches.running())).written))
     assert lengths == list(range(lengths[0], lengths[0] + 10))
     assert run_out(batches)["long"] == one_by_one(model, long, 2)
+
+
+@pytest.mark.parametrize("n_others", [0, 2])
+def test_a_long_prompt_takes_half_of_the_time_from_answers(
+    model: Any, n_others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(model)
+    # A clock by which a pass takes as long as it has positions.
+    clock = SimpleNamespace(perf_counter=lambda: float(counted.positions))
+    monkeypatch.setattr("calltune.decode.batches.time", clock)
+    long = Prompt("long", np.random.default_rng(4).integers(6, 300, 900).tolist(), max_tokens=2)
+    batches = Batches(counted, frozenset(), 2000, 4, pace=Pace(64, 1))
+    for prompt in prompts(n_others):
+        batches.add(prompt)
+        batches.step()
+    batches.add(long)
+    before, n_steps = counted.positions, 0
+    while not any(done.id == "long" for done in batches.step()):
+        n_steps += 1
+    width = 4 if n_others else 1
+    wide = counted.positions - before - width * n_steps
+    if n_others:
+        assert 64 * 4 < wide < width * n_steps + 64
+    else:
+        assert n_steps < 900 / 64 + 4
 
 
 def test_a_finished_row_is_kept_for_prompts_that_begin_alike(model: Any) -> None:

@@ -5,6 +5,7 @@ narrow pass feeds every row one token and gives it the next. The model is handed
 before the tokens of the one before it are looked at, so that it need not wait for Python.
 """
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -31,7 +32,8 @@ class Pace(NamedTuple):
     wide_positions: int
     """About so many positions are fed in a wide pass."""
     wide_passes: int | None
-    """So many wide passes at most before every row gets its next token; None is any number."""
+    """So many wide passes at most before every row gets its next token; None is any number. A
+    prompt that needs several then waits after each one until answers had as long as it took."""
     round_to: int = 1
     """Wide passes feed a multiple of so many tokens of each row, and a power of two of rows, for a
     GPU takes long to prepare for a shape that it has not seen; 1 is any number of either."""
@@ -65,6 +67,8 @@ class Batches:
         self._rows: list[Row | None] = [None] * size
         self._chosen: Array = mx.zeros((size,), mx.int32)
         self._waiting: deque[Row] = deque()
+        self._owed_seconds = 0.0
+        """Narrow passes may take so long before a prompt fed in parts gets its next one."""
 
     @property
     def wants_more(self) -> bool:
@@ -111,6 +115,7 @@ class Batches:
             if not self._feed_wide():
                 break
             n_wide += 1
+        started = time.perf_counter()
         logits = self._feed_narrow()
         # The model is at work from here on, while the tokens that it was fed are looked at.
         mx.async_eval(logits)  # type: ignore[no-untyped-call]
@@ -118,6 +123,7 @@ class Batches:
         B = len(logits)
         self._chosen[:B] = choose(logits, self._rows[:B])
         mx.async_eval(self._chosen)  # type: ignore[no-untyped-call]
+        self._owed_seconds = max(0.0, self._owed_seconds - (time.perf_counter() - started))
         return finished
 
     def _move_together(self) -> None:
@@ -149,11 +155,13 @@ class Batches:
 
     def _feed_wide(self) -> bool:
         """Feed what is known, if that is quicker than token after token; whether it was."""
+        started = time.perf_counter()
         running = self._running()
+        behind = self._behind(running)
         # A narrow pass feeds one token of every row.
-        if sum(row.n_behind for row in running.values()) < max(1, len(running)):
+        if sum(behind.values()) < max(1, len(running)):
             return False
-        slots = self._furthest_behind(running)
+        slots = self._furthest_behind(behind)
         parts = [running[slot].take_known(self._pace.wide_positions) for slot in slots]
         width = -(-max(map(len, parts)) // self._pace.round_to) * self._pace.round_to
         tokens = np.zeros((len(parts), width), np.int32)
@@ -163,11 +171,21 @@ class Batches:
         self._slots.evaluate()
         if mx.get_cache_memory() > CACHED_BYTES:
             mx.clear_cache()
+        if self._pace.wide_passes is not None and any(running[slot].n_behind for slot in slots):
+            for slot in slots:
+                running[slot].is_fed_in_parts = True
+            self._owed_seconds += time.perf_counter() - started
         return True
 
-    def _furthest_behind(self, running: dict[int, Row]) -> list[int]:
-        """The slots with most to feed, of like width, as many as a wide pass has room for."""
+    def _behind(self, running: dict[int, Row]) -> dict[int, int]:
+        """How many tokens wide passes may feed of each row, by slot."""
         behind = {slot: row.n_behind for slot, row in running.items()}
+        if self._owed_seconds > 0 and not all(behind.values()):
+            return {s: n for s, n in behind.items() if not (n and running[s].is_fed_in_parts)}
+        return behind
+
+    def _furthest_behind(self, behind: dict[int, int]) -> list[int]:
+        """The slots with most to feed, of like width, as many as a wide pass has room for."""
         order = sorted(behind, key=lambda slot: -behind[slot])
         width = min(behind[order[0]], self._pace.wide_positions)
         like = [slot for slot in order if 2 * behind[slot] >= width]

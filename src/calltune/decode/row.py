@@ -82,6 +82,8 @@ class Row:
     finish: Finish | None = None
     was_chosen: bool = False
     """The token fed last was chosen by the model, and has not been looked at."""
+    is_fed_in_parts: bool = False
+    """Its prompt is too long for one pass."""
 
     @property
     def asks(self) -> bool:
