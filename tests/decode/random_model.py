@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 from mlx_lm.utils import load_tokenizer
 
 from calltune.calls import Tool
@@ -15,15 +16,36 @@ from calltune.formats.grammar import ANY_CALLS, Wanted
 
 import tiny
 
+LEANS_TO = {'"': 4.0, "\\": 4.0, "}": 4.0, "{": 2.0}
+"""What ends a value is likelier by so much, or strings would go on for hundreds of letters; and
+what begins a call, or there would be few."""
+
+
+class Leaning:
+    """A model that would rather write some tokens than others."""
+
+    def __init__(self, model: Any, bias: mx.array) -> None:
+        self.layers = model.layers
+        self.make_cache = model.make_cache
+        self._model = model
+        self._bias = bias
+
+    def __call__(self, tokens: mx.array, cache: Any) -> mx.array:
+        logits: mx.array = self._model(tokens, cache=cache) + self._bias
+        return logits
+
 
 class Random:
     """A model of random weights with a byte tokenizer, and how it answers."""
 
     def __init__(self, folder: Path, config: dict[str, Any], name: str) -> None:
-        self.model = tiny.make_model(config)
         self.family = FORMATS[name]
         self.stops = config["eos_token_id"]
         self.tokenizer = load_tokenizer(folder)
+        liked = self.tokenizer.convert_tokens_to_ids(list(LEANS_TO))
+        bias = mx.zeros(config["vocab_size"])
+        bias[mx.array(liked)] = mx.array(list(LEANS_TO.values()))
+        self.model = Leaning(tiny.make_model(config), bias)
         self.constrainer = Constrainer(
             self.tokenizer, self.family, self.stops, config["vocab_size"]
         )

@@ -143,11 +143,9 @@ def test_what_a_held_model_writes_parses_and_keeps_to_the_schema(
     random_models: dict[str, Random], name: str, odd: str
 ) -> None:
     at_random, tools = random_models[name], [ODD[odd]]
-    # At random a free key's end comes late.
-    texts = at_random.answers(tools, 32, 2500 if odd in ("dictionary", "mixed") else 700)
-    assert len(texts) >= 4, "too few answers came to an end to tell anything"
+    texts = at_random.answers(tools, 32)
     readings = [check(at_random.family, text, tools) for text in texts]
-    assert any(reading.calls for reading in readings)
+    assert len(texts) >= 16 and sum(bool(reading.calls) for reading in readings) >= 8
 
 
 @FAMILIES
