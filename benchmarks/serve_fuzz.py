@@ -121,8 +121,9 @@ async def _hostile(server: Server, client: httpx.AsyncClient, count: int) -> dic
     others = Others(server, client)
     bodies = (body(schema, server.model, max_tokens=100) for schema in schemas)
     sent = await _send_all(client, bodies, lambda _: server.check())
-    found = verdicts(schemas, sent)
-    return found | {"others": await others.stop()}
+    # Judging takes seconds, in which the others could not look at what they got.
+    waited = await others.stop()
+    return verdicts(schemas, sent) | {"others": waited}
 
 
 async def _ordinary(
