@@ -12,6 +12,7 @@ from jsonschema.exceptions import SchemaError
 from calltune.validation import satisfies
 
 MOST_SECONDS = 5.0
+"""For a refusal. How long an answer takes is up to the model, and the length of what it writes."""
 CHECK_SECONDS = 5.0
 """A pattern may take for ever to be searched for."""
 
@@ -27,9 +28,9 @@ class Verdict(NamedTuple):
 
 def judge(status: int, answer: Any, schema: str, seconds: float) -> Verdict:
     """The verdict on an answer, as JSON, to a request that must call the tool of this schema."""
-    if seconds > MOST_SECONDS:
-        return Verdict("fault", f"{status} after {seconds:.1f} s")
     if 400 <= status < 500:
+        if seconds > MOST_SECONDS:
+            return Verdict("fault", f"{status} after {seconds:.1f} s")
         return Verdict("refused") if is_typed(answer) else Verdict("fault", f"untyped: {answer!r}")
     if status != 200:
         return Verdict("fault", f"status {status}: {str(answer)[:200]}")

@@ -63,6 +63,7 @@ def answered(arguments: str | None, reason: str = "tool_calls") -> dict[str, obj
         (422, TYPED, SCHEMA, 6, "fault"),
         (500, TYPED, SCHEMA, 0, "fault"),
         (200, answered('{"x": 1}'), SCHEMA, 0, "held"),
+        (200, answered('{"x": 1}'), SCHEMA, 6, "held"),
         (200, answered('{"x": 2}'), SCHEMA, 0, "fault"),
         (200, answered("[]"), "{}", 0, "fault"),
         (200, answered(None, "stop"), SCHEMA, 0, "fault"),

@@ -61,6 +61,17 @@ def test_a_process_that_ends_costs_one_order(capfd: pytest.CaptureFixture[str]) 
     in_workshop(work)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_tells_the_server_to_end_leaves_its_workshop_at_work(number: int) -> None:
+    async def work(workshop: Workshop) -> None:
+        before = workshop.process_ids
+        os.kill(before[0], number)
+        assert (await workshop.prepare(order())).grammar is not None
+        assert workshop.process_ids == before
+
+    in_workshop(work)
+
+
 def test_equal_orders_are_worked_on_once() -> None:
     async def work(workshop: Workshop) -> None:
         first = await workshop.prepare(order("a"))

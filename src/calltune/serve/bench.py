@@ -27,6 +27,9 @@ NICENESS = 5
 
 def main() -> None:
     """Answer lines until there are none; an empty one when all is loaded."""
+    # The server finishes what it has begun when it is told to end, and ends this process then.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     load()
     os.nice(NICENESS)
     # What is loaded stays shared with the children.
