@@ -1,11 +1,22 @@
 """Fixtures: tiny models. Property tests have no deadline: machines differ too much."""
 
+import ctypes
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from calltune.errors import FetchError
+from calltune.models.openblas import find_openblas
+
 import tiny
+
+if sys.platform == "linux":
+    # Before a test imports MLX: real models are some forty times slower without.
+    with suppress(FetchError):
+        ctypes.CDLL(str(find_openblas()), ctypes.RTLD_GLOBAL)
 
 settings.register_profile("calltune", deadline=None)
 settings.load_profile("calltune")

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ def watch(event, arguments):
         raise SystemExit(f"OUTBOUND {arguments}")
 
 sys.addaudithook(watch)
-URL, QUESTION = sys.argv[1:]
+URL, CODE, *QUESTIONS = sys.argv[1:]
 RAN = []
 
 def weather(city: str) -> str:
@@ -47,6 +47,14 @@ def add(a: int, b: int) -> int:
     RAN.append(["add", {"a": a, "b": b}])
     return a + b
 
+"""
+
+ASK_ALL = f"""{WATCH}
+TOOLS = {json.dumps(tuned.TOOLS)!r}
+for QUESTION in QUESTIONS:
+    RAN.clear()
+    exec(CODE)
+    print(json.dumps([RAN, answer]))
 """
 
 OPENAI = """
@@ -151,17 +159,16 @@ def _address(server: "subprocess.Popen[str]", log: Path) -> str:
 
 
 class Found(NamedTuple):
-    """The functions that were run, and the answer in the end."""
+    """The functions that were run for a question, and the answer in the end."""
 
     ran: list[Any]
     answer: str
 
 
-def run(code: str, url: str, question: str) -> Found:
-    """What the code ran and was answered, from a process of its own."""
-    head = f"{WATCH}TOOLS = {json.dumps(tuned.TOOLS)!r}\n"
+def run(code: str, url: str, questions: Sequence[str]) -> list[Found]:
+    """What the code ran and was answered to each question, from a process of its own."""
     ended = subprocess.run(
-        [sys.executable, "-c", f"{head}{code}\nprint(json.dumps([RAN, answer]))", url, question],
+        [sys.executable, "-c", ASK_ALL, url, code, *questions],
         capture_output=True,
         text=True,
         check=False,
@@ -170,13 +177,23 @@ def run(code: str, url: str, question: str) -> Found:
         env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    return Found(*json.loads(ended.stdout.splitlines()[-1]))
+    return [Found(*json.loads(line)) for line in ended.stdout.splitlines()[-len(questions) :]]
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_the_function_is_run_and_its_result_becomes_an_answer(url: str, client: str) -> None:
-    for question, call, result in QUESTIONS:
-        found = run(CLIENTS[client], url, question)
+@pytest.mark.parametrize(
+    ("client", "questions"),
+    [
+        ("openai", QUESTIONS),
+        ("openai-agents", QUESTIONS[:1]),
+        ("pydantic-ai", QUESTIONS[1:]),
+        ("langchain", QUESTIONS[:1]),
+    ],
+)
+def test_the_function_is_run_and_its_result_becomes_an_answer(
+    url: str, client: str, questions: list[tuned.Asked]
+) -> None:
+    answers = run(CLIENTS[client], url, [each.question for each in questions])
+    for found, (_, call, result) in zip(answers, questions, strict=True):
         assert found.ran == [[call.name, call.arguments]]
         (number,) = re.findall(r"\d+", result)
         assert number in found.answer
@@ -185,4 +202,4 @@ def test_the_function_is_run_and_its_result_becomes_an_answer(url: str, client: 
 def test_a_connection_that_leaves_the_machine_is_seen() -> None:
     code = "import urllib.request; urllib.request.urlopen('http://192.0.2.1:9/', timeout=1)"
     with pytest.raises(AssertionError, match="OUTBOUND"):
-        run(code, "", "")
+        run(code, "", ["?"])

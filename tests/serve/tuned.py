@@ -1,4 +1,4 @@
-"""A small real model, tuned in a minute or two to call two tools and to end after their results."""
+"""A small real model, tuned in less than a minute to call two tools."""
 
 import random
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calltune.calls import Answer, Example, Message, ToolCall, exact_answer
+from calltune.calls import Example, Message, ToolCall, exact_answer
 from calltune.formats import FORMATS
 from calltune.jsonl import write_rows
 from calltune.rows import written
@@ -68,14 +68,18 @@ def asked() -> list[Asked]:
 
 
 def examples() -> list[Example]:
-    """The questions, and the same once their calls have given something: then nothing is called."""
-    found = []
-    for number, (question, call, result) in enumerate(asked()):
-        turns = [Message("user", question)]
-        after = [*turns, Message("assistant", "", (call,)), Message("tool", result, (), call.name)]
-        found.append(_example(f"{number}", turns, (exact_answer(call),)))
-        found.append(_example(f"{number} after", after, ()))
-    return found
+    """The questions with their calls; what is said after the results is the base model's."""
+    tools = from_openai(TOOLS).tools
+    return [
+        Example(
+            f"{number}",
+            (Message("user", each.question),),
+            tools,
+            (exact_answer(each.call),),
+            "tests",
+        )
+        for number, each in enumerate(asked())
+    ]
 
 
 def train_adapter(folder: Path) -> Path:
@@ -90,18 +94,14 @@ def train_adapter(folder: Path) -> Path:
         "model": MODEL,
         "data": folder / "data",
         "adapter-path": folder / "adapter",
-        "iters": 24,
+        "iters": 12,
         "batch-size": 4,
         "learning-rate": 2e-4,
         "num-layers": 16,
         "val-batches": 1,
-        "steps-per-eval": 24,
+        "steps-per-eval": 12,
     }
     command = [sys.executable, "-m", "calltune", "train", "--no-grad-checkpoint"]
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     subprocess.run([*command, *flags], check=True, capture_output=True)
     return folder / "adapter"
-
-
-def _example(name: str, messages: list[Message], answers: tuple[Answer, ...]) -> Example:
-    return Example(name, tuple(messages), from_openai(TOOLS).tools, answers, "tests")
