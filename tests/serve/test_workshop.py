@@ -12,8 +12,10 @@ import pytest
 from calltune.calls import Json
 from calltune.formats.grammar import Wanted
 from calltune.serve.faults import Fault
-from calltune.serve.preparing import Order
+from calltune.serve.preparing import Order, check_line, order_line
 from calltune.serve.workshop import Workshop
+
+from hostile_schemas import ordinary
 
 BOMB: tuple[Json, Json] = ("a" * 60 + "!", {"pattern": "^(a+)+$"})
 
@@ -87,6 +89,30 @@ def test_an_order_that_is_refused_says_why() -> None:
             await workshop.prepare(order(type="string"))
 
     in_workshop(work)
+
+
+LOADED = """
+import sys
+from calltune.serve.preparing import answer, load
+load()
+before = set(sys.modules)
+for line in sys.stdin:
+    answer(line)
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_what_orders_need_is_loaded_before_a_child_is_forked() -> None:
+    lines = [order_line(order(**ordinary(number))) for number in range(20)]
+    lines.append(check_line({"x": "a"}, {"properties": {"x": {"type": "string"}}}))
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
 
 
 HARM = {

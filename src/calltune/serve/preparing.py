@@ -111,8 +111,22 @@ def read_checked(line: bytes) -> bool:
 
 
 def load() -> None:
-    """Import and make what every order needs."""
-    prepare(Order(next(iter(FORMATS)), (), (), Wanted(), False))
+    """Import and make what orders need, by way of one that has some of everything."""
+    properties: dict[str, Json] = {
+        kind: {"type": kind}
+        for kind in ("string", "integer", "number", "boolean", "array", "object", "null")
+    }
+    properties |= {
+        "choice": {"enum": ["a", 1]},
+        "either": {"anyOf": [{"type": "string", "pattern": "^a+$"}, {"$ref": "#/$defs/few"}]},
+        "range": {"type": "integer", "minimum": 1, "maximum": 9},
+    }
+    few: Json = {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": 2}
+    schema: Json = {"type": "object", "properties": properties, "$defs": {"few": few}}
+    tool: dict[str, Json] = {"name": "any", "description": "", "parameters": schema}
+    for family in FORMATS:
+        answer(order_line(Order(family, (), (tool,), Wanted(), False)))
+    answer(check_line({"string": "a"}, schema))
 
 
 def answer(line: str) -> str:
