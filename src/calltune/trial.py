@@ -50,7 +50,7 @@ def run_trial(
     rows = read_prepared(trial.test_file)
     rows = rows if options.num_examples < 0 else rows[: options.num_examples]
     identity = _identity(trial, backend)
-    journal = Journal(trial.results_file.with_suffix(".records.jsonl"), identity)
+    journal = Journal(records_beside(trial.results_file), identity)
     questions = [Question(row, sample) for row in rows for sample in range(options.samples)]
     known = _taken_over(questions, journal)
     missing = [question for question in questions if question.key not in known]
@@ -68,6 +68,11 @@ def run_trial(
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
     write_json(trial.results_file, document)
     return document
+
+
+def records_beside(results_file: Path) -> Path:
+    """Where the answers are kept that a results file is made of."""
+    return results_file.with_suffix(".records.jsonl")
 
 
 def _identity(trial: Trial, backend: Backend) -> dict[str, Json]:

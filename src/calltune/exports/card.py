@@ -16,10 +16,9 @@ from calltune.jsonl import file_digest, read_json
 from calltune.models.load import CONFIG, WEIGHTS
 from calltune.score.compare import compare
 from calltune.score.metrics import summarise
-from calltune.score.results import Results, read_results
+from calltune.score.results import BASE_RESULTS, TUNED_RESULTS, Results, read_results
 from calltune.visible import in_one_line
 
-BASE_NAME, TUNED_NAME = "base_model_test_results.json", "finetuned_model_test_results.json"
 """What `calltune infer` and `calltune test` call their results."""
 
 _LIBRARIES = {"mlx": "mlx", "peft": "peft", "adapter": "mlx"}
@@ -164,14 +163,14 @@ def _training(config: dict[str, Json]) -> str:
 def _tested(subject: Subject) -> list[Side]:
     if subject.results is None:
         return []
-    tuned = read_results(subject.results / TUNED_NAME)
+    tuned = read_results(subject.results / TUNED_RESULTS)
     tested = tuned.document.get("identity", {}).get("adapter_sha256")
     if tested != file_digest(subject.adapter / WEIGHTS):
         raise OptionError(
             f"{tuned.path} is of another adapter than {subject.adapter}; test this one with "
             "calltune test, or leave --results out"
         )
-    base = subject.results / BASE_NAME
+    base = subject.results / BASE_RESULTS
     if base.is_file():
         try:
             both = compare(read_results(base), tuned)
@@ -186,7 +185,7 @@ def _is_held_out(subject: Subject, prepared: dict[str, Json]) -> bool:
     """Whether the tested rows are the ones that prep kept from the training rows."""
     if subject.results is None:
         return False
-    digest = read_results(subject.results / TUNED_NAME).test_digest
+    digest = read_results(subject.results / TUNED_RESULTS).test_digest
     return bool(prepared.get("sha256", {}).get("test.jsonl") == digest)
 
 

@@ -13,9 +13,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from calltune.calls import Json
-from calltune.errors import ModelNotFound
 from calltune.exports.stored import Stored, floats_of, is_quantised, stored_as, weight_of
-from calltune.models.load import WEIGHTS, put_on
+from calltune.models.load import WEIGHTS, load_stored, put_on
 
 Bits = Literal["auto", "4", "8", "dense", "float32"]
 """auto: each layer as the base model has it; 4 and 8: no layer in more bits; dense: in the model's
@@ -66,14 +65,7 @@ def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fu
         ModelNotFound: the adapter is missing or broken, or mlx_lm cannot load the model.
         AdapterMismatch: the adapter was trained for another model.
     """
-    from mlx_lm.utils import load_model
-
-    try:
-        model, config = load_model(folder, lazy=True)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ModelNotFound(
-            f"The model in {folder} cannot be loaded ({error}); check that its files are whole"
-        ) from error
+    model, config = load_stored(folder)
     before = dict(tree_flatten(model.parameters()))
     put_on(model, adapter, reference)
     floats = floats_of(before)

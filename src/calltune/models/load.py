@@ -7,6 +7,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal
 
+from calltune.calls import Json
 from calltune.errors import AdapterMismatch, CalltuneError, ModelNotFound
 from calltune.jsonl import read_json
 from calltune.models.backend import Backend
@@ -50,15 +51,9 @@ def load(
     folder = resolve(reference)
 
     import mlx.core as mx
-    from mlx_lm.utils import load_model, load_tokenizer
+    from mlx_lm.utils import load_tokenizer
 
-    try:
-        model, config = load_model(folder, lazy=True)
-    except (ValueError, TypeError, KeyError, RuntimeError, JSONDecodeError) as error:
-        raise ModelNotFound(
-            f"The model in {folder} cannot be loaded ({_first_line(error)}); check that its files "
-            "are whole and that mlx_lm knows its model_type"
-        ) from error
+    model, config = load_stored(folder)
     if _is_dense(compute, backend, folder):
         dequantize(model, backend.precision)
     elif backend.precision == "float32":
@@ -69,6 +64,24 @@ def load(
     model.eval()
     tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
     return LoadedModel(model, tokenizer, folder, reference)
+
+
+def load_stored(folder: Path) -> tuple[Any, dict[str, Json]]:
+    """The model in a folder as it is stored there, and its config; weights are read when needed.
+
+    Raises:
+        ModelNotFound: mlx_lm cannot load it.
+    """
+    from mlx_lm.utils import load_model
+
+    try:
+        model, config = load_model(folder, lazy=True)
+    except (ValueError, TypeError, KeyError, RuntimeError, JSONDecodeError) as error:
+        raise ModelNotFound(
+            f"The model in {folder} cannot be loaded ({_first_line(error)}); check that its files "
+            "are whole and that mlx_lm knows its model_type"
+        ) from error
+    return model, config
 
 
 def _is_dense(compute: Compute | None, backend: Backend, folder: Path) -> bool:

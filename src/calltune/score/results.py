@@ -8,6 +8,9 @@ from calltune.errors import DataError
 from calltune.jsonl import read_json
 from calltune.score.metrics import CLAIMS, COUNTS, FURTHER_CLAIMS, Record
 
+BASE_RESULTS = "base_model_test_results.json"
+TUNED_RESULTS = "finetuned_model_test_results.json"
+"""How the manual calls the files of the two models."""
 DOCUMENT_KEYS: dict[str, type | tuple[type, ...]] = {
     "model": str,
     "adapter": (str, type(None)),

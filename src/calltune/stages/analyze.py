@@ -6,7 +6,7 @@ from pathlib import Path
 from calltune.errors import DataError, OptionError
 from calltune.jsonl import write_json
 from calltune.score.compare import compare
-from calltune.score.results import Results, read_results
+from calltune.score.results import BASE_RESULTS, TUNED_RESULTS, Results, read_results
 
 BASE_WRITERS = "`python src/inference.py` or `calltune infer`"
 TUNED_WRITERS = "`python src/test_model.py` or `calltune test`"
@@ -16,10 +16,10 @@ TUNED_WRITERS = "`python src/test_model.py` or `calltune test`"
 class AnalyzeOptions:
     """Options of `calltune analyze`."""
 
-    base_results: Path = Path("data/results/base_model_test_results.json")
+    base_results: Path = Path("data/results", BASE_RESULTS)
     """Results of the base model."""
 
-    finetuned_results: Path = Path("data/results/finetuned_model_test_results.json")
+    finetuned_results: Path = Path("data/results", TUNED_RESULTS)
     """Results of the fine-tuned model, or the `test_model_results.json` that names them."""
 
     output: Path = Path("data/results/comparison.json")

@@ -11,6 +11,7 @@ from calltune.calls import Json
 from calltune.errors import OptionError
 from calltune.formats import FORMATS, Format
 from calltune.jsonl import new_folder, read_json, write_json
+from calltune.score.results import TUNED_RESULTS
 
 if TYPE_CHECKING:
     from calltune.exports.fused import Bits, Survival
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from calltune.models.backend import Backend
 
 EXPORT_NAME = "export.json"
-TESTED = "finetuned_model_test_results"
 """What `calltune test` calls its files."""
 
 
@@ -276,9 +276,11 @@ def _success(options: ExportOptions, tuned: _Tuned, exported: Path, data: Path) 
 
 def _take_over(results: Path | None, file: Path) -> None:
     """Lay the answers of an earlier test where a trial of these results looks for them."""
-    kept = None if results is None else results / f"{TESTED}.records.jsonl"
+    from calltune.trial import records_beside
+
+    kept = None if results is None else records_beside(results / TUNED_RESULTS)
     if kept is not None and kept.is_file():
-        shutil.copyfile(kept, file.with_suffix(".records.jsonl"))
+        shutil.copyfile(kept, records_beside(file))
 
 
 def _megabytes(folder: Path) -> str:

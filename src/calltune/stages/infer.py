@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calltune.answering import AnswerOptions
+from calltune.score.results import BASE_RESULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,7 @@ def run(options: InferOptions) -> Path:
         model=options.model,
         adapter=None,
         test_file=options.data / "test.jsonl",
-        results_file=options.results_dir / "base_model_test_results.json",
+        results_file=options.results_dir / BASE_RESULTS,
         options=options,
     )
     with progress_of("base model", options.verbose) as show:

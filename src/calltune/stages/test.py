@@ -6,9 +6,8 @@ from pathlib import Path
 from calltune.answering import AnswerOptions
 from calltune.errors import DataError
 from calltune.jsonl import write_json
+from calltune.score.results import BASE_RESULTS, TUNED_RESULTS
 from calltune.visible import in_one_line
-
-RESULTS_NAME = "finetuned_model_test_results.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +47,16 @@ def run(options: TestOptions) -> Path:
         model=model,
         adapter=options.adapter_path,
         test_file=options.data / "test.jsonl",
-        results_file=options.results_dir / RESULTS_NAME,
+        results_file=options.results_dir / TUNED_RESULTS,
         options=options,
     )
     with progress_of("tuned model", options.verbose) as show:
         document = run_trial(trial, backend, show)
     # The manual names both files.
-    write_json(options.results_dir / "test_model_results.json", {"results_file": RESULTS_NAME})
+    write_json(options.results_dir / "test_model_results.json", {"results_file": TUNED_RESULTS})
     print_summary(document)
     print(f"Wrote {trial.results_file}")
-    _print_comparison(options.results_dir / "base_model_test_results.json", trial.results_file)
+    _print_comparison(options.results_dir / BASE_RESULTS, trial.results_file)
     return trial.results_file
 
 
