@@ -111,9 +111,9 @@ class Server:
             )
 
     def memory_mb(self) -> float:
-        """Resident memory of its process and their children."""
+        """Resident memory of its process and its children; theirs come and go, and share it."""
         process = psutil.Process(self._process.pid)
-        processes = [process, *process.children(recursive=True)]
+        processes = [process, *process.children()]
         return float(sum(each.memory_info().rss for each in processes)) / 1e6
 
     def cpu_s(self) -> float:

@@ -72,27 +72,28 @@ def test_a_long_prompt_does_not_hold_the_others_up(model: Any) -> None:
     assert run_out(batches)["long"] == one_by_one(model, long, 2)
 
 
-@pytest.mark.parametrize("n_others", [0, 2])
-def test_a_long_prompt_takes_half_of_the_time_from_answers(
-    model: Any, n_others: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("n_others", "most"), [(0, 1.0), (1, 1 / 2), (2, 1 / 3), (4, 1 / 3)])
+def test_a_long_prompt_takes_a_share_of_the_time_from_answers(
+    model: Any, n_others: int, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted(model)
     # A clock by which a pass takes as long as it has positions.
     clock = SimpleNamespace(perf_counter=lambda: float(counted.positions))
     monkeypatch.setattr("calltune.decode.batches.time", clock)
     long = Prompt("long", np.random.default_rng(4).integers(6, 300, 900).tolist(), max_tokens=2)
-    batches = Batches(counted, frozenset(), 2000, 4, pace=Pace(64, 1))
+    batches = Batches(counted, frozenset(), 2000, 8, pace=Pace(64, 1))
     for prompt in prompts(n_others):
         batches.add(prompt)
         batches.step()
     batches.add(long)
-    before, n_steps = counted.positions, 0
+    before, n_steps = counted.positions, 1
     while not any(done.id == "long" for done in batches.step()):
         n_steps += 1
-    width = 4 if n_others else 1
-    wide = counted.positions - before - width * n_steps
+    narrow = (1 << n_others.bit_length()) * n_steps
+    wide = counted.positions - before - narrow
+    assert wide > 64 * 3
     if n_others:
-        assert 64 * 4 < wide < width * n_steps + 64
+        assert most - 0.1 < (wide - 64) / (wide - 64 + narrow) <= most
     else:
         assert n_steps < 900 / 64 + 4
 

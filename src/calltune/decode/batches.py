@@ -33,7 +33,8 @@ class Pace(NamedTuple):
     """About so many positions are fed in a wide pass."""
     wide_passes: int | None
     """So many wide passes at most before every row gets its next token; None is any number. A
-    prompt that needs several then waits after each one until answers had as long as it took."""
+    prompt that needs several then waits after each one, so that the answers have half of the time,
+    and two thirds where there are several of them."""
     round_to: int = 1
     """Wide passes feed a multiple of so many tokens of each row, and a power of two of rows, for a
     GPU takes long to prepare for a shape that it has not seen; 1 is any number of either."""
@@ -174,7 +175,9 @@ class Batches:
         if self._pace.wide_passes is not None and any(running[slot].n_behind for slot in slots):
             for slot in slots:
                 running[slot].is_fed_in_parts = True
-            self._owed_seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            n_answers = sum(not row.n_behind for row in running.values())
+            self._owed_seconds += seconds * min(n_answers, 2)
         return True
 
     def _behind(self, running: dict[int, Row]) -> dict[int, int]:

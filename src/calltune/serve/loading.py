@@ -15,7 +15,7 @@ from calltune.models.load import LoadedModel, load
 from calltune.models.memory import device_bytes
 from calltune.serve.limits import Limits
 
-WIDE_POSITIONS = 512
+WIDE_POSITIONS = 256
 WIDE_POSITIONS_GPU = 4096
 """Prompts are fed so many positions at a time, and in between every answer gets its next token."""
 
