@@ -95,7 +95,7 @@ def test_a_call_that_was_made_is_not_made_again(
     tiny_llama: Path, adapters: dict[str, Path], server: Running
 ) -> None:
     given = {"messages": WENT, "tools": [GO], "temperature": 1.2}
-    for seed in range(4):
+    for seed in range(6):
         found = message(server, model="one", seed=seed, **given)
         assert not found.tool_calls and found.content
     # A new question may want the same call, and so may one that insists on it.
