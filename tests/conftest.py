@@ -1,22 +1,18 @@
 """Fixtures: tiny models. Property tests have no deadline: machines differ too much."""
 
-import ctypes
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from calltune.errors import FetchError
-from calltune.models.openblas import find_openblas
+from calltune.models.backend import load_blas
 
 import tiny
 
 if sys.platform == "linux":
     # Before a test imports MLX: real models are some forty times slower without.
-    with suppress(FetchError):
-        ctypes.CDLL(str(find_openblas()), ctypes.RTLD_GLOBAL)
+    load_blas("mlx.core" in sys.modules)
 
 settings.register_profile("calltune", deadline=None)
 settings.load_profile("calltune")

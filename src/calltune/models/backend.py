@@ -64,7 +64,7 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
     if is_step_small:
         prepare_small_steps()
     loaded_before = "mlx.core" in sys.modules
-    blas, problem = (None, "") if sys.platform != "linux" else _load_blas(loaded_before)
+    blas, problem = (None, "") if sys.platform != "linux" else load_blas(loaded_before)
     mx = _import_mlx()
     gpu: Literal["metal", "cuda"] | None = (
         "metal" if mx.metal.is_available() else "cuda" if mx.cuda.is_available() else None
@@ -119,7 +119,7 @@ def _wanted(device: str) -> tuple[str, str]:
     return named, f"MLX_DEFAULT_DEVICE={named}"
 
 
-def _load_blas(mlx_is_loaded: bool) -> tuple[Path | None, str]:
+def load_blas(mlx_is_loaded: bool) -> tuple[Path | None, str]:
     """The OpenBLAS that MLX will use, or None and what stands in the way."""
     if (loaded := _global_openblas()) is not None:
         return loaded, ""

@@ -15,6 +15,8 @@ from calltune.formats.lark import TooLarge
 from calltune.jsonl import dumps
 from calltune.validation import satisfies
 
+STOPPED = dumps(None)
+"""The answer to an order that had to be stopped."""
 _REMARKS = ("title", "description", "default")
 
 
@@ -132,10 +134,6 @@ def load() -> None:
 def answer(line: str) -> str:
     """The answer to a line of either kind."""
     return dumps(_answer(json.loads(line)))
-
-
-STOPPED = dumps(None)
-"""The answer to an order that had to be stopped."""
 
 
 def _answer(asked: dict[str, Any]) -> Json:

@@ -101,8 +101,8 @@ class _Bench:
     @property
     def process_id(self) -> int | None:
         """The system's number for it, while it runs."""
-        is_running = self._process is not None and self._process.returncode is None
-        return self._process.pid if self._process is not None and is_running else None
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
 
     async def start(self) -> Process:
         """The process, when it is ready to work."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from calltune.models.backend import Backend
 
 EXPORT_NAME = "export.json"
-"""What `calltune test` calls its files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
