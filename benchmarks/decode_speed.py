@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import report
 from decode_task import STOCK, Task, task_of
 from engine_process import PLANS, environment, four_bits
 from turns import alternating
+
+import report
 
 HERE = Path(__file__).parent
 CACHE = Path(".bench")

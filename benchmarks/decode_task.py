@@ -52,7 +52,7 @@ def task_of(data: Path, model: str, n_rows: int, max_tokens: int | None) -> Task
     """The first test rows of a folder; without `max_tokens` answers end where right ones do."""
     from mlx_lm.utils import load_tokenizer
 
-    from calltune.batches import prompt_tokens, read_prepared
+    from calltune.data.batching import prompt_tokens, read_prepared
     from calltune.formats import FORMATS
     from calltune.models.resolve import resolve
 

@@ -20,7 +20,7 @@ def calltune(task: Task, given: dict[str, Any]) -> Engine:
     from calltune.models.backend import choose
 
     backend = choose("cpu" if given["cpu"] else "gpu", is_step_small=True)
-    from calltune.decode.engine import complete, default_batch_size
+    from calltune.generation.engine import complete, default_batch_size
 
     model = _calltunes_model(given, backend)
     prompts = _prompts(task, model, given["held"])
@@ -87,8 +87,7 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
     """What makes the prompts in calltune's order, and with them, as it does, what holds answers."""
     import mlx.core as mx
 
-    from calltune.decode.order import in_quick_order
-    from calltune.decode.row import Prompt
+    from calltune.generation.sequence import Prompt, in_quick_order
 
     bare = [
         Prompt(str(i), tokens, max_tokens=limit)
@@ -98,11 +97,10 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
         return lambda: iter(in_quick_order(bare))
     from transformers import AutoTokenizer
 
-    from calltune.decode.ahead import ahead
-    from calltune.decode.constrain import Constrainer
+    from calltune.evaluation.prompts import MADE_AHEAD, ahead
     from calltune.formats import FORMATS
-    from calltune.questions import MADE_AHEAD
-    from calltune.sources.rows import read_tools
+    from calltune.generation.constraints import Constrainer
+    from calltune.schemas.tools import read_tools
 
     tokenizer = AutoTokenizer.from_pretrained(task.tokenizer)
     n_tokens = model(mx.array([[0]])).shape[-1]
@@ -123,7 +121,7 @@ def _follow(right: list[list[int]]) -> None:
     """
     import mlx.core as mx
 
-    from calltune.decode import batches
+    from calltune.generation import scheduler
 
     def choose(logits: Any, rows: list[Any]) -> Any:
         chosen = chosen_by_model(logits, rows)
@@ -133,13 +131,13 @@ def _follow(right: list[list[int]]) -> None:
         told = mx.array(wanted)
         return mx.where(told >= 0, told, chosen)
 
-    chosen_by_model, batches.choose = batches.choose, choose
+    chosen_by_model, scheduler.choose = scheduler.choose, choose
 
 
 def _calltunes_model(given: dict[str, Any], backend: Any) -> Any:
     if given["model"] is None:
         return _random_model(given["setting"])
-    from calltune.models.load import load
+    from calltune.models.loading import load
 
     return load(given["model"], backend, Path(given["adapter"]) if given["adapter"] else None).model
 

@@ -111,7 +111,7 @@ def environment(plan: Plan, is_on_cpu: bool) -> dict[str, str]:
     # With a CPU setting all engines compute there, also on a machine with a GPU.
     variables |= {"CUDA_VISIBLE_DEVICES": "", "MLX_DEFAULT_DEVICE": "cpu"}
     if plan.has_openblas and plan.module != "peft_engine":
-        from calltune.models.openblas import find_openblas
+        from calltune.models.backend import find_openblas
 
         variables["LD_PRELOAD"] = str(find_openblas())
     return variables

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from calltune.batches import PreparedRow, read_prepared
-from calltune.calls import answers_from_json
+from calltune.data.batching import PreparedRow, read_prepared
+from calltune.evaluation.judge import Judgement, judgement
+from calltune.evaluation.prompts import tools_of
+from calltune.files import read_json, read_rows, write_rows
 from calltune.formats import FORMATS
-from calltune.jsonl import read_json, read_rows, write_rows
-from calltune.questions import tools_of
-from calltune.score.judgement import Judgement, judgement
+from calltune.types import answers_from_json
 
 
 def main() -> None:

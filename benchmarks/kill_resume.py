@@ -211,7 +211,7 @@ def _finish(place: Path) -> None:
 
 def _taken(place: Path) -> Outcome:
     """What the finished run left; its folder is removed."""
-    from calltune.jsonl import file_digest
+    from calltune.files import file_digest
 
     folder = place / ADAPTER
     # run.json holds the time, metrics.jsonl is compared without times.
@@ -229,7 +229,7 @@ def _taken(place: Path) -> Outcome:
 
 def _make_inputs(place: Path) -> None:
     """A tiny model and prepared rows."""
-    import tiny
+    from support import tiny
 
     tiny.write_gemma(place / "gemma")
     tiny.write_rows(place / "rows", 40)
@@ -238,7 +238,7 @@ def _make_inputs(place: Path) -> None:
 
 
 def _line(counts: Counts, seed: int, seconds: float) -> dict[str, Any]:
-    from calltune.runs import describe
+    from calltune.provenance import describe
 
     return {
         "benchmark": "kill_resume",

@@ -28,7 +28,7 @@ def main() -> None:
 
 def bfcl_splits(format_name: str, model: str) -> dict[str, list[Row]]:
     """The train and valid rows of every BFCL category that calltune loads."""
-    from calltune.stages import load, prep
+    from calltune.commands import load, prep
 
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch)
@@ -53,7 +53,7 @@ def random_splits(vocabulary: int, seed: int) -> dict[str, list[Row]]:
 def _tokens(path: Path, model: str) -> list[Row]:
     from transformers import AutoTokenizer
 
-    from calltune.batches import read_prepared, tokenize
+    from calltune.data.batching import read_prepared, tokenize
     from calltune.models.resolve import resolve
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))

@@ -64,10 +64,10 @@ def _ours(options: argparse.Namespace, folder: Path) -> Path:
 
     import mlx.core as mx
 
-    from calltune.batches import read_prepared
-    from calltune.models.load import base_of, load
+    from calltune.commands.export import ExportOptions, run
+    from calltune.data.batching import read_prepared
+    from calltune.models.loading import base_of, load
     from calltune.models.resolve import resolve
-    from calltune.stages.export import ExportOptions, run
 
     peft = folder / "peft"
     run(ExportOptions(to="peft", adapter_path=options.adapter, output=peft, device="cpu"))

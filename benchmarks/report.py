@@ -56,7 +56,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def surroundings(commit: str | None) -> dict[str, Any]:
     """When, which versions and which machine; the commit where no checkout can tell it."""
-    from calltune.runs import describe
+    from calltune.provenance import describe
 
     found = describe()
     more = {name: version for name in PACKAGES if (version := _version(name))}

@@ -153,7 +153,7 @@ def _environment(name: str, device: str) -> dict[str, str]:
         return dict(os.environ) | {"MLX_DEFAULT_DEVICE": "gpu"}
     variables = dict(os.environ) | {"MLX_DEFAULT_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if name == "mlx_lm" and sys.platform == "linux":
-        from calltune.models.openblas import find_openblas
+        from calltune.models.backend import find_openblas
 
         variables["LD_PRELOAD"] = str(find_openblas())
     return variables

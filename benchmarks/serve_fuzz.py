@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import report
 from serve_client import CHAT, Asked, ask_all, open_client
 from serve_engines import Server
 from serve_questions import Question, make_questions
 from serve_report import Memory, memory_line, quantiles
 
+import report
+
 HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "serve")]
+sys.path.insert(0, str(HERE.parent / "tests"))
 
 N_SENDERS = 2
 """Who send schemas."""
@@ -115,7 +116,7 @@ async def _undisturbed(server: Server, client: httpx.AsyncClient, seconds: float
 
 
 async def _hostile(server: Server, client: httpx.AsyncClient, count: int) -> dict[str, Any]:
-    from hostile_schemas import body, hostile
+    from support.hostile_schemas import body, hostile
 
     schemas = hostile(count)
     others = Others(server, client)
@@ -129,7 +130,7 @@ async def _hostile(server: Server, client: httpx.AsyncClient, count: int) -> dic
 async def _ordinary(
     server: Server, client: httpx.AsyncClient, count: int, temporary: Path
 ) -> dict[str, Any]:
-    from hostile_schemas import body, ordinary
+    from support.hostile_schemas import body, ordinary
 
     memory: list[Memory] = []
     disk = [_mb(temporary)]
@@ -153,7 +154,7 @@ async def _ordinary(
 
 def verdicts(schemas: Sequence[Any], sent: Sequence[Sent]) -> dict[str, Any]:
     """How many schemas of each kind were refused, held and so on, and each one at fault."""
-    from hostile_answers import judge
+    from support.hostile_answers import judge
 
     counts: dict[str, Counter[str]] = {}
     faults = []
@@ -202,7 +203,7 @@ async def _send(client: httpx.AsyncClient, number: int, body: bytes) -> Sent:
 
 
 def _tiny(folder: Path) -> str:
-    from tiny import write_llama
+    from support.tiny import write_llama
 
     return str(write_llama(folder))
 

@@ -19,7 +19,6 @@ from itertools import cycle, islice
 from typing import Any
 
 import httpx
-import report
 import serve_report
 from serve_client import Asked, ask, ask_all, open_client
 from serve_engines import Server
@@ -27,6 +26,8 @@ from serve_options import parsed
 from serve_questions import Question, make_questions
 from serve_report import Block, Memory
 from turns import alternating
+
+import report
 
 REQUESTS = {1: 8, 8: 32, 32: 64, 128: 256}
 """Requests in a turn by the number of clients; others get two for each client."""

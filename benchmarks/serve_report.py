@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import report
 from serve_client import Asked, Reply
 from serve_questions import Question, is_mixed_up
+
+import report
 
 FEW_ERRORS = 5
 

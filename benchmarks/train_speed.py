@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import report
 from engine_process import PLANS, EngineProcess
 from make_rows import random_splits
 from rows import describe_rows, read_rows, write_rows
 from settings import SETTINGS, Setting
 from turns import measure
+
+import report
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 OVERRIDES = {

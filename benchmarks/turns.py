@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import report
 from engine_process import EngineFailed, EngineProcess
 from settings import Setting
+
+import report
 
 SETTLE_STEPS = 1
 """Steps before a block that are not counted: the engine gave its spare memory back before."""

@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from calltune.models.backend import load_blas
 
-import tiny
+from support import tiny
 
 if sys.platform == "linux":
     # Before a test imports MLX: real models are some forty times slower without.
@@ -31,6 +31,6 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tuned_adapter(request: pytest.FixtureRequest) -> Path:
     """SmolLM2 135M taught two tools, kept in pytest's cache between runs."""
-    import tuned
+    from support import tuned
 
     return tuned.train_adapter(request.config.cache.mkdir("tuned"))

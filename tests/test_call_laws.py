@@ -6,7 +6,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calltune.calls import (
+from calltune.evaluation.exact_match import differences, judge
+from calltune.types import (
     Acceptable,
     Answer,
     Choice,
@@ -19,7 +20,6 @@ from calltune.calls import (
     exact_answer,
     reference_call,
 )
-from calltune.score.match import differences, judge
 
 # Few letters and numbers, so that equal and nearly equal values meet often.
 keys = st.sampled_from(["a", "b", "$fields", "$$fields", "values"])

@@ -1,6 +1,6 @@
 import pytest
 
-from calltune.calls import (
+from calltune.types import (
     Answer,
     Choice,
     Example,

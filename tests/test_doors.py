@@ -11,7 +11,7 @@ from cyclopts.config import Toml
 
 from calltune import cli
 from calltune.cli import app
-from calltune.stages.quickstart import STAGES, recipes_folder
+from calltune.commands.quickstart import STAGES, recipes_folder
 
 SRC = Path(__file__).parents[1] / "src"
 DOORS = {

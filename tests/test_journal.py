@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from calltune.journal import Journal
+from calltune.files import Journal
 
 
 def write(journal: Journal, *numbers: int) -> None:

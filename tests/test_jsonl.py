@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from calltune.calls import Json
 from calltune.errors import DataError, OutputError
-from calltune.jsonl import (
+from calltune.files import (
     Line,
     dumps,
     file_digest,
@@ -22,6 +21,7 @@ from calltune.jsonl import (
     write_json,
     write_rows,
 )
+from calltune.types import Json
 
 OLD = b"old\n"
 
@@ -186,7 +186,7 @@ def test_a_write_that_the_system_refuses_leaves_the_old_file(old: Path, size: in
 import resource, sys
 from pathlib import Path
 from calltune.errors import OutputError
-from calltune.jsonl import write_rows
+from calltune.files import write_rows
 resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))
 try:
     write_rows(Path(sys.argv[1]), [{"a": "x" * int(sys.argv[2])}])
@@ -204,7 +204,7 @@ def test_a_kill_in_the_middle_leaves_the_old_file(old: Path) -> None:
     source = """
 import os, signal, sys
 from pathlib import Path
-from calltune.jsonl import replacing
+from calltune.files import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tiny
+from support import tiny
 
 # Every connection that Python code opens raises this event, whatever library opens it.
 WATCH = """

@@ -17,7 +17,7 @@ def test_every_command_is_a_command_and_every_option_an_option() -> None:
     commands = re.findall(r"\bcalltune (\w+)([^\n#]*)", blocks)
     assert len(commands) >= 7
     for name, rest in commands:
-        options = importlib.import_module(f"calltune.stages.{name}").__dict__
+        options = importlib.import_module(f"calltune.commands.{name}").__dict__
         known = {
             field.name
             for value in options.values()
@@ -34,7 +34,7 @@ def test_the_python_example_uses_what_there_is() -> None:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         assert isinstance(node.func.value, ast.Name)
-        stage = importlib.import_module(f"calltune.stages.{node.func.value.id}")
+        stage = importlib.import_module(f"calltune.commands.{node.func.value.id}")
         called = getattr(stage, node.func.attr)
         if dataclasses.is_dataclass(called):
             fields = {field.name for field in dataclasses.fields(called)}

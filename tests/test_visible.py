@@ -1,5 +1,6 @@
-from calltune.visible import in_one_line, visible
-from hostile import HOSTILE, obeyed
+from calltune.terminal_text import in_one_line, visible
+
+from support.hostile import HOSTILE, obeyed
 
 
 def test_a_terminal_has_nothing_to_obey() -> None:

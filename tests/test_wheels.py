@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from calltune import wheels
+from calltune import downloads
+from calltune.downloads import PINS, Pin, cache_folder, fetch
 from calltune.errors import FetchError, OutputError
-from calltune.wheels import PINS, Pin, cache_folder, fetch
 
 NAME = "calltune-tiny-data"
 
@@ -20,7 +20,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("CALLTUNE_CACHE", str(tmp_path / "cache"))
     pin = Pin(NAME, "1.0.0", hashlib.sha256(_wheel(folder)).hexdigest(), 0.1)
-    monkeypatch.setitem(wheels.PINS, NAME, pin)
+    monkeypatch.setitem(downloads.PINS, NAME, pin)
     return folder
 
 

@@ -14,22 +14,22 @@ from rows import Row, Rows  # noqa: E402
 from settings import Setting  # noqa: E402
 from worker import Block, Desk  # noqa: E402
 
-from calltune.batches import COARSE, FINE, TokenRow  # noqa: E402
+from calltune.commands.train import LARGE_BATCH  # noqa: E402
+from calltune.data.batching import COARSE, FINE, TokenRow  # noqa: E402
 from calltune.models.memory import hold_back  # noqa: E402
-from calltune.stages.train import LARGE_BATCH  # noqa: E402
-from calltune.tune import adapter  # noqa: E402
-from calltune.tune.checkpoint import Position  # noqa: E402
-from calltune.tune.feed import Fed, Feed  # noqa: E402
-from calltune.tune.frozen import Place, Source, make_cache  # noqa: E402
-from calltune.tune.fused.cuda import Cuda  # noqa: E402
-from calltune.tune.fused.layers import fuse  # noqa: E402
-from calltune.tune.loop import Loop, Savers, Schedule  # noqa: E402
-from calltune.tune.progress import Progress  # noqa: E402
-from calltune.tune.ranks import Ranks  # noqa: E402
-from calltune.tune.schedule import LearningRate  # noqa: E402
-from calltune.tune.session import FILL_BYTES, KEPT_POSITIONS, VALID_POSITIONS  # noqa: E402
-from calltune.tune.step import Step, StepOptions, working_bytes  # noqa: E402
-from calltune.tune.trunk import cut  # noqa: E402
+from calltune.training import adapter  # noqa: E402
+from calltune.training.activation_cache import Place, Source, make_cache  # noqa: E402
+from calltune.training.checkpoint import Position  # noqa: E402
+from calltune.training.cuda.decoder import fuse  # noqa: E402
+from calltune.training.cuda.kernels import Cuda  # noqa: E402
+from calltune.training.distributed import Ranks  # noqa: E402
+from calltune.training.loader import Fed, Feed  # noqa: E402
+from calltune.training.logging import Progress  # noqa: E402
+from calltune.training.loop import Loop, Savers, Schedule  # noqa: E402
+from calltune.training.run import FILL_BYTES, KEPT_POSITIONS, VALID_POSITIONS  # noqa: E402
+from calltune.training.schedule import LearningRate  # noqa: E402
+from calltune.training.split_model import cut  # noqa: E402
+from calltune.training.step import Step, StepOptions, working_bytes  # noqa: E402
 from engines import mlx_model  # noqa: E402
 
 ENDLESS = 10**9

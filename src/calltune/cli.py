@@ -12,8 +12,7 @@ from cyclopts import App, Parameter
 from cyclopts.config import Toml
 
 from calltune import __version__
-from calltune.errors import CalltuneError, OptionError
-from calltune.stages import (
+from calltune.commands import (
     analyze,
     backend,
     bench,
@@ -34,7 +33,8 @@ from calltune.stages import (
     tools,
     train,
 )
-from calltune.visible import in_one_line
+from calltune.errors import CalltuneError, OptionError
+from calltune.terminal_text import in_one_line
 
 _OUT_OF_MEMORY = (
     "Memory ran out; use --grad-checkpoint, a smaller --batch-size or --max-seq-length, fewer "

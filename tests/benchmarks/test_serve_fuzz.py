@@ -6,7 +6,7 @@ from pathlib import Path
 import serve_fuzz
 from serve_fuzz import Sent
 
-from hostile_schemas import Hostile
+from support.hostile_schemas import Hostile
 
 TYPED = {"error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": None}}
 

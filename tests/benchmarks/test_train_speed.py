@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import report
 import turns
 from engine_process import PLANS, EngineFailed, EngineProcess
 from make_rows import random_splits
 from rows import Row, Rows, cut, read_rows, write_rows
 from settings import SETTINGS, Setting
 from worker import Desk
+
+import report
 
 TINY = replace(
     SETTINGS["smoke"],

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calltune.calls import Json, Message, Tool, ToolCall
+from calltune.files import dumps
 from calltune.formats import FORMATS
 from calltune.formats.format import Format
-from calltune.jsonl import dumps
+from calltune.types import Json, Message, Tool, ToolCall
 
 FAMILIES = pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.calls import Message, Reading, Tool, ToolCall
 from calltune.formats import FORMATS
 from calltune.formats.format import Format
+from calltune.types import Message, Reading, Tool, ToolCall
 
 FAMILIES = pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.calls import DEEPEST, Json, Reading, ToolCall
 from calltune.formats import FORMATS
 from calltune.formats.format import Format
+from calltune.types import DEEPEST, Json, Reading, ToolCall
 
 FAMILIES = pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
 N_OUTPUTS, N_SPLITS = 10_000, 50

@@ -6,14 +6,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from calltune.decode.batches import Batches
-from calltune.decode.row import Prompt
 from calltune.errors import AdapterMismatch
+from calltune.generation.scheduler import Batches
+from calltune.generation.sequence import Prompt
 from calltune.models.adapters import can_be_chosen, put_on_all
 from calltune.models.backend import Backend
-from calltune.models.load import load
+from calltune.models.loading import load
 
-import tiny
+from support import tiny
 
 CPU = Backend("cpu", "float32", None, "", "")
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from calltune.models import at_once as numpy_math
 from calltune.models import cpu_math
-from calltune.models.at_once import at_once
+from calltune.models import numpy_ops as numpy_math
 from calltune.models.cpu_math import originals
+from calltune.models.numpy_ops import at_once
 
-import tiny
+from support import tiny
 
 pytestmark = pytest.mark.skipif(
     mx.default_device() != mx.cpu, reason="replaces functions of MLX's CPU backend"

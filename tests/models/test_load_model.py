@@ -5,16 +5,16 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from gguf import GGMLQuantizationType as Kind
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from calltune.errors import AdapterMismatch, ModelNotFound
-from calltune.models import load as load_module
+from calltune.models import loading as load_module
 from calltune.models.backend import Backend
-from calltune.models.load import load, without_adapter
+from calltune.models.loading import load, without_adapter
+from gguf import GGMLQuantizationType as Kind
 
-import tiny_gguf
+from support import tiny_gguf
 
 CPU = Backend("cpu", "float32", None, "", "")
 GPU = Backend("metal", "as stored", None, "", "")

@@ -8,7 +8,7 @@ from mlx_lm import generate
 from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from calltune.models.backend import choose
-from calltune.models.load import LoadedModel, load
+from calltune.models.loading import LoadedModel, load
 from calltune.models.resolve import resolve
 
 pytestmark = pytest.mark.real

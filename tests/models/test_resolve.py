@@ -5,16 +5,16 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from gguf import GGMLQuantizationType as Kind
 from huggingface_hub import constants
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
 
 from calltune.errors import AccessDenied, FetchError, ModelNotFound
-from calltune.models.gguf import convert
+from calltune.gguf.read import convert
 from calltune.models.resolve import resolve
+from gguf import GGMLQuantizationType as Kind
 
-import tiny_gguf
+from support import tiny_gguf
 
 
 @pytest.fixture(autouse=True)

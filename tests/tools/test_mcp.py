@@ -15,7 +15,7 @@ from calltune.errors import FetchError, OptionError
 from calltune.tools import from_mcp, mcp
 from calltune.tools.mcp import ToolFailed
 
-SERVER = Path(__file__).with_name("mcp_server.py")
+SERVER = Path(__file__).parents[1] / "support" / "mcp_server.py"
 COMMAND = shlex.join([sys.executable, str(SERVER)])
 
 

@@ -11,7 +11,7 @@ import pytest
 from calltune.errors import OptionError
 from calltune.tools.sources import Reach, open_sources, reach_of, read_source
 
-SERVER = Path(__file__).with_name("mcp_server.py")
+SERVER = Path(__file__).parents[1] / "support" / "mcp_server.py"
 COMMAND = "mcp:" + shlex.join([sys.executable, str(SERVER)])
 MINE = '''
 from dataclasses import dataclass

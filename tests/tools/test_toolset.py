@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.calls import ToolCall
+from calltune.schemas.validate import sound
 from calltune.tools import combined, from_openai
-from calltune.tools.names import CARRIED
-from calltune.tools.sound import sound
-from calltune.tools.toolset import Draft, assembled
+from calltune.tools.toolset import CARRIED, Draft, assembled
+from calltune.types import ToolCall
 
 SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=6)
 WORDS = st.sampled_from(

@@ -8,13 +8,18 @@ written as an empty list, so that it differs from text in which no call could be
 
 from collections.abc import Container, Sequence
 
-from calltune.calls import Message, Tool, ToolCall
+from calltune.files import dumps
 from calltune.formats.format import Format
-from calltune.formats.grammar import ANY_CALLS, AnswerRules, Grammar, Wanted, marker
-from calltune.formats.json_calls import next_call, next_value
-from calltune.formats.lark import literal, repeated, text_without
-from calltune.formats.pieces import Pieces, Reader, Steps, Unreadable
-from calltune.jsonl import dumps
+from calltune.formats.grammar import (
+    ANY_CALLS,
+    AnswerRules,
+    Grammar,
+    Wanted,
+    marker,
+)
+from calltune.formats.parser import Pieces, Reader, Steps, Unreadable, next_call, next_value
+from calltune.schemas.lark import literal, repeated, text_without
+from calltune.types import Message, Tool, ToolCall
 
 _LINE = "\n"
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"

@@ -5,10 +5,10 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
-from calltune.calls import Message, Reading, Tool, ToolCall
+from calltune.files import dumps
 from calltune.formats.grammar import Grammar, Wanted
-from calltune.formats.pieces import Reader
-from calltune.jsonl import dumps
+from calltune.formats.parser import Reader
+from calltune.types import Message, Reading, Tool, ToolCall
 
 
 @dataclass(frozen=True, slots=True)

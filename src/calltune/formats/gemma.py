@@ -6,13 +6,12 @@ used. Turn markers: https://ai.google.dev/gemma/docs/core/prompt-structure
 
 from collections.abc import Container, Sequence
 
-from calltune.calls import Message, Tool, ToolCall
+from calltune.files import dumps
 from calltune.formats.format import Format
 from calltune.formats.grammar import ANY_CALLS, AnswerRules, Grammar, Wanted
-from calltune.formats.json_calls import next_call
-from calltune.formats.lark import literal, text_without
-from calltune.formats.pieces import JSON_SPACE, Pieces, Reader, Steps, Unreadable
-from calltune.jsonl import dumps
+from calltune.formats.parser import JSON_SPACE, Pieces, Reader, Steps, Unreadable, next_call
+from calltune.schemas.lark import literal, text_without
+from calltune.types import Message, Tool, ToolCall
 
 _FENCE, _END_OF_FENCE = "```json\n", "\n```"
 _MARKERS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")

@@ -3,12 +3,12 @@
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from calltune.calls import Json, Tool
 from calltune.errors import UnusableSchema
-from calltune.formats.lark import Lark, either, literal
-from calltune.formats.schema_merge import Impossible
-from calltune.formats.schema_rules import SchemaRules
-from calltune.jsonl import dumps
+from calltune.files import dumps
+from calltune.schemas.grammar import SchemaRules
+from calltune.schemas.lark import Lark, either, literal
+from calltune.schemas.merge import Impossible
+from calltune.types import Json, Tool
 
 MOST_CALLS = 32
 """A grammar admits so many calls in one answer."""

@@ -12,8 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from calltune.errors import AdapterMismatch
-from calltune.jsonl import read_json
-from calltune.models.load import CONFIG, WEIGHTS, check_adapter
+from calltune.files import read_json
+from calltune.models.loading import CONFIG, WEIGHTS, check_adapter
 
 Array = Any
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from calltune.downloads import cache_folder, fetch
 from calltune.errors import FetchError
-from calltune.jsonl import file_digest, output_error, replacing
-from calltune.wheels import cache_folder, fetch
+from calltune.files import file_digest, output_error, replacing
 
 
 @dataclass(frozen=True, slots=True)

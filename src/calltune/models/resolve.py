@@ -4,9 +4,9 @@ import hashlib
 import re
 from pathlib import Path
 
+from calltune.downloads import cache_folder
 from calltune.errors import ModelNotFound
 from calltune.models.packaged import PACKAGED, gguf_of
-from calltune.wheels import cache_folder
 
 CONVERTER = 1
 """Goes into the names of converted folders; raise it when what is written in them changes."""
@@ -70,7 +70,7 @@ def _packaged(reference: str, dense: bool) -> Path:
     packaged = PACKAGED[name]
     folder = _converted(f"{name}-{packaged.sha256[:8]}", dense)
     if not folder.is_dir():
-        from calltune.models.gguf import convert
+        from calltune.gguf.read import convert
 
         with gguf_of(name) as gguf_file:
             convert(gguf_file, folder, dense)
@@ -84,7 +84,7 @@ def _gguf(path: Path, dense: bool) -> Path:
     seen = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     folder = _converted(f"{path.stem}-{_short_hash(seen)}", dense)
     if not folder.is_dir():
-        from calltune.models.gguf import convert
+        from calltune.gguf.read import convert
 
         convert(path, folder, dense)
     return folder

@@ -12,10 +12,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from calltune.calls import Json
 from calltune.errors import FetchError, OptionError
 from calltune.tools.openai import read_tool
 from calltune.tools.toolset import Draft, Note, Toolset, assembled
+from calltune.types import Json
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal

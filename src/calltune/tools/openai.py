@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from calltune.calls import Json
 from calltune.errors import DataError
-from calltune.jsonl import read_json
-from calltune.sources.rows import Unusable, checked, read_tools
+from calltune.files import read_json
+from calltune.schemas.tools import Unusable, checked, read_tools
 from calltune.tools.toolset import ORIGINAL_NAME, Draft, Note, Toolset, assembled
+from calltune.types import Json
 
 
 def from_openai(source: str | Path | Json) -> Toolset:

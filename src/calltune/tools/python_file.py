@@ -1,10 +1,14 @@
-"""Tools of the functions in a Python file."""
+"""Tools of the functions in a Python file.
 
+Functions run with the arguments of a call, and what they return as JSON.
+"""
+
+import asyncio
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +17,7 @@ from typing import Any
 from calltune.errors import DataError
 from calltune.tools.functions import Function, from_named
 from calltune.tools.toolset import Toolset
+from calltune.types import Json
 
 
 def from_python_file(path: str | Path, names: Sequence[str] = ()) -> Toolset:
@@ -95,3 +100,22 @@ def _place(error: BaseException, path: Path) -> str:
         if Path(frame.filename) == path
     ]
     return f"line {lines[-1]}: " if lines else ""
+
+
+def run_function(function: Callable[..., Any], arguments: dict[str, Json]) -> Json:
+    """What a function returns, as JSON; what it raises comes through.
+
+    Arguments come as its type hints say: dataclasses, enums and the like are made of their JSON.
+    What an async function gives is waited for. What has no JSON is given as its text.
+    """
+    from pydantic import validate_call
+    from pydantic_core import to_jsonable_python
+
+    returned = validate_call(function)(**arguments)
+    if inspect.isawaitable(returned):
+        returned = asyncio.run(_awaited(returned))
+    return to_jsonable_python(returned, fallback=str, inf_nan_mode="strings")
+
+
+async def _awaited(value: Any) -> Any:
+    return await value

@@ -5,16 +5,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from calltune.calls import Json
 from calltune.errors import OptionError
-from calltune.jsonl import read_json
+from calltune.files import read_json
 from calltune.tools import mcp
 from calltune.tools.functions import from_named
 from calltune.tools.openai import from_openai
 from calltune.tools.openapi import from_openapi
-from calltune.tools.python_file import functions_in
-from calltune.tools.running import run_function
+from calltune.tools.python_file import functions_in, run_function
 from calltune.tools.toolset import Toolset, combined, drafts
+from calltune.types import Json
 
 Kind = Literal["auto", "python", "openapi", "mcp", "openai"]
 Run = Callable[[dict[str, Json]], Json]

@@ -1,0 +1,1 @@
+"""One question, or a conversation, whose calls are run."""

@@ -1,0 +1,179 @@
+"""bench bfcl: a model on the single-turn Python categories of BFCL, counted as BFCL counts."""
+
+import shlex
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from calltune.errors import OptionError
+from calltune.evaluation.options import AnswerOptions
+from calltune.files import read_json, write_json, write_rows
+from calltune.formats import FORMATS
+from calltune.types import Json
+
+if TYPE_CHECKING:
+    from calltune.evaluation.run import Trial
+
+_MODEL = "mlx-community/gemma-3-1b-it-4bit"
+_REPORT = "leaderboard.json"
+_IDS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BfclOptions(AnswerOptions):
+    """Options of `calltune bench bfcl`."""
+
+    model: str | None = None
+    """Hub id, folder, .gguf file or pip:NAME of the base model; by default the one that the
+    adapter was trained on, without an adapter mlx-community/gemma-3-1b-it-4bit."""
+    adapter_path: Path | None = None
+    """Folder of an adapter to put on the model."""
+    format: str = "gemma"
+    """Prompt family: gemma, or chatml for Qwen and SmolLM2."""
+    categories: str = "all"
+    """Categories of BFCL, joined with +; all is the single-turn Python and irrelevance ones."""
+    num_examples: int = -1
+    """How many rows of each category, from the top; -1 is all."""
+    output_dir: Path = Path("data/bfcl")
+    """Folder for the prompts, the answers and BFCL's result files; one a model."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        AnswerOptions.__post_init__(self)
+        if self.format not in FORMATS:
+            raise OptionError(f"No format {self.format}; choose one of {', '.join(FORMATS)}")
+
+
+class _Prepared(NamedTuple):
+    """Rows of BFCL as a trial reads them."""
+
+    by_category: dict[str, list[dict[str, Json]]]
+    left_out: dict[str, list[str]]
+    """Why -> the ids of the rows that could not be used."""
+
+
+def run(options: BfclOptions) -> Path:
+    """Answer BFCL's questions, print its accuracies and write its result files; leaderboard.json.
+
+    Questions that are answered are not asked again, be it that --num_examples has been raised.
+
+    Raises:
+        DataError: no such category.
+        FetchError: the package bfcl-eval could not be fetched.
+        ModelNotFound: no such model, or no adapter in its folder.
+        OptionError: the output folder holds answers to something else.
+    """
+    from calltune.evaluation.run import run_trial
+    from calltune.models.backend import announce, choose
+    from calltune.models.loading import base_of
+
+    adapter = options.adapter_path
+    model = options.model or (_MODEL if adapter is None else base_of(adapter))
+    asked = {
+        "model": model,
+        "adapter": None if adapter is None else str(adapter),
+        "format": options.format,
+        "categories": options.categories,
+        **options.to_identity(),
+    }
+    _refuse_another(options.output_dir / _REPORT, asked)
+    prepared = _prepare(options)
+    trial = _trial(options, model, list(prepared.by_category.values()))
+    _print_left_out(prepared.left_out)
+
+    backend = choose(options.device, is_step_small=True)
+    announce(backend)
+
+    from calltune.report.progress import progress_of
+
+    with progress_of("BFCL", options.verbose) as show:
+        document = run_trial(trial, backend, show)
+    return _report(options.output_dir, document, asked | {"left_out": prepared.left_out})
+
+
+def _trial(options: BfclOptions, model: str, groups: list[list[dict[str, Json]]]) -> "Trial":
+    """One trial over all categories; writes its test rows.
+
+    They stand in turns, one of each category, so that the first of each come first: more of them
+    later is more of the same file, and the answers that are there stay.
+    """
+    from calltune.evaluation.run import Trial
+
+    most = None if options.num_examples < 0 else options.num_examples
+    trial = Trial(
+        model=model,
+        adapter=options.adapter_path,
+        test_file=options.output_dir / "test.jsonl",
+        results_file=options.output_dir / "bfcl_test_results.json",
+        options=replace(options, num_examples=sum(len(rows[:most]) for rows in groups)),
+    )
+    write_rows(trial.test_file, (row for turn in zip_longest(*groups) for row in turn if row))
+    return trial
+
+
+def _refuse_another(report: Path, asked: dict[str, Json]) -> None:
+    """A whole run takes hours; answers to something else must not take its place unseen."""
+    if not report.exists():
+        return
+    before = read_json(report)
+    before = before if isinstance(before, dict) else {}
+    for name, value in asked.items():
+        if before.get(name) != value:
+            raise OptionError(
+                f"{report} is of another {name} ({before.get(name)}, not {value}); give this run "
+                "its own folder with --output_dir"
+            )
+
+
+def _prepare(options: BfclOptions) -> _Prepared:
+    from calltune.data.prepared import check, written
+    from calltune.data.readers.recognise import parse
+    from calltune.data.sources import bfcl
+    from calltune.schemas.tools import Unusable
+
+    family = FORMATS[options.format]
+    every = "+".join(bfcl.CATEGORIES + bfcl.WITHOUT_CALLS)
+    prepared = _Prepared({}, {})
+    for row in bfcl.rows(every if options.categories == "all" else options.categories, None):
+        try:
+            (example,) = parse(row, str(row["id"]), "bfcl").examples
+            made = written(example, family, has_bos=True)
+            check(made, [m.content for m in example.messages], family, None, None)
+        except Unusable as unusable:
+            prepared.left_out.setdefault(unusable.reason, []).append(str(row["id"]))
+        else:
+            prepared.by_category.setdefault(example.source, []).append(made)
+    return prepared
+
+
+def _print_left_out(left_out: dict[str, list[str]]) -> None:
+    for reason, ids in left_out.items():
+        named = ", ".join(ids[:_IDS_SHOWN]) + (", …" if len(ids) > _IDS_SHOWN else "")
+        print(f"Left out {len(ids)}: {reason} ({named})")
+
+
+def _report(folder: Path, document: dict[str, Json], asked: dict[str, Json]) -> Path:
+    """Print and write what the answers amount to; leaderboard.json."""
+    from calltune.evaluation.bfcl import MODEL, sections, sections_there, write_bfcl_results
+    from calltune.report.leaderboard import print_leaderboard
+
+    records = document["results"]
+    ours, theirs = sections(records), sections_there(records)
+    print_leaderboard(document["model"], document["adapter"], ours, theirs)
+    write_bfcl_results(folder / "result", records)
+    found = {
+        "sections": [asdict(section) for section in ours],
+        "by_bfcls_count": [asdict(section) for section in theirs],
+    }
+    write_json(folder / _REPORT, asked | {"identity": document["identity"]} | found)
+    print(f"Wrote {folder / _REPORT} and {folder / 'result'}, which BFCL's own checker reads:")
+    print(f"  {_evaluate_command(folder.resolve(), MODEL)}")
+    return folder / _REPORT
+
+
+def _evaluate_command(folder: Path, model: str) -> str:
+    """What to type; `folder` is absolute, as others are looked for beside BFCL's package."""
+    command = ["bfcl", "evaluate", "--model", model, "--test-category", "python", "--partial-eval"]
+    folders = ["--result-dir", str(folder / "result"), "--score-dir", str(folder / "score")]
+    return shlex.join(command + folders)

@@ -1,0 +1,44 @@
+"""infer: the base model on the test split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calltune.evaluation.options import AnswerOptions
+from calltune.evaluation.results import BASE_RESULTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferOptions(AnswerOptions):
+    """Options of `calltune infer`."""
+
+    model: str = "mlx-community/gemma-3-1b-it-4bit"
+    """Hub id, folder, .gguf file or pip:NAME of the base model."""
+    data: Path = Path("data/training")
+    """Folder with the test.jsonl that prep wrote."""
+    results_dir: Path = Path("data/results")
+    """Folder for base_model_test_results.json."""
+
+
+def run(options: InferOptions) -> Path:
+    """Test the base model; the results file. Examples that are done are not done again."""
+    from calltune.models.backend import announce, choose
+
+    backend = choose(options.device, is_step_small=True)
+    announce(backend)
+
+    from calltune.evaluation.run import Trial, run_trial
+    from calltune.report.progress import progress_of
+    from calltune.report.tables import print_summary
+
+    trial = Trial(
+        model=options.model,
+        adapter=None,
+        test_file=options.data / "test.jsonl",
+        results_file=options.results_dir / BASE_RESULTS,
+        options=options,
+    )
+    with progress_of("base model", options.verbose) as show:
+        document = run_trial(trial, backend, show)
+    print_summary(document)
+    print(f"Wrote {trial.results_file}")
+    return trial.results_file

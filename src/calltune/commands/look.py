@@ -1,0 +1,52 @@
+"""look: a few rows as the trainer will see them, before anyone trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from calltune.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookOptions:
+    """Options of `calltune look`."""
+
+    model: str = "mlx-community/gemma-3-1b-it-4bit"
+    """The model whose tokenizer makes the tokens."""
+    data: Path = Path("data/training")
+    """Folder with the splits that prep wrote."""
+    split: Literal["train", "valid", "test"] = "train"
+    """Which split to look at."""
+    num_examples: int = 3
+    """How many rows to show."""
+    max_seq_length: int = 2048
+    """The limit that train will be given."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if self.num_examples < 0:
+            raise OptionError(f"--num_examples is {self.num_examples}; it must not be negative")
+        if self.max_seq_length < 2:
+            raise OptionError(f"--max-seq-length is {self.max_seq_length}; give at least 2")
+
+
+def run(options: LookOptions) -> Path:
+    """Show rows and lengths; the file that was looked at."""
+    from calltune.data.batching import check_markers, read_prepared, tokenize
+    from calltune.formats import FORMATS
+
+    path = options.data / f"{options.split}.jsonl"
+    rows = read_prepared(path)
+
+    from transformers import AutoTokenizer
+
+    from calltune.models.resolve import resolve
+    from calltune.report.rows import print_lengths, print_row
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(options.model))
+    check_markers(tokenizer, FORMATS[rows[0].format], options.model)
+    tokenized = tokenize(rows, tokenizer, options.max_seq_length)
+    for row in tokenized.rows[: options.num_examples]:
+        print_row(row, tokenizer)
+    print_lengths(tokenized.rows, tokenized.too_long, options.max_seq_length)
+    return path

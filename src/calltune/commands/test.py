@@ -1,0 +1,76 @@
+"""test: the fine-tuned model on the test split, compared with the base model's results."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from calltune.errors import DataError
+from calltune.evaluation.options import AnswerOptions
+from calltune.evaluation.results import BASE_RESULTS, TUNED_RESULTS
+from calltune.files import write_json
+from calltune.terminal_text import in_one_line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestOptions(AnswerOptions):
+    """Options of `calltune test`."""
+
+    __test__ = False  # pytest would take it for a test by its name
+
+    adapter_path: Path = Path("gemma-3-1b-function-calling-4bit")
+    """Folder of the adapter."""
+    model: str | None = None
+    """The base model; the one that the adapter was trained on unless given."""
+    data: Path = Path("data/training")
+    """Folder with the test.jsonl that prep wrote."""
+    results_dir: Path = Path("data/results")
+    """Folder for finetuned_model_test_results.json."""
+
+
+def run(options: TestOptions) -> Path:
+    """Test the fine-tuned model; the results file. Examples that are done are not done again.
+
+    Prints the comparison with base_model_test_results.json where that is there and is of the
+    same test set.
+    """
+    from calltune.models.backend import announce, choose
+    from calltune.models.loading import base_of
+
+    model = options.model or base_of(options.adapter_path)
+    backend = choose(options.device, is_step_small=True)
+    announce(backend)
+
+    from calltune.evaluation.run import Trial, run_trial
+    from calltune.report.progress import progress_of
+    from calltune.report.tables import print_summary
+
+    trial = Trial(
+        model=model,
+        adapter=options.adapter_path,
+        test_file=options.data / "test.jsonl",
+        results_file=options.results_dir / TUNED_RESULTS,
+        options=options,
+    )
+    with progress_of("tuned model", options.verbose) as show:
+        document = run_trial(trial, backend, show)
+    # The manual names both files.
+    write_json(options.results_dir / "test_model_results.json", {"results_file": TUNED_RESULTS})
+    print_summary(document)
+    print(f"Wrote {trial.results_file}")
+    _print_comparison(options.results_dir / BASE_RESULTS, trial.results_file)
+    return trial.results_file
+
+
+def _print_comparison(base_file: Path, tuned_file: Path) -> None:
+    from calltune.evaluation.compare import compare
+    from calltune.evaluation.results import read_results
+    from calltune.report.tables import print_comparison
+
+    if not base_file.exists():
+        print("Test the base model with `calltune infer` to compare the two")
+        return
+    try:
+        comparison = compare(read_results(base_file), read_results(tuned_file))
+    except DataError as error:
+        print(in_one_line(f"No comparison: {error}"))
+        return
+    print_comparison(comparison)

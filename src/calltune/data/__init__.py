@@ -1,0 +1,1 @@
+"""Rows of datasets, as examples, splits, tokens and batches."""

@@ -1,0 +1,124 @@
+"""Which rows go to train, valid and test.
+
+Which tools of a held-out example do not occur in the training rows.
+"""
+
+import json
+import random
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from calltune.types import Example, Json, Tool
+
+Item = TypeVar("Item")
+
+NAMES = ("train", "valid", "test")
+
+
+class Ratios(NamedTuple):
+    """The share of the rows that each split gets; they add up to 1."""
+
+    train: float
+    valid: float
+    test: float
+
+
+def sizes(count: int, ratios: Ratios) -> dict[str, int]:
+    """How many of `count` rows each split should get: at least one where its ratio is not 0."""
+    valid, test = (max(1, round(count * r)) if r > 0 else 0 for r in (ratios.valid, ratios.test))
+    return {"train": count - valid - test, "valid": valid, "test": test}
+
+
+def by_key(items: Sequence[Item], keys: Sequence[Hashable]) -> list[list[Item]]:
+    """Items with equal keys together, in order of first appearance."""
+    groups: dict[Hashable, list[Item]] = {}
+    for item, key in zip(items, keys, strict=True):
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
+def by_shared_member(
+    items: Sequence[Item], members: Sequence[Sequence[Hashable]]
+) -> list[list[Item]]:
+    """Items that share a member together, and so on: the connected components.
+
+    members[i] are the members of items[i], for example the names of its tools.
+    """
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(member: Hashable) -> Hashable:
+        parent.setdefault(member, member)
+        while parent[member] != member:
+            parent[member] = parent[parent[member]]
+            member = parent[member]
+        return member
+
+    for names in members:
+        for name in names[1:]:
+            parent[root(name)] = root(names[0])
+    # An item without members is alone with itself.
+    keys = [root(names[0]) if names else ("", i) for i, names in enumerate(members)]
+    return by_key(items, keys)
+
+
+def divide(
+    groups: Sequence[Sequence[Item]], wanted: dict[str, int], seed: int
+) -> dict[str, list[Item]]:
+    """Give each group whole to the split that lacks most of what it wants.
+
+    Groups come in the order of their size, large ones first, and in the order of `seed` among
+    equals; a group that fits nowhere goes to train. Sizes differ from `wanted` only where
+    groups are larger than one.
+    """
+    shuffled = list(groups)
+    random.Random(seed).shuffle(shuffled)
+    shuffled.sort(key=len, reverse=True)
+    parts: dict[str, list[Item]] = {name: [] for name in wanted}
+    for group in shuffled:
+        fitting = [n for n in wanted if wanted[n] - len(parts[n]) >= len(group)]
+        lacking = {n: (wanted[n] - len(parts[n])) / wanted[n] for n in fitting}
+        name = max(lacking, key=lambda n: lacking[n]) if lacking else "train"
+        parts[name].extend(group)
+    for part in parts.values():
+        random.Random(seed).shuffle(part)
+    return parts
+
+
+_WORDS = ("description", "title")
+"""Keywords of a JSON Schema that explain and do not constrain."""
+
+
+def tools_in(examples: Iterable[Example]) -> set[str]:
+    """The tools that these examples offer, to be given to `unseen_tools`."""
+    return {_identity(tool) for example in examples for tool in example.tools}
+
+
+def unseen_tools(example: Example, seen: set[str]) -> int:
+    """How many tools the example needs, or offers where it needs none, that are not in `seen`."""
+    needed = {answer.name for answer in example.answers}
+    tools = [tool for tool in example.tools if not needed or tool.name in needed]
+    return sum(_identity(tool) not in seen for tool in tools)
+
+
+def _identity(tool: Tool) -> str:
+    """A text that is equal for tools of one name and equal parameters, however these are described.
+
+    Parameters are equal when they have the same names, types, defaults and other constraints, in
+    any order, and the same ones are required.
+    """
+    return json.dumps([tool.name, _bare(tool.parameters)], sort_keys=True)
+
+
+def _bare(schema: Json) -> Json:
+    """The schema without the words that explain it."""
+    if isinstance(schema, list):
+        return [_bare(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    bare = {key: _bare(value) for key, value in schema.items() if key not in _WORDS}
+    if isinstance(properties := schema.get("properties"), dict):
+        # An argument may be called "description" itself.
+        bare["properties"] = {name: _bare(part) for name, part in properties.items()}
+    if isinstance(required := schema.get("required"), list):
+        bare["required"] = sorted(required)
+    return bare

@@ -1,0 +1,133 @@
+"""BFCL's rules: which calls pass although they are not the answers to the letter.
+
+Source: `ast_checker` of the Berkeley Function-Calling Leaderboard (bfcl-eval), for its single-turn
+Python categories. Strings are compared without case, spaces and some punctuation; a whole number
+may stand where the tool asks for a float; a required argument must be there whatever the answer
+allows. `docs/judging.md` lists where this differs from it, with an example each.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from calltune.evaluation.exact_match import all_fit, choices_of
+from calltune.types import (
+    Acceptable,
+    Answer,
+    Choice,
+    Fields,
+    Json,
+    Reading,
+    Tool,
+    ToolCall,
+)
+
+_IGNORED = re.compile(r"[ ,./\-_*^]")
+_NUMBER = re.compile(r"(?<![\w.,])(-?)(\d+(?:\.\d+)?|\.\d+)(?![\w.]|,\d|-\d|/\d)")
+"""A number that stands alone: its sign and its point mean something."""
+_MARKS = str.maketrans({"-": "\N{MINUS SIGN}", ".": "\N{MIDDLE DOT}"})
+
+
+def passes(reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, Tool]) -> bool:
+    """Whether a reading's calls pass for the answers, in any order; a broken text never does.
+
+    `tools` are those offered, by name.
+    """
+    if reading.problem is not None or len(reading.calls) != len(answers):
+        return False
+    return all_fit(
+        reading.calls, answers, lambda answer, call: accepts(answer, call, tools.get(call.name))
+    )
+
+
+def accepts(answer: Answer, call: ToolCall, tool: Tool | None) -> bool:
+    """Whether this call passes for the one that `answer` asks for."""
+    if call.name != answer.name:
+        return False
+    schema: dict[str, Json] = {} if tool is None else tool.parameters
+    required = schema.get("required", [])
+    return all(key in call.arguments for key in required) and _accepts_object(
+        answer.arguments, call.arguments, schema
+    )
+
+
+def standard(text: str) -> str:
+    """The text without what BFCL ignores: case, spaces, `,./-_*^`, and the kind of quotes.
+
+    Sign and point of a number that stands alone are kept.
+    """
+    kept = _NUMBER.sub(lambda number: number[0].translate(_MARKS), text)
+    return _IGNORED.sub("", kept).lower().replace("'", '"')
+
+
+def json_type(value: Json) -> str:
+    """The JSON Schema name of a value's type; a number without a fraction part is an integer."""
+    kinds = (
+        (bool, "boolean"),
+        (str, "string"),
+        (int, "integer"),
+        (float, "number"),
+        (list, "array"),
+        (dict, "object"),
+    )
+    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
+
+
+def declared_types(schema: Json) -> Sequence[str]:
+    """The types that a JSON Schema allows; none where it does not say."""
+    if not isinstance(schema, dict):
+        return ()
+    if isinstance(schema.get("anyOf"), list):
+        parts = [declared_types(part) for part in schema["anyOf"]]
+        return [name for part in parts for name in part] if all(parts) else ()
+    kinds = schema.get("type", [])
+    return kinds if isinstance(kinds, list) else [kinds]
+
+
+def part_of(schema: Json, key: str | None = None) -> Json:
+    """The schema of an object's key, or of an array's items."""
+    if not isinstance(schema, dict):
+        return {}
+    if key is None:
+        return schema.get("items", {})
+    properties = schema.get("properties", {})
+    return properties.get(key, {}) if isinstance(properties, dict) else {}
+
+
+def _accepts_object(choices: dict[str, Choice], value: dict[str, Json], schema: Json) -> bool:
+    return value.keys() <= choices.keys() and all(
+        _accepts_choice(choice, value[key], part_of(schema, key))
+        if key in value
+        else choice.is_optional
+        for key, choice in choices.items()
+    )
+
+
+def _accepts_choice(choice: Choice, value: Json, schema: Json) -> bool:
+    return any(_accepts_value(acceptable, value, schema) for acceptable in choice.values)
+
+
+def _accepts_value(acceptable: Acceptable, value: Json, schema: Json) -> bool:
+    if isinstance(acceptable, Fields | dict):
+        return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value, schema)
+    if isinstance(acceptable, list):
+        return (
+            isinstance(value, list)
+            and len(acceptable) == len(value)
+            and all(
+                _accepts_value(a, v, part_of(schema))
+                for a, v in zip(acceptable, value, strict=True)
+            )
+        )
+    if isinstance(acceptable, str) and isinstance(value, str):
+        types = declared_types(schema)
+        # Where text stands for something else, such as the name of a variable, it is not prose.
+        if types and "string" not in types:
+            return acceptable == value
+        return standard(acceptable) == standard(value)
+    if isinstance(acceptable, bool) or isinstance(value, bool):
+        return acceptable is value
+    if isinstance(value, float) and isinstance(acceptable, int):
+        # 5.0 will not do where the tool asks for a whole number.
+        types = declared_types(schema)
+        return ("integer" not in types or "number" in types) and acceptable == value
+    return bool(acceptable == value)

@@ -1,0 +1,239 @@
+"""Whether the calls a model made are the calls that were right.
+
+The cheapest pairing of two small sets, found by augmenting paths.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+from calltune.files import dumps
+from calltune.types import (
+    Acceptable,
+    Answer,
+    Choice,
+    Fields,
+    Json,
+    Reading,
+    ToolCall,
+)
+
+
+class Pair(NamedTuple):
+    """One row and the column it goes with."""
+
+    row: int
+    column: int
+
+
+def cheapest_pairs(costs: list[list[int]]) -> list[Pair]:
+    """Pair every row, or every column when they are fewer, at the least total cost.
+
+    costs (rows, columns), rectangular. Time grows with the cube of the size.
+    """
+    if not costs or not costs[0]:
+        return []
+    if len(costs) > len(costs[0]):
+        turned = [list(column) for column in zip(*costs, strict=True)]
+        return sorted(Pair(column, row) for row, column in cheapest_pairs(turned))
+    return _pair_every_row(costs)
+
+
+def _pair_every_row(costs: list[list[int]]) -> list[Pair]:
+    # The Hungarian method: prices keep each reduced cost at zero or above, so that every row
+    # can take its column by a shortest path. Row and column 0 stand for "none".
+    n_rows, n_columns = len(costs), len(costs[0])
+    row_price, column_price = [0.0] * (n_rows + 1), [0.0] * (n_columns + 1)
+    row_of = [0] * (n_columns + 1)
+    for start in range(1, n_rows + 1):
+        row_of[0] = start
+        least, came_from = [inf] * (n_columns + 1), [0] * (n_columns + 1)
+        is_done = [False] * (n_columns + 1)
+        column = 0
+        while row_of[column]:
+            is_done[column] = True
+            row = row_of[column]
+            for other in range(1, n_columns + 1):
+                reduced = costs[row - 1][other - 1] - row_price[row] - column_price[other]
+                if not is_done[other] and reduced < least[other]:
+                    least[other], came_from[other] = reduced, column
+            open_columns = [c for c in range(1, n_columns + 1) if not is_done[c]]
+            nearest = min(open_columns, key=lambda c: least[c])
+            step = least[nearest]
+            for other in range(n_columns + 1):
+                if is_done[other]:
+                    row_price[row_of[other]] += step
+                    column_price[other] -= step
+                else:
+                    least[other] -= step
+            column = nearest
+        while column:
+            row_of[column] = row_of[came_from[column]]
+            column = came_from[column]
+    return sorted(Pair(row_of[c] - 1, c - 1) for c in range(1, n_columns + 1) if row_of[c])
+
+
+SHOWN_LETTERS = 60
+"""How much of one value a difference shows."""
+SHOWN_VALUES = 3
+"""How many acceptable values a difference shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How right one reading is. Each claim implies those below it."""
+
+    is_exact: bool
+    """The calls are the answers: one to one, in any order, names and arguments."""
+    has_right_names: bool
+    """The functions are called as often as they should be."""
+    is_parsed: bool
+    """The text could be read, be it as calls or as none."""
+
+
+def judge(reading: Reading, answers: tuple[Answer, ...]) -> Verdict:
+    """The verdict on one reading; the order of calls and of answers does not matter.
+
+    A text that could not be read is never right, even where nothing was to be called.
+    """
+    is_parsed = reading.problem is None
+    has_right_names = is_parsed and (
+        Counter(call.name for call in reading.calls) == Counter(answer.name for answer in answers)
+    )
+    is_exact = has_right_names and all_fit(reading.calls, answers, accepts)
+    return Verdict(is_exact, has_right_names, is_parsed)
+
+
+def accepts(answer: Answer, call: ToolCall) -> bool:
+    """Whether this call is the one that `answer` asks for."""
+    return call.name == answer.name and _accepts_object(answer.arguments, call.arguments)
+
+
+def differences(reading: Reading, answers: tuple[Answer, ...]) -> tuple[str, ...]:
+    """What is wrong with a reading, in plain words; nothing when it is exact.
+
+    A call is held against an answer of the same function; of several, those that differ least.
+    """
+    if reading.problem is not None:
+        return (f"not readable: {reading.problem}",)
+    names = dict.fromkeys([a.name for a in answers] + [c.name for c in reading.calls])
+    return tuple(
+        difference
+        for name in names
+        for difference in _differences_of_function(
+            name,
+            [call for call in reading.calls if call.name == name],
+            [answer for answer in answers if answer.name == name],
+        )
+    )
+
+
+def all_fit(
+    calls: tuple[ToolCall, ...],
+    answers: tuple[Answer, ...],
+    fits: Callable[[Answer, ToolCall], bool],
+) -> bool:
+    """Whether calls and as many answers can be paired so that each call fits its answer."""
+    # First come, first served is not enough: a call that fits two answers may take the only
+    # one that another call fits.
+    misfits = [[0 if fits(answer, call) else 1 for answer in answers] for call in calls]
+    return not any(misfits[pair.row][pair.column] for pair in cheapest_pairs(misfits))
+
+
+def _accepts_object(choices: dict[str, Choice], value: dict[str, Json]) -> bool:
+    return value.keys() <= choices.keys() and all(
+        accepts_value(choice, value[key]) if key in value else choice.is_optional
+        for key, choice in choices.items()
+    )
+
+
+def accepts_value(choice: Choice, value: Json) -> bool:
+    """Whether a value is one of those that an argument may have."""
+    return any(_accepts_value(acceptable, value) for acceptable in choice.values)
+
+
+def _accepts_value(acceptable: Acceptable, value: Json) -> bool:
+    if isinstance(acceptable, Fields | dict):
+        return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value)
+    if isinstance(acceptable, list):
+        return (
+            isinstance(value, list)
+            and len(acceptable) == len(value)
+            and all(_accepts_value(a, v) for a, v in zip(acceptable, value, strict=True))
+        )
+    # Python holds True equal to 1; JSON does not.
+    return isinstance(acceptable, bool) == isinstance(value, bool) and bool(acceptable == value)
+
+
+def choices_of(acceptable: Fields | dict[str, Acceptable]) -> dict[str, Choice]:
+    """What is acceptable for each key of an object."""
+    if isinstance(acceptable, Fields):
+        return acceptable.keys
+    return {key: Choice((item,)) for key, item in acceptable.items()}
+
+
+def _differences_of_function(name: str, calls: list[ToolCall], answers: list[Answer]) -> list[str]:
+    found = [
+        [_object_differences(name, answer.arguments, call.arguments) for answer in answers]
+        for call in calls
+    ]
+    pairs = cheapest_pairs([[len(differences) for differences in row] for row in found])
+    return (
+        [difference for pair in pairs for difference in found[pair.row][pair.column]]
+        + [f"missing call to {name}"] * (len(answers) - len(pairs))
+        + [f"extra call to {name}"] * (len(calls) - len(pairs))
+    )
+
+
+def _object_differences(
+    where: str, choices: dict[str, Choice], value: dict[str, Json]
+) -> list[str]:
+    lines = [f"{where}: argument {key} is not known" for key in value if key not in choices]
+    for key, choice in choices.items():
+        if key in value:
+            lines += _value_differences(f"{where}.{key}", choice, value[key])
+        elif not choice.is_optional:
+            lines.append(f"{where}.{key}: left out where {_listed(choice)} was right")
+    return lines
+
+
+def _value_differences(where: str, choice: Choice, value: Json) -> list[str]:
+    if accepts_value(choice, value):
+        return []
+    objects = [a for a in choice.values if isinstance(a, Fields | dict)]
+    if isinstance(value, dict) and objects:
+        found = (_object_differences(where, choices_of(a), value) for a in objects)
+        return min(found, key=len)
+    return [f"{where}: {_shown(value)} where {_listed(choice)} was right"]
+
+
+def _listed(choice: Choice) -> str:
+    if not choice.values:
+        return "nothing"
+    if len(choice.values) > SHOWN_VALUES:
+        shown = ", ".join(_shown(value) for value in choice.values[:SHOWN_VALUES])
+        return f"{shown} or one of {len(choice.values) - SHOWN_VALUES} more"
+    *most, last = (_shown(value) for value in choice.values)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _shown(value: Acceptable) -> str:
+    text = dumps(_first_of(value))
+    return text if len(text) <= SHOWN_LETTERS else text[: SHOWN_LETTERS - 1] + "…"
+
+
+def _first_of(value: Acceptable) -> Json:
+    """An acceptable value as plain JSON: of each choice inside it the first."""
+    if isinstance(value, Fields):
+        return {
+            key: _first_of(choice.values[0])
+            for key, choice in value.keys.items()
+            if choice.values and not choice.is_optional
+        }
+    if isinstance(value, dict):
+        return {key: _first_of(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_first_of(item) for item in value]
+    return value

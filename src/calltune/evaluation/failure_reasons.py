@@ -1,0 +1,126 @@
+"""Why an answer is not right, in one word each; and what came of rows that need no call."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from calltune.evaluation.ast_match import declared_types, json_type, part_of
+from calltune.evaluation.exact_match import accepts_value, cheapest_pairs
+from calltune.schemas.parameters import allows
+from calltune.types import (
+    Acceptable,
+    Answer,
+    Choice,
+    Fields,
+    Json,
+    Reading,
+    Tool,
+    ToolCall,
+)
+
+Reason = Literal[
+    "cut off",
+    "not readable",
+    "called anyway",
+    "no call",
+    "invented function",
+    "wrong function",
+    "too few calls",
+    "too many calls",
+    "invented argument",
+    "missing argument",
+    "wrong type",
+    "wrong value",
+]
+"""In the order in which they are looked for: the first that holds is the reason."""
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+Abstention = Literal["abstained", "called anyway", "malformed"]
+"""What came of a row whose right answer is no call; broken text is no abstaining."""
+ABSTENTIONS: tuple[Abstention, ...] = get_args(Abstention)
+
+
+def reason(
+    reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, Tool], finish: str = "stop"
+) -> Reason | None:
+    """Why a reading is not exactly right; None where it is.
+
+    `tools` are those offered, by name; `finish` is "length" where the limit ended the text.
+    """
+    if reading.problem is not None:
+        return "cut off" if finish == "length" else "not readable"
+    if not answers or not reading.calls:
+        return _reason_without(reading.calls, answers)
+    return _reason_of_names(reading.calls, answers, tools) or _reason_of_arguments(
+        reading.calls, answers, tools
+    )
+
+
+def abstention(reading: Reading, answers: tuple[Answer, ...]) -> Abstention | None:
+    """What came of a row that needs no call; None for one that needs some."""
+    if answers:
+        return None
+    if reading.problem is not None:
+        return "malformed"
+    return "called anyway" if reading.calls else "abstained"
+
+
+def _reason_without(calls: Sequence[ToolCall], answers: Sequence[Answer]) -> Reason | None:
+    if calls:
+        return "called anyway"
+    return "no call" if answers else None
+
+
+def _reason_of_names(
+    calls: Sequence[ToolCall], answers: Sequence[Answer], tools: Mapping[str, Tool]
+) -> Reason | None:
+    if any(call.name not in tools for call in calls):
+        return "invented function"
+    made, wanted = Counter(call.name for call in calls), Counter(a.name for a in answers)
+    if made == wanted:
+        return None
+    if not made - wanted:
+        return "too few calls"
+    return "too many calls" if not wanted - made else "wrong function"
+
+
+def _reason_of_arguments(
+    calls: Sequence[ToolCall], answers: Sequence[Answer], tools: Mapping[str, Tool]
+) -> Reason | None:
+    """The first reason, in their order, of the pairing of calls and answers that has least."""
+    found = [[_reasons_of_call(c, a, tools[c.name]) for a in answers] for c in calls]
+    pairs = cheapest_pairs([[len(reasons) for reasons in row] for row in found])
+    all_found = {reason for pair in pairs for reason in found[pair.row][pair.column]}
+    return min(all_found, key=REASONS.index, default=None)
+
+
+def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool) -> list[Reason]:
+    if call.name != answer.name:
+        # Names were counted before: another pairing has none of these.
+        return ["wrong function"] * (1 + len(call.arguments) + len(answer.arguments))
+    schema = tool.parameters
+    reasons: list[Reason] = []
+    for key, value in call.arguments.items():
+        if key not in answer.arguments:
+            reasons.append("wrong value" if allows(schema, key) else "invented argument")
+        elif not accepts_value(answer.arguments[key], value):
+            reasons.append(_reason_of_value(value, part_of(schema, key), answer.arguments[key]))
+    reasons += [
+        "missing argument"
+        for key, choice in answer.arguments.items()
+        if key not in call.arguments and not choice.is_optional
+    ]
+    return reasons
+
+
+def _reason_of_value(value: Json, schema: Json, choice: Choice) -> Reason:
+    """Wrong in type where neither the tool nor any right value has that type."""
+    kind = json_type(value)
+    allowed = set(declared_types(schema)) | {_type_of(right) for right in choice.values}
+    if "number" in allowed:
+        allowed.add("integer")
+    return "wrong value" if kind in allowed or not declared_types(schema) else "wrong type"
+
+
+def _type_of(right: Acceptable) -> str:
+    return "object" if isinstance(right, Fields) else json_type(right)

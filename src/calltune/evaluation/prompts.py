@@ -1,0 +1,167 @@
+"""Test rows -> prompts for the decoding engine: tokens, what holds the answer, how it is drawn.
+
+Items made while others are at work.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from calltune.data.batching import PreparedRow, check_markers, prompt_tokens
+from calltune.errors import DataError, OptionError
+from calltune.evaluation.options import AnswerOptions
+from calltune.formats import FORMATS, Format
+from calltune.generation.sequence import Prompt, Sampling, in_quick_order
+from calltune.models.loading import LoadedModel
+from calltune.schemas.tools import Unusable, read_tools
+from calltune.types import Tool
+
+if TYPE_CHECKING:
+    from calltune.generation.constraints import Constrainer
+
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterator[T], most: int) -> Iterator[T]:
+    """The items, of which up to `most` are made ahead of time, in one other thread."""
+    end: Any = object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = deque(pool.submit(next, items, end) for _ in range(most))
+        try:
+            while (item := coming.popleft().result()) is not end:
+                coming.append(pool.submit(next, items, end))
+                yield item
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+MADE_AHEAD = 32
+"""So many prompts are made before their turn, where something holds their answers."""
+
+
+class Question(NamedTuple):
+    """A row to be answered, and the so-manieth answer to it that is wanted."""
+
+    row: PreparedRow
+    sample: int
+
+    @property
+    def key(self) -> str:
+        """A name of its own."""
+        return f"{self.row.id} {self.sample}"
+
+
+class Questions:
+    """Questions to one model, and their prompts."""
+
+    def __init__(
+        self, questions: Sequence[Question], loaded: LoadedModel, options: AnswerOptions
+    ) -> None:
+        families = {question.row.format for question in questions}
+        for name in families:
+            check_markers(loaded.tokenizer, FORMATS[name], loaded.reference)
+        self._options = options
+        self._tokenizer = loaded.tokenizer
+        self._by_key = {question.key: question for question in questions}
+        self.stops = stop_tokens(loaded.tokenizer, families)
+        self.notes: dict[str, tuple[str, ...]] = {}
+        """By a prompt's id, what of the tools' schemas its answer is not held to."""
+        self._constrainers = (
+            {name: constrainer_of(loaded, name, self.stops) for name in families}
+            if options.constrain
+            else {}
+        )
+
+    def __getitem__(self, key: str) -> Question:
+        """The question of a prompt's id."""
+        return self._by_key[key]
+
+    def prompts(self) -> Iterator[Prompt]:
+        """A prompt for each question, in an order that is quick to decode.
+
+        What holds an answer takes milliseconds and memory to make: it is made while others are
+        answered, and not long before its turn.
+        """
+        made = self._prompts()
+        return ahead(made, MADE_AHEAD) if self._constrainers else made
+
+    def _prompts(self) -> Iterator[Prompt]:
+        bare = [
+            Prompt(key, prompt_tokens(self._tokenizer, row.prompt, FORMATS[row.format]))
+            for key, (row, _) in self._by_key.items()
+        ]
+        for prompt in in_quick_order(bare):
+            row, sample = self._by_key[prompt.id]
+            if row.format in self._constrainers:
+                held = self._constrainers[row.format].hold(list(tools_of(row).values()))
+                self.notes[prompt.id] = held.notes
+                prompt = prompt._replace(constraint=held.constraint)
+            yield prompt._replace(sampling=self._draw(row, sample))
+
+    def _draw(self, row: PreparedRow, sample: int) -> Sampling | None:
+        options = self._options
+        if options.temperature == 0:
+            return None
+        # Of its own for every answer, and the same whatever else is asked.
+        name = f"{options.seed} {row.id} {sample}".encode()
+        seed = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest())
+        return Sampling(options.temperature, options.top_p, seed)
+
+
+def tools_of(row: PreparedRow) -> dict[str, Tool]:
+    """The tools that a row offers, by name.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    try:
+        return read_tools(row.data["tools"]).by_name
+    except Unusable as error:
+        raise DataError(
+            f"The tools of test row {row.id} cannot be read ({error}); run prep again"
+        ) from error
+
+
+def constrainer_of(loaded: LoadedModel, family: str, stops: Sequence[int]) -> "Constrainer":
+    """What holds a model's answers to tools."""
+    import mlx.core as mx
+
+    from calltune.generation.constraints import Constrainer
+
+    # Nothing is computed: the shape is known before.
+    n_tokens = loaded.model(mx.array([[0]])).shape[-1]
+    return Constrainer(loaded.tokenizer, FORMATS[family], stops, n_tokens)
+
+
+def stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
+    """The model's own end tokens and the formats': a base model may know only one kind."""
+    stops = {stop for name in families for stop in FORMATS[name].stops}
+    encoded = [tokenizer.encode(stop, add_special_tokens=False) for stop in stops]
+    return sorted({ids[0] for ids in encoded if len(ids) == 1} | set(tokenizer.eos_token_ids))
+
+
+def family_of(name: str | None, tokenizer: Any, model: str) -> Format:
+    """The prompt family of this name; without one, the family whose tokens the model has.
+
+    Raises:
+        OptionError: there is no such family, or the model's tokens tell none.
+    """
+    if name is not None and name not in FORMATS:
+        raise OptionError(f"No format {name}; choose one of {', '.join(FORMATS)}")
+    if name is not None:
+        check_markers(tokenizer, FORMATS[name], model)
+        return FORMATS[name]
+    for family in FORMATS.values():
+        try:
+            check_markers(tokenizer, family, model)
+        except OptionError:
+            continue
+        return family
+    raise OptionError(
+        f"{model} has the tokens of no known format; give the one it was trained with as --format "
+        f"{' or '.join(FORMATS)}"
+    )

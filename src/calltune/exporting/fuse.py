@@ -1,0 +1,348 @@
+"""An adapter fused into its base model, and how much of it rounding leaves.
+
+Fusing is mlx_lm's, in float32 whatever the model is stored in. Layers that the adapter does not
+change stay as they are stored, bit for bit, unless they have more bits than are asked for.
+
+How the weights of one layer are stored, and the layer stored in another way.
+
+A model folder that mlx_lm and transformers load, with a chat template that knows tools.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from calltune.evaluation.prompts import stop_tokens
+from calltune.files import read_json, write_json
+from calltune.formats import Format
+from calltune.models.loading import WEIGHTS, load_stored, put_on
+from calltune.types import Json
+
+_GROUPS = (64, 32)
+"""Group sizes to try, as mlx_lm's convert starts with 64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Quantised in groups, or as floats."""
+
+    floats: mx.Dtype
+    """Of the weights, or of the scales of quantised ones."""
+    bits: int | None
+    """None where they are floats."""
+    group_size: int = 0
+    mode: str = "affine"
+
+    @classmethod
+    def of(cls, module: Any) -> "Stored":
+        """How a quantised layer is stored."""
+        return cls(module.scales.dtype, module.bits, module.group_size, module.mode)
+
+    def at(self, bits: str, module: Any) -> "Stored":
+        """The same in another precision; a layer whose width no group divides stays as floats."""
+        if bits == "auto":
+            return self
+        floats = mx.float32 if bits == "float32" else self.floats
+        if bits in ("dense", "float32"):
+            return Stored(floats, None)
+        width = _width(module)
+        sizes = [size for size in (self.group_size, *_GROUPS) if size and width % size == 0]
+        if not sizes:
+            return Stored(floats, None)
+        return Stored(floats, int(bits), sizes[0])
+
+    def applied(self, module: Any) -> Any:
+        """A float32 layer stored so."""
+        if self.bits is None:
+            module.weight = module.weight.astype(self.floats)
+            mx.eval(module.parameters())
+            return module
+        made = module.to_quantized(self.group_size, self.bits, self.mode)
+        if self.mode == "affine":
+            made.scales = made.scales.astype(self.floats)
+            made.biases = made.biases.astype(self.floats)
+        mx.eval(made.parameters())
+        return made
+
+    def to_json(self) -> dict[str, Json]:
+        """As config.json says it of a quantised layer."""
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+
+def is_quantised(module: Any) -> bool:
+    """Whether a layer's own weights are quantised."""
+    return "scales" in module and hasattr(module, "bits")
+
+
+def floats_of(parameters: dict[str, mx.array]) -> mx.Dtype:
+    """The float type that a model is stored in: that of most of its numbers."""
+    sizes: dict[mx.Dtype, int] = {}
+    for array in parameters.values():
+        if mx.issubdtype(array.dtype, mx.floating):
+            sizes[array.dtype] = sizes.get(array.dtype, 0) + array.size
+    return max(sizes, key=lambda kind: sizes[kind])
+
+
+def stored_as(module: Any, floats: mx.Dtype) -> Stored:
+    """How a layer is stored; `floats` is the model's float type, for scales that are none."""
+    if not is_quantised(module):
+        return Stored(module.weight.dtype, None)
+    stored = Stored.of(module)
+    return stored if mx.issubdtype(stored.floats, mx.floating) else replace(stored, floats=floats)
+
+
+def weight_of(module: Any) -> mx.array:
+    """A layer's weights in float32, dequantised without rounding."""
+    if not is_quantised(module):
+        return mx.array(module.weight).astype(mx.float32)
+    scales, biases = module.scales, module.get("biases")
+    if module.mode == "affine":
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    weight = mx.dequantize(
+        module.weight, scales, biases, module.group_size, module.bits, module.mode
+    )
+    return weight.astype(mx.float32)
+
+
+def _width(module: Any) -> int:
+    """The length of a row of weights, which groups must divide."""
+    width = int(module.weight.shape[-1])
+    return width * 32 // int(module.bits) if is_quantised(module) else width
+
+
+Bits = Literal["auto", "4", "8", "dense", "float32"]
+"""auto: each layer as the base model has it; 4 and 8: no layer in more bits; dense: in the model's
+own float type; float32: what runs fast on CPUs."""
+
+
+class Survival(NamedTuple):
+    """What rounding leaves of the adapter's change, over all weights that it changes.
+
+    D is the change, W the base model's weights and E the exported ones, all as one long vector.
+    """
+
+    kept: float
+    """(E - W)·D / D·D: how much of the change is there; 1 is all of it."""
+    noise: float
+    """|E - W - D| / |D|: what rounding puts beside it, in sizes of the change."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether 95 % of the change is kept, and rounding adds less than half of its size.
+
+        Of two models in 4 and 5 bits, the noise 2.4 and 0.8 times the change, both lost answers;
+        at 0.15 all answers were the same (docs/export.md).
+        """
+        return self.kept >= 0.95 and self.noise < 0.5
+
+    def in_words(self) -> str:
+        """Both numbers in a sentence."""
+        return (
+            f"Rounding keeps {self.kept:.1%} of the adapter's change, and adds noise "
+            f"{self.noise:.2f} its size."
+        )
+
+
+class Fused(NamedTuple):
+    """A model without an adapter that does what the model with it did."""
+
+    model: Any
+    config: dict[str, Json]
+    """For config.json."""
+    survival: Survival
+
+
+def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fused:
+    """The model in `folder` with the adapter in its weights. Call `choose` first.
+
+    Raises:
+        ModelNotFound: the adapter is missing or broken, or mlx_lm cannot load the model.
+        AdapterMismatch: the adapter was trained for another model.
+    """
+    model, config = load_stored(folder)
+    before = dict(tree_flatten(model.parameters()))
+    put_on(model, adapter, reference)
+    floats = floats_of(before)
+    adapted = {name: m for name, m in model.named_modules() if hasattr(m, "fuse")}
+    layers = {name: _fused_layer(module, bits, floats) for name, module in adapted.items()}
+    model.update_modules(tree_unflatten([(name, layer.module) for name, layer in layers.items()]))
+    trained = {} if layers else _take_in(model, before, adapter)
+    if bits != "auto":
+        _bring_to(model, bits, floats)
+    sums = [layer.sums for layer in layers.values()]
+    sums += _sums_of_trained(model, before, trained)
+    model.eval()
+    return Fused(model, _described(config, model, bits), _survival(sums))
+
+
+class _Sums(NamedTuple):
+    """Of one layer: D·D, (E - W)·D and |E - W - D|²."""
+
+    change: float
+    kept: float
+    noise: float
+
+
+class _Layer(NamedTuple):
+    module: Any
+    sums: _Sums
+
+
+def _fused_layer(module: Any, bits: Bits, floats: mx.Dtype) -> _Layer:
+    """One adapted layer as it will be stored; its float32 weights are gone when this returns."""
+    base = module.linear if "linear" in module else module.embedding
+    target = stored_as(base, floats).at(bits, base)
+    bias = base.bias if "bias" in base else None
+    # Products in half precision would lose small changes before anything is rounded.
+    module.set_dtype(mx.float32)
+    before = weight_of(base)
+    fused = module.fuse(dequantize=True)
+    wanted = fused.weight
+    if bias is not None:
+        fused.bias = bias.astype(target.floats)
+    stored = target.applied(fused)
+    return _Layer(stored, _sums(before, wanted, weight_of(stored)))
+
+
+def _take_in(model: Any, before: dict[str, mx.array], adapter: Path) -> dict[str, mx.array]:
+    """Of a fully fine-tuned model, the trained weights by name.
+
+    Those in the model are brought to the float type that they had before, in place.
+    """
+    trained = mx.load(str(adapter / WEIGHTS))
+    assert isinstance(trained, dict)
+    own = [(name, value.astype(before[name].dtype)) for name, value in trained.items()]
+    model.load_weights(own, strict=False)
+    return trained
+
+
+def _sums_of_trained(
+    model: Any, before: dict[str, mx.array], trained: dict[str, mx.array]
+) -> list[_Sums]:
+    modules = dict(model.named_modules())
+    found = []
+    for name, value in trained.items():
+        path, _, leaf = name.rpartition(".")
+        module = modules[path]
+        after = weight_of(module) if leaf == "weight" else module[leaf].astype(mx.float32)
+        found.append(_sums(before[name], value, after))
+    return found
+
+
+def _bring_to(model: Any, bits: Bits, floats: mx.Dtype) -> None:
+    """Store what is not yet so in the precision that was asked for, in place."""
+    changed = []
+    for name, module in _quantisable(model):
+        stored = stored_as(module, floats)
+        target = stored.at(bits, module)
+        # Fewer bits than were asked for: more would add nothing to them.
+        is_finer = stored.bits is not None and stored.bits <= (target.bits or 0)
+        if target.bits != stored.bits and not is_finer:
+            changed.append((name, target.applied(_plain(module))))
+    model.update_modules(tree_unflatten(changed))
+    if bits == "float32":
+        model.set_dtype(mx.float32)
+
+
+def _quantisable(model: Any) -> Iterator[tuple[str, Any]]:
+    wanted = getattr(model, "quant_predicate", None) or (lambda path, module: True)
+    for name, module in model.named_modules():
+        if is_quantised(module) or (hasattr(module, "to_quantized") and wanted(name, module)):
+            yield name, module
+
+
+def _plain(module: Any) -> Any:
+    """A layer as a module that is not quantised, in float32."""
+    from mlx_lm.utils import dequantize_model
+
+    alone = nn.Module()
+    alone.layer = module
+    module.set_dtype(mx.float32)
+    return dequantize_model(alone).layer
+
+
+def _sums(before: mx.array, wanted: mx.array, after: mx.array) -> _Sums:
+    before = before.astype(mx.float32)
+    change, done = wanted.astype(mx.float32) - before, after - before
+    sums: Any = mx.stack(
+        [mx.sum(change * change), mx.sum(done * change), mx.sum(mx.square(done - change))]
+    ).tolist()
+    return _Sums(*sums)
+
+
+def _survival(sums: list[_Sums]) -> Survival:
+    change = sum(part.change for part in sums)
+    if change == 0:
+        return Survival(1.0, 0.0)
+    kept = sum(part.kept for part in sums) / change
+    return Survival(kept, (sum(part.noise for part in sums) / change) ** 0.5)
+
+
+def _described(config: dict[str, Json], model: Any, bits: Bits) -> dict[str, Json]:
+    """The model's config, with how each layer is stored now."""
+    layers = {name: m for name, m in model.named_modules() if is_quantised(m)}
+    before = config.get("quantization") or {}
+    config = {k: v for k, v in config.items() if not k.startswith("quantization")}
+    if bits == "float32":
+        config |= {name: "float32" for name in ("torch_dtype", "dtype") if name in config}
+    if not layers:
+        return config
+    each = {name: Stored.of(module).to_json() for name, module in layers.items()}
+    usual = {"mode": "affine"} | {
+        key: before[key] for key in ("group_size", "bits", "mode") if key in before
+    }
+    if usual.keys() == {"mode"}:
+        usual = next(iter(each.values()))
+    special = {name: stored for name, stored in each.items() if stored != usual}
+    return config | {"quantization": usual | special}
+
+
+_COPIED = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer.model", "*.tiktoken", "vocab.json", "vocab.txt", "merges.txt"),
+    *("generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
+)
+"""What a model folder holds beside its weights and its config; never code."""
+
+
+def write_model(fused: Fused, source: Path, target: Path, family: Format) -> None:
+    """Fill the folder `target` with a model whose base is in `source`. Imports MLX."""
+    from mlx_lm.utils import load_tokenizer, save_config, save_model
+
+    _copy(source, target)
+    _write_template(target, family)
+    tokenizer = load_tokenizer(target, eos_token_ids=fused.config.get("eos_token_id"))
+    stops = {"eos_token_id": stop_tokens(tokenizer, [family.name])}
+    save_model(target, fused.model)
+    save_config(fused.config | stops, target / "config.json", keep_vision_config=_sees(fused.model))
+    if (generation := target / "generation_config.json").is_file():
+        write_json(generation, read_json(generation) | stops)
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in sorted({path for pattern in _COPIED for path in source.glob(pattern)}):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+
+
+def _write_template(target: Path, family: Format) -> None:
+    """Put the format's chat template in the two places where it is looked for."""
+    (target / "chat_template.jinja").write_text(family.chat_template, "utf-8")
+    path = target / "tokenizer_config.json"
+    found: dict[str, Json] = read_json(path) if path.is_file() else {}
+    # mlx_lm would render prompts and read answers as they say, whatever the template is.
+    found = {k: v for k, v in found.items() if k not in ("chat_template_type", "tool_parser_type")}
+    parser = {"tool_parser_type": family.tool_parser} if family.tool_parser else {}
+    write_json(path, found | {"chat_template": family.chat_template} | parser)
+
+
+def _sees(model: Any) -> bool:
+    """Whether there is a part for images, which wants its own config."""
+    return "vision_tower" in getattr(model, "model", {})

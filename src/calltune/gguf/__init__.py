@@ -1,0 +1,1 @@
+"""llama.cpp's file format, read and written."""

@@ -1,0 +1,131 @@
+"""Tensors of a GGUF file as MLX stores them: exact quantised blocks where MLX has them, else dense.
+
+MLX's affine quantisation is `scale * q + bias` in groups of 32. The older GGUF block types are the
+same function of the same integers, so they change place and not value.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calltune.files import replacing
+from gguf import GGMLQuantizationType, ReaderTensor, dequantize
+
+GROUP = 32
+Dtype = Literal["F32", "F16", "BF16", "U32"]
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One tensor as it goes into a safetensors file; bfloat16 is held as its 16 bits."""
+
+    dtype: Dtype
+    data: NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A quantised matrix: integers `q` (rows, columns) and what makes numbers of them."""
+
+    q: Bytes
+    bits: int
+    scales: NDArray[np.float16]
+    biases: NDArray[np.float16]
+
+
+def affine(kind: GGMLQuantizationType, blocks: Bytes) -> Affine | None:
+    """The rows of blocks of a GGUF tensor as MLX's affine groups; None where that is not exact."""
+    kinds = GGMLQuantizationType
+    if kind not in (kinds.Q4_0, kinds.Q4_1, kinds.Q5_0, kinds.Q5_1, kinds.Q8_0):
+        return None
+    n_rows = blocks.shape[0]
+    if kind == kinds.Q8_0:
+        parts = _split(blocks, 2, 32)
+        # Signed to unsigned: -128…127 becomes 0…255.
+        q, bits, zero = parts[1] ^ np.uint8(0x80), 8, 128
+    elif kind in (kinds.Q4_0, kinds.Q4_1):
+        parts = _split(blocks, *((2, 16) if kind == kinds.Q4_0 else (2, 2, 16)))
+        q, bits, zero = _nibbles(parts[-1]), 4, 8
+    else:
+        parts = _split(blocks, *((2, 4, 16) if kind == kinds.Q5_0 else (2, 2, 4, 16)))
+        high = np.unpackbits(parts[-2], axis=-1, bitorder="little")
+        q, bits, zero = _nibbles(parts[-1]) | (high << np.uint8(4)), 5, 16
+    scales = _halves(parts[0])
+    has_minimum = kind in (kinds.Q4_1, kinds.Q5_1)
+    # A power of two times a half is exact.
+    biases = _halves(parts[1]) if has_minimum else (scales * np.float16(-zero))
+    return Affine(
+        q.reshape(n_rows, -1), bits, scales.reshape(n_rows, -1), biases.reshape(n_rows, -1)
+    )
+
+
+def pack(q: Bytes, bits: int) -> NDArray[np.uint32]:
+    """Integers of `bits` bits in a row as one little-endian stream of bits in 32-bit words."""
+    if bits == 8:
+        packed = q
+    elif bits == 4:
+        packed = q[:, 0::2] | (q[:, 1::2] << np.uint8(4))
+    else:
+        stream = np.unpackbits(q[..., None], axis=-1, count=bits, bitorder="little")
+        packed = np.packbits(stream.reshape(q.shape[0], -1), axis=-1, bitorder="little")
+    return np.ascontiguousarray(packed).view("<u4")
+
+
+def dense(tensor: ReaderTensor, blocks: NDArray[np.generic]) -> NDArray[np.float32]:
+    """The numbers that the file's blocks stand for."""
+    return np.asarray(dequantize(blocks, tensor.tensor_type), dtype=np.float32)
+
+
+def stored(numbers: NDArray[np.floating], dtype: Dtype) -> Stored:
+    """Numbers in a float type, rounded to nearest, ties to even."""
+    if dtype == "F16":
+        return Stored(dtype, numbers.astype("<f2"))
+    if dtype == "F32":
+        return Stored(dtype, numbers.astype("<f4"))
+    assert dtype == "BF16", dtype
+    bits = numbers.astype("<f4").view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return Stored(dtype, (rounded >> np.uint32(16)).astype("<u2"))
+
+
+def write_safetensors(path: Path, tensors: dict[str, Stored]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+    for name, (start, end) in zip(tensors, _offsets(tensors), strict=True):
+        tensor = tensors[name]
+        shape = list(tensor.data.shape)
+        header[name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor.data).data)
+
+
+def _offsets(tensors: dict[str, Stored]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for tensor in tensors.values():
+        yield start, start + tensor.data.nbytes
+        start += tensor.data.nbytes
+
+
+def _split(blocks: Bytes, *widths: int) -> list[Bytes]:
+    """The fields of each block, as (blocks, width)."""
+    flat = blocks.reshape(-1, sum(widths))
+    return np.split(flat, np.cumsum(widths)[:-1], axis=1)
+
+
+def _halves(field: Bytes) -> NDArray[np.float16]:
+    return np.ascontiguousarray(field).view("<f2")
+
+
+def _nibbles(field: Bytes) -> Bytes:
+    """16 bytes hold 32 integers: the low halves first, then the high halves."""
+    return np.concatenate([field & np.uint8(0x0F), field >> np.uint8(4)], axis=1)

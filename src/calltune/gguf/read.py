@@ -1,0 +1,140 @@
+"""A GGUF file (llama, gemma3) as a model folder that mlx_lm loads."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calltune.errors import ModelNotFound
+from calltune.files import new_folder, write_json
+from calltune.gguf.blocks import (
+    GROUP,
+    Dtype,
+    Stored,
+    affine,
+    dense,
+    pack,
+    stored,
+    write_safetensors,
+)
+from calltune.gguf.config import Shape, model_config, read_shape
+from calltune.gguf.tensors import apart, module_of, modules, rotated_heads
+from calltune.gguf.tokenizer import GEMMA_TEMPLATE, read_tokenizer, write_tokenizer
+from calltune.types import Json
+from gguf import GGUFReader, ReaderTensor
+
+
+class Weights(NamedTuple):
+    """Tensors to store, and the quantised modules among them with their bits."""
+
+    tensors: dict[str, Stored]
+    bits: dict[str, int]
+
+
+def convert(gguf_file: Path, folder: Path, dense: bool = False) -> None:
+    """Write the model in `gguf_file` to `folder`, whole or not at all.
+
+    Blocks that MLX can express stay quantised; the others become float16 (llama) or bfloat16
+    (gemma3, whose activations overflow float16). With `dense` everything is float32, exactly what
+    the file stands for. A folder that is already there is left as it is.
+
+    Raises:
+        ModelNotFound: not a GGUF file, or one that cannot be converted.
+        OutputError: the folder cannot be written.
+    """
+    if folder.is_dir():
+        return
+    reader = _open(gguf_file)
+    try:
+        with new_folder(folder) as beside:
+            _write(reader, beside, dense)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"Cannot use {gguf_file}: {error}") from None
+
+
+def _open(gguf_file: Path) -> GGUFReader:
+    if not gguf_file.is_file():
+        raise ModelNotFound(f"No file {gguf_file}; check the path")
+    try:
+        return GGUFReader(gguf_file)
+    except (ValueError, IndexError, KeyError) as error:
+        raise ModelNotFound(
+            f"{gguf_file} is not a whole GGUF file ({error}); fetch it again"
+        ) from error
+
+
+def _write(reader: GGUFReader, folder: Path, is_dense: bool) -> None:
+    fields: dict[str, Json] = {name: field.contents() for name, field in reader.fields.items()}
+    shape = read_shape(fields)
+    is_gemma = shape.family == "gemma3"
+    tokenizer = read_tokenizer(fields, GEMMA_TEMPLATE if is_gemma else None)
+    dtype: Dtype = "F32" if is_dense else "BF16" if is_gemma else "F16"
+    weights = _weights(reader, shape, dtype, is_dense)
+    config = model_config(
+        shape,
+        n_vocabulary=int(reader.get_tensor(_position(reader, "token_embd.weight")).shape[1]),
+        is_tied="lm_head.weight" not in weights.tensors,
+        dtype={"F32": "float32", "F16": "float16", "BF16": "bfloat16", "U32": ""}[dtype],
+    )
+    stops = tokenizer.stop_tokens
+    ids: dict[str, Json] = {"bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.padding}
+    ids |= {"eos_token_id": stops if len(stops) > 1 else stops[0]}
+    if weights.bits:
+        smallest = min(weights.bits.values())
+        config["quantization"] = {"group_size": GROUP, "bits": smallest} | {
+            module: {"group_size": GROUP, "bits": bits} for module, bits in weights.bits.items()
+        }
+    write_safetensors(folder / "model.safetensors", weights.tensors)
+    write_tokenizer(tokenizer, folder, shape.context_length)
+    write_json(folder / "generation_config.json", ids)
+    write_json(folder / "config.json", config | ids)
+
+
+def _position(reader: GGUFReader, name: str) -> int:
+    for position, tensor in enumerate(reader.tensors):
+        if tensor.name == name:
+            return position
+    raise ModelNotFound(f"it has no tensor {name}; fetch it again")
+
+
+def _weights(reader: GGUFReader, shape: Shape, dtype: Dtype, is_dense: bool) -> Weights:
+    weights = Weights({}, {})
+    for tensor in reader.tensors:
+        module = _module(tensor.name, shape.family)
+        rows = _rows(tensor, module, shape)
+        exact = None if is_dense else affine(tensor.tensor_type, rows)
+        if exact is None:
+            numbers = dense(tensor, rows)
+            if shape.family == "gemma3" and module.endswith("norm"):
+                # The file holds 1 + weight, and mlx_lm adds the 1 itself.
+                numbers = numbers - np.float32(1)
+            weights.tensors[f"{module}.weight"] = stored(numbers, dtype)
+            continue
+        weights.bits[module] = exact.bits
+        weights.tensors[f"{module}.weight"] = Stored("U32", pack(exact.q, exact.bits))
+        weights.tensors[f"{module}.scales"] = stored(exact.scales, dtype)
+        weights.tensors[f"{module}.biases"] = stored(exact.biases, dtype)
+    missing = set(modules(shape.family, shape.n_layers)) - {
+        name.removesuffix(".weight") for name in weights.tensors
+    }
+    if missing:
+        raise ModelNotFound(f"it has no tensor for {min(missing)}; fetch it again")
+    return weights
+
+
+def _module(name: str, family: str) -> str:
+    """mlx_lm's name for the module whose weight is the tensor `name`."""
+    if module := module_of(name, family):
+        return module
+    raise ModelNotFound(
+        f"its tensor {name} has no place in a {family} model here; take the model from the hub "
+        "instead"
+    )
+
+
+def _rows(tensor: ReaderTensor, module: str, shape: Shape) -> NDArray[np.uint8]:
+    """The tensor's rows as the file has them, in mlx_lm's order."""
+    rows: NDArray[np.uint8] = tensor.data
+    n_heads = rotated_heads(module, shape.family, shape.n_heads, shape.n_kv_heads)
+    return rows if n_heads is None else apart(rows, n_heads)

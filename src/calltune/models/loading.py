@@ -1,0 +1,183 @@
+"""A model and its tokenizer in memory, ready for the backend that was chosen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from json import JSONDecodeError
+from pathlib import Path
+from typing import Any, Literal
+
+from calltune.errors import AdapterMismatch, CalltuneError, ModelNotFound
+from calltune.files import read_json
+from calltune.models.backend import Backend
+from calltune.models.dense import dequantize, make_float32
+from calltune.models.memory import device_bytes
+from calltune.models.resolve import resolve
+from calltune.types import Json
+
+Compute = Literal["auto", "quantized", "dense"]
+WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """mlx_lm's model and tokenizer, and where they came from."""
+
+    model: Any
+    """An `mlx.nn.Module` in evaluation mode."""
+    tokenizer: Any
+    """An `mlx_lm.tokenizer_utils.TokenizerWrapper`."""
+    folder: Path
+    reference: str
+
+
+def load(
+    reference: str, backend: Backend, adapter: Path | None = None, compute: Compute | None = None
+) -> LoadedModel:
+    """Load the model that `reference` names, with its adapter where one is given.
+
+    On the CPU floats are made float32, so that adapters train and run in float32 too. Quantised
+    weights are dequantised on the CPU, and on a GPU where `compute` says dense; auto settles that
+    for training. Dequantised weights compute the same function. Call `choose` first: this imports
+    MLX.
+
+    Raises:
+        ModelNotFound: the model, its files or the adapter's files are missing or broken.
+        AdapterMismatch: the adapter was trained for another model.
+        FetchError: the model could not be fetched.
+    """
+    if adapter is not None:
+        check_adapter(adapter)
+    folder = resolve(reference)
+
+    import mlx.core as mx
+    from mlx_lm.utils import load_tokenizer
+
+    model, config = load_stored(folder)
+    if _is_dense(compute, backend, folder):
+        dequantize(model, backend.precision)
+    elif backend.precision == "float32":
+        make_float32(model)
+    mx.eval(model.parameters())
+    if adapter is not None:
+        put_on(model, adapter, reference)
+    model.eval()
+    tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+    return LoadedModel(model, tokenizer, folder, reference)
+
+
+def load_stored(folder: Path) -> tuple[Any, dict[str, Json]]:
+    """The model in a folder as it is stored there, and its config; weights are read when needed.
+
+    Raises:
+        ModelNotFound: mlx_lm cannot load it.
+    """
+    from mlx_lm.utils import load_model
+
+    try:
+        model, config = load_model(folder, lazy=True)
+    except (ValueError, TypeError, KeyError, RuntimeError, JSONDecodeError) as error:
+        raise ModelNotFound(
+            f"The model in {folder} cannot be loaded ({_first_line(error)}); check that its files "
+            "are whole and that mlx_lm knows its model_type"
+        ) from error
+    return model, config
+
+
+def _is_dense(compute: Compute | None, backend: Backend, folder: Path) -> bool:
+    """Whether the weights are to be dequantised, should they be quantised.
+
+    Products with quantised weights are fast on Metal alone. Elsewhere `auto` dequantises them
+    where their 16 bits, four times what is stored, take less than half of the GPU's memory.
+    """
+    if compute in ("dense", "quantized"):
+        return compute == "dense"
+    if backend.device == "cpu":
+        return True
+    if compute is None or backend.device == "metal":
+        return False
+    n_stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return 4 * n_stored <= device_bytes(backend) / 2
+
+
+def check_adapter(adapter: Path) -> None:
+    """See that an adapter folder holds what mlx_lm writes.
+
+    Raises:
+        ModelNotFound: a file is missing.
+    """
+    for name in (WEIGHTS, CONFIG):
+        if not (adapter / name).is_file():
+            raise ModelNotFound(
+                f"No {name} in {adapter}; train first with calltune train --adapter-path "
+                f"{adapter}, or pass the --adapter-path of a finished training"
+            )
+
+
+def base_of(adapter: Path) -> str:
+    """The reference of the model that an adapter was trained on, as its folder names it.
+
+    Raises:
+        ModelNotFound: there is no adapter, or it names no model.
+        DataError: its configuration is not JSON.
+    """
+    config_file = adapter / CONFIG
+    if not config_file.is_file():
+        raise ModelNotFound(
+            f"No adapter in {adapter} ({CONFIG} is missing); train first, or "
+            "give its folder with --adapter-path"
+        )
+    config = read_json(config_file)
+    if not isinstance(config, dict) or not isinstance(config.get("model"), str):
+        raise ModelNotFound(f"{config_file} names no model; give the base model with --model")
+    return str(config["model"])
+
+
+def put_on(model: Any, adapter: Path, reference: str) -> None:
+    """Put an adapter's layers onto a model, in place.
+
+    Raises:
+        AdapterMismatch: the adapter's tensors do not fit the model.
+        ModelNotFound: the adapter's files are missing or broken.
+    """
+    from mlx_lm.tuner.utils import load_adapters
+
+    check_adapter(adapter)
+    try:
+        trained_for = read_json(adapter / CONFIG).get("model", "an unnamed model")
+    except (CalltuneError, AttributeError) as error:
+        raise ModelNotFound(
+            f"{adapter / CONFIG} is broken ({_first_line(error)}); train the adapter again"
+        ) from error
+    try:
+        load_adapters(model, str(adapter))
+    except ValueError as error:
+        raise AdapterMismatch(
+            f"The adapter in {adapter} was trained for {trained_for} and does not fit {reference}; "
+            f"pass --model {trained_for}, or the adapter of {reference}"
+        ) from error
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:
+        raise ModelNotFound(
+            f"The adapter in {adapter} is broken ({_first_line(error)}); train it again"
+        ) from error
+
+
+@contextmanager
+def without_adapter(model: Any) -> Iterator[None]:
+    """The model as it is without the LoRA layers of its adapter; they come back at the end.
+
+    Weights that were trained whole stay where they are.
+    """
+    from mlx.utils import tree_unflatten
+
+    layers = [(name, layer) for name, layer in model.named_modules() if "lora_a" in layer]
+    below = [(name, layer.get("linear") or layer["embedding"]) for name, layer in layers]
+    model.update_modules(tree_unflatten(below))
+    try:
+        yield
+    finally:
+        model.update_modules(tree_unflatten(layers))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,93 @@
+"""Single examples in the terminal: what was asked, what was right, what each model wrote."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from calltune.evaluation.compare import Comparison
+from calltune.evaluation.exact_match import differences
+from calltune.evaluation.metrics import Record
+from calltune.evaluation.results import Results, answers_of, reading_of
+from calltune.files import dumps
+from calltune.terminal_text import in_one_line, visible
+from calltune.types import Reading, reference_call
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHOWN_LETTERS = 1200
+"""How much of one text is shown."""
+
+
+class Block(NamedTuple):
+    """One labelled piece of an example."""
+
+    label: str
+    text: str
+    style: str
+
+
+def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None:
+    """The examples that tuning fixed, then those that it broke."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    before, after = base.records, tuned.records
+    for what, ids in (("Fixed", comparison.fixed), ("Broken", comparison.broken)):
+        for number, id in enumerate(ids, start=1):
+            console.print(
+                Text(f"{what} {number} of {len(ids)}: {in_one_line(id, SHOWN_LETTERS)}", "bold")
+            )
+            for block in _blocks(before[id], after[id]):
+                console.print(Text(block.label, "dim"))
+                _print_indented(console, block)
+            console.print()
+
+
+def print_record(console: "Console", record: Record) -> None:
+    """One example of one model: what was asked, what was right, what it wrote."""
+    from rich.text import Text
+
+    console.print(Text(in_one_line(record["id"], SHOWN_LETTERS), "bold"))
+    blocks = [
+        Block("query", record["query"], ""),
+        Block("right", right_calls(record), "cyan"),
+        *_written_blocks("model wrote", record),
+    ]
+    for block in blocks:
+        console.print(Text(block.label, "dim"))
+        _print_indented(console, block)
+    console.print()
+
+
+def _print_indented(console: "Console", block: Block) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    text = Text(visible(block.text, SHOWN_LETTERS), block.style)
+    console.print(Padding(text, (0, 0, 0, 4), expand=False))
+
+
+def _blocks(before: Record, after: Record) -> Iterator[Block]:
+    yield Block("query", before["query"], "")
+    yield Block("right", right_calls(before), "cyan")
+    for label, record in (("base wrote", before), ("tuned wrote", after)):
+        yield from _written_blocks(label, record)
+
+
+def _written_blocks(label: str, record: Record) -> Iterator[Block]:
+    is_exact = record["verdict"]["is_exact"]
+    yield Block(label, record["text"] or "(nothing)", "green" if is_exact else "red")
+    if not is_exact:
+        yield Block("  which is wrong in", wrongs(reading_of(record), record), "")
+
+
+def right_calls(record: Record) -> str:
+    """The calls that were right, one a line."""
+    calls = (reference_call(answer, record["query"]) for answer in answers_of(record))
+    return "\n".join(f"{call.name} {dumps(call.arguments)}" for call in calls) or "(no call)"
+
+
+def wrongs(reading: Reading, record: Record) -> str:
+    """What is wrong with a reading, one difference a line."""
+    return "\n".join(differences(reading, answers_of(record))) or "(nothing found)"

@@ -1,0 +1,270 @@
+"""report.html: base against tuned on one page, which needs no network and nothing beside it.
+
+Data for the script of a page: JSON, deflated, as base64, its texts cut until it fits.
+
+The prompts behind the examples of a report, what they share kept once.
+"""
+
+import base64
+import os
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from calltune import __version__
+from calltune.data.batching import PreparedRow, read_prepared
+from calltune.errors import DataError
+from calltune.evaluation.compare import Comparison, Group
+from calltune.evaluation.metrics import Record
+from calltune.evaluation.results import Results, reading_of
+from calltune.files import dumps, file_digest, read_lines, replacing
+from calltune.report.charts import Bars, bars, curves
+from calltune.report.examples import right_calls, wrongs
+from calltune.report.labels import (
+    CALLS_NAMES,
+    CLAIM_NAMES,
+    DETAIL_NAMES,
+    EFFORT_NAMES,
+    F1_NAMES,
+    SEEN_NAMES,
+    TOOLS_NAMES,
+    chance_in_words,
+    effort_in_words,
+)
+from calltune.report.terminal import LETTERS_OF_A_NAME, LETTERS_OF_A_PATH
+from calltune.terminal_text import in_one_line, visible
+from calltune.types import Json
+
+LENGTHS = (20_000, 5_000, 2_400, 1_200, 800, 600, 450, 350, 250, 180, 120)
+"""What texts may be cut to, in letters."""
+
+
+class Packed(NamedTuple):
+    """The data as the page holds it."""
+
+    base64: str
+    """Of the JSON, compressed as zlib does it."""
+    cut_after: int | None
+    """How many letters of the longer texts are left; None where every text is whole."""
+
+
+def packed(data: Json, most_bytes: int) -> Packed:
+    """`data` with every text visible, and cut with a mark to what `most_bytes` allow.
+
+    No text is cut below the least of `LENGTHS`, even where the data do not fit then.
+    """
+
+    def text(place: int) -> str:
+        return _deflated(_cut(data, LENGTHS[place]))
+
+    # The first length that fits; past the last but one, the last.
+    place = bisect_left(
+        range(len(LENGTHS) - 1), True, key=lambda place: len(text(place)) <= most_bytes
+    )
+    letters = LENGTHS[place]
+    return Packed(text(place), letters if letters < _longest(data) else None)
+
+
+def _longest(data: Json) -> int:
+    if isinstance(data, str):
+        return len(data)
+    parts = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return max(map(_longest, parts), default=0)
+
+
+def _cut(data: Json, letters: int) -> Json:
+    if isinstance(data, str):
+        return visible(data, letters)
+    if isinstance(data, list):
+        return [_cut(part, letters) for part in data]
+    return (
+        {key: _cut(part, letters) for key, part in data.items()} if isinstance(data, dict) else data
+    )
+
+
+def _deflated(data: Json) -> str:
+    return base64.b64encode(zlib.compress(dumps(data).encode())).decode()
+
+
+def prompts_of(results: Results, ids: Sequence[str]) -> dict[str, Json] | None:
+    """The prompts of these examples, read from the test set; None where that is not at hand.
+
+    It is at hand when it lies where it lay and has the SHA-256 that it had. "pieces" are the
+    different texts that prompts are made of; "rows" has, for each id, the places in there of its
+    prompt's pieces, every second of which is a tool.
+    """
+    rows = _test_rows(results)
+    if rows is None or not rows.keys() >= set(ids):
+        return None
+    places: dict[str, int] = {}
+    made_of = [[places.setdefault(piece, len(places)) for piece in _pieces(rows[id])] for id in ids]
+    return {"pieces": list(places), "rows": made_of}
+
+
+def _test_rows(results: Results) -> dict[str, PreparedRow] | None:
+    path = Path(results.test_path)
+    try:
+        if not os.path.isfile(path) or file_digest(path) != results.test_digest:
+            return None
+    except OSError:
+        return None
+    return {row.id: row for row in read_prepared(path)}
+
+
+def _pieces(row: PreparedRow) -> Iterator[str]:
+    """What stands before the first tool, the tool, what stands before the next one, and so on.
+
+    Every format shows a tool as its dataset wrote it; one that did not would have one piece.
+    """
+    rest = row.prompt
+    tools = row.data.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        before, shown, after = rest.partition(dumps(tool))
+        if shown:
+            yield before
+            yield shown
+            rest = after
+    yield rest
+
+
+MOST_BYTES = 4_750_000
+"""Of the packed examples and prompts; what is around them leaves the page below 5 MB."""
+MOST_BYTES_OF_EXAMPLES = 2_300_000
+"""Prompts may have what these leave."""
+
+
+def write_report(path: Path, comparison: Comparison, base: Results, tuned: Results) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(page(comparison, base, tuned).encode())
+
+
+def page(comparison: Comparison, base: Results, tuned: Results) -> str:
+    """The page as HTML. What models and datasets wrote stands in it as text, never as markup."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("calltune.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
+    environment.filters["visible"] = lambda text: in_one_line(text, LETTERS_OF_A_PATH)
+    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
+    # A narrow screen may break the line before the bracket only.
+    environment.filters["effort"] = lambda effort: effort_in_words(effort).replace(
+        "(median ", "(median\N{NO-BREAK SPACE}"
+    )
+    listed = list(_examples(comparison, base, tuned))
+    examples = packed(listed, MOST_BYTES_OF_EXAMPLES)
+    prompts = prompts_of(tuned, [example["id"] for example in listed])
+    return environment.get_template("report.html.j2").render(
+        comparison=comparison,
+        headline=_headline(comparison),
+        chance=chance_in_words(comparison),
+        sides=(("base", "Base", comparison.base), ("tuned", "Tuned", comparison.tuned)),
+        claims=CLAIM_NAMES,
+        details=DETAIL_NAMES,
+        scores=F1_NAMES,
+        efforts=EFFORT_NAMES,
+        charts=list(_charts(comparison, tuned)),
+        kinds=_kinds(comparison),
+        examples=examples,
+        prompts=prompts and packed(prompts, MOST_BYTES - len(examples.base64)),
+        version=__version__,
+    )
+
+
+def _headline(comparison: Comparison) -> str:
+    if comparison.p_value >= 0.05:
+        return "No difference that chance would not explain."
+    return "Tuning helped." if comparison.difference.value > 0 else "Tuning did harm."
+
+
+def _charts(comparison: Comparison, tuned: Results) -> Iterator[dict[str, Any]]:
+    strata = [
+        _bars_of(group, names.get(group.name, group.name))
+        for groups, names in (
+            (comparison.by_tools, TOOLS_NAMES),
+            (comparison.by_calls, CALLS_NAMES),
+            (comparison.by_seen, SEEN_NAMES),
+            (comparison.by_source, {}),
+        )
+        if len(groups) > 1
+        for group in groups
+    ]
+    if strata:
+        yield _chart("Every call right, by kind of example", bars("By kind", strata, "%"))
+    if comparison.reasons:
+        reasons = [Bars(tally.name, tally.base, tally.tuned) for tally in comparison.reasons]
+        yield _chart("Why answers were not right", bars("Why not", reasons, "examples"))
+    if (drawn := _training_curves(tuned.document["adapter"])) is not None:
+        yield _chart("How the training went", drawn, has_legend=False)
+
+
+def _chart(title: str, svg: str, has_legend: bool = True) -> dict[str, Any]:
+    return {"title": title, "svg": svg, "has_legend": has_legend}
+
+
+def _bars_of(group: Group, name: str) -> Bars:
+    def ends(rate: dict[str, Json]) -> tuple[float, float]:
+        return 100 * rate["low"], 100 * rate["high"]
+
+    base, tuned = group.base["success"], group.tuned["success"]
+    shares = (100 * base["rate"], 100 * tuned["rate"])
+    return Bars(
+        f"{in_one_line(name, LETTERS_OF_A_NAME)} ({base['of']:,})", *shares, ends(base), ends(tuned)
+    )
+
+
+def _training_curves(adapter: str | None) -> str | None:
+    """The curves of the run that made the adapter, where its folder still has them."""
+    file = Path(adapter or "") / "metrics.jsonl"
+    if adapter is None or not os.path.isfile(file):
+        return None
+    try:
+        return curves(line.row for line in read_lines(file))
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{file} is not what train writes ({error}); mend it or move it away"
+        ) from None
+
+
+def _kinds(comparison: Comparison) -> tuple[tuple[str, str, int], ...]:
+    """The kinds of examples: a key, a name and how many there are."""
+    return (
+        ("all", "all", comparison.base.summary["examples"]),
+        ("fixed", "fixed", len(comparison.fixed)),
+        ("broken", "broken", len(comparison.broken)),
+        ("wrong", "still wrong", comparison.n_both_wrong),
+        ("right", "right both times", comparison.n_both_right),
+    )
+
+
+def _examples(comparison: Comparison, base: Results, tuned: Results) -> Iterator[dict[str, Any]]:
+    before, after = base.records, tuned.records
+    changed = dict.fromkeys(comparison.fixed, "fixed") | dict.fromkeys(comparison.broken, "broken")
+    for id in (id for id in before if id in after):
+        record = before[id]
+        usual = "right" if record["verdict"]["is_exact"] else "wrong"
+        yield {
+            "id": id,
+            "kind": changed.get(id, usual),
+            "query": record["query"],
+            "right": right_calls(record),
+            "base": _written(record),
+            "tuned": _written(after[id]),
+        }
+
+
+def _written(record: Record) -> dict[str, str]:
+    is_exact = record["verdict"]["is_exact"]
+    return {
+        "text": record["text"],
+        "reason": in_one_line(record["verdict"]["reason"] or "right", LETTERS_OF_A_NAME),
+        "wrong": "" if is_exact else wrongs(reading_of(record), record),
+    }

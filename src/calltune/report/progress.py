@@ -1,0 +1,44 @@
+"""A live line while a model is tested, and each example where it is asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from calltune.evaluation.metrics import Record
+from calltune.report.examples import print_record
+
+Show = Callable[[Record, int, int], None]
+"""Called with a new record, how many are done, and of how many."""
+
+
+@contextmanager
+def progress_of(title: str, verbose: bool) -> Iterator[Show]:
+    """A bar titled `title`; what is yielded moves it on."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[right]} right"),
+        TimeRemainingColumn(),
+    )
+    right = 0
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None, right=0)
+
+        def show(record: Record, done: int, of: int) -> None:
+            nonlocal right
+            right += record["verdict"]["is_exact"]
+            bar.update(task, completed=done, total=of, right=right)
+            if verbose:
+                print_record(console, record)
+
+        yield show

@@ -1,0 +1,67 @@
+"""Rows as the trainer sees them: tokens, which of them are trained on, and lengths."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from calltune.data.batching import TokenRow
+from calltune.terminal_text import in_one_line, visible
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+NEAR = 0.9
+"""A row is near the limit from this share of it on."""
+
+
+def print_row(row: TokenRow, tokenizer: Any) -> None:
+    """One row: the prompt dim, the trained tokens green, special tokens reversed."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    trained = len(row.tokens) - row.completion_start
+    title = f"{in_one_line(row.id)}: {len(row.tokens)} tokens, {trained} trained on"
+    console.rule(Text(title), align="left", style="dim")
+    console.print(_as_text(row.tokens[: row.completion_start], tokenizer, "dim"), soft_wrap=True)
+    # Colours are lost where the output is no terminal; this line is not.
+    console.print(Text(f"──── from here on trained, {trained} tokens ────", "bold green"))
+    console.print(_as_text(row.tokens[row.completion_start :], tokenizer, "green"), soft_wrap=True)
+    console.print()
+
+
+def print_lengths(rows: Sequence[TokenRow], too_long: Sequence[str], limit: int) -> None:
+    """How long the rows are, and how many are dropped or near the limit."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    lengths = sorted(len(row.tokens) for row in rows)
+    if lengths:
+        trained = sum(len(row.tokens) - row.completion_start for row in rows) / sum(lengths)
+        console.print(
+            f"{len(rows)} rows: shortest {lengths[0]}, median {lengths[len(lengths) // 2]}, "
+            f"longest {lengths[-1]} tokens; {trained:.0%} of all tokens are trained on"
+        )
+    near = sum(length >= NEAR * limit for length in lengths)
+    console.print(f"Limit {limit} tokens: {len(too_long)} rows dropped, {near} rows near it")
+    if too_long:
+        named = in_one_line(", ".join(too_long[:5])) + (", …" if too_long[5:] else "")
+        console.print(f"  dropped: {named}", markup=False)
+
+
+def _as_text(tokens: Sequence[int], tokenizer: Any, style: str) -> "Text":
+    from rich.text import Text
+
+    text = Text()
+    special = set(tokenizer.all_special_ids) | {
+        id for id, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    plain: list[int] = []
+    for token in [*tokens, None]:
+        if token is not None and token not in special:
+            plain.append(token)
+            continue
+        text.append(visible(tokenizer.decode(plain)), style)
+        plain = []
+        if token is not None:
+            text.append(visible(tokenizer.decode([token])), f"reverse {style}")
+    return text

@@ -1,0 +1,61 @@
+"""The parts of every table in the terminal."""
+
+from typing import TYPE_CHECKING
+
+from calltune.terminal_text import in_one_line
+from calltune.types import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LETTERS_OF_A_NAME = 40
+LETTERS_OF_A_PATH = 1200
+"""How much is shown of what a file calls itself."""
+
+
+def open_console() -> "Console":
+    """The terminal, or what stands for it; nothing is coloured by itself."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def plain_table(*headings: str) -> "Table":
+    """An empty table without a frame; the first column is text, the others numbers."""
+    from rich import box
+    from rich.table import Table
+
+    # Narrow enough for five-digit counts in 80 columns.
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def print_table(console: "Console", table: "Table") -> None:
+    """The table between empty lines."""
+    console.print()
+    console.print(table)
+    console.print()
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 in whole per cent."""
+    return f"{round(100 * share)} %"
+
+
+def interval(rate: dict[str, Json]) -> str:
+    """The ends of a rate's interval."""
+    return f"{percent(rate['low'])} to {percent(rate['high'])}"
+
+
+def model_name(model: str, adapter: str | None) -> str:
+    """A model and its adapter as they are named to the user."""
+    return in_one_line(f"{model} + {adapter}" if adapter else model, LETTERS_OF_A_PATH)

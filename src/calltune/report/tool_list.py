@@ -1,0 +1,48 @@
+"""Tools as a table in the terminal, and what could not be expressed of them."""
+
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from calltune.report.terminal import open_console, print_table
+from calltune.terminal_text import in_one_line
+from calltune.tools.toolset import Note
+from calltune.types import Json, Tool
+
+_LETTERS_OF_ARGUMENTS = 60
+_LETTERS_OF_A_DESCRIPTION = 80
+_LETTERS_OF_A_NOTE = 300
+
+
+def print_tools(tools: Sequence[Tool]) -> None:
+    """One line a tool: name, arguments (those that may be left out with a ?), description."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("tool", no_wrap=True)
+    table.add_column("arguments", overflow="fold")
+    table.add_column("description", no_wrap=True, overflow="ellipsis")
+    for tool in tools:
+        first = (tool.description.strip().splitlines() or [""])[0]
+        cells = (tool.name, _arguments(tool.parameters), _cut(first, _LETTERS_OF_A_DESCRIPTION))
+        table.add_row(*map(Text, cells))
+    print_table(open_console(), table)
+
+
+def print_notes(notes: Iterable[Note], to: TextIO | None = None) -> None:
+    """One line a note, behind the name of its tool; `to` the standard output unless given."""
+    for note in notes:
+        text = f"{note.tool}: {note.text}" if note.tool else note.text
+        print(f"  note: {_cut(text, _LETTERS_OF_A_NOTE)}", file=to)
+
+
+def _arguments(parameters: dict[str, Json]) -> str:
+    required = parameters["required"]
+    names = [name if name in required else f"{name}?" for name in parameters["properties"]]
+    return _cut(", ".join(names), _LETTERS_OF_ARGUMENTS)
+
+
+def _cut(text: str, letters: int) -> str:
+    shown = in_one_line(text)
+    return shown if len(shown) <= letters else f"{shown[: letters - 1]}…"

@@ -1,0 +1,1 @@
+"""JSON Schema: read, repaired, validated, compiled to grammars."""

@@ -1,0 +1,193 @@
+"""What the sources share: a row's parts checked, and the reason when one cannot be used."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from calltune.schemas.parameters import allows, read_parameters
+from calltune.types import DEEPEST, Example, Json, Tool, ToolCall
+
+
+class Unusable(Exception):
+    """A row that cannot be used, and why."""
+
+    reason: str
+    """A short fixed phrase, the same for every row with this fault."""
+    detail: str
+    """The value at fault, shortened."""
+
+    def __init__(self, reason: str, value: Json = "") -> None:
+        self.reason = reason
+        self.detail = shortened(value)
+        super().__init__(f"{reason}: {self.detail}" if self.detail else reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a row gives."""
+
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+    """What was passed over without harm: types not understood, a tool offered twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The tools that a row offers, by name."""
+
+    by_name: dict[str, Tool]
+    notes: tuple[str, ...]
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The tools in the order of the row."""
+        return tuple(self.by_name.values())
+
+
+def shortened(value: Json, length: int = 80) -> str:
+    """`value` on one line, for a message; cut before it is escaped, as rows can be large."""
+    text = value if isinstance(value, str) else repr(value)
+    cut = " ".join(text[: length + 1].split())
+    plain = cut.encode("utf-8", "backslashreplace").decode()
+    return plain if len(text) <= length else plain[: length - 1] + "…"
+
+
+def checked(value: Json) -> Json:
+    """`value` itself, when it can be written as JSON again.
+
+    Raises:
+        Unusable: it nests too deeply, a string in it is not Unicode, or a number not finite.
+    """
+    open_values: list[tuple[Json, int]] = [(value, 0)]
+    while open_values:
+        item, depth = open_values.pop()
+        if isinstance(item, str):
+            _refuse_broken(item)
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise Unusable("number that JSON does not have", item)
+        elif isinstance(item, dict | list) and depth == DEEPEST:
+            raise Unusable("nested too deeply")
+        elif isinstance(item, dict):
+            open_values.extend((part, depth + 1) for pair in item.items() for part in pair)
+        elif isinstance(item, list):
+            open_values.extend((part, depth + 1) for part in item)
+    return value
+
+
+def decoded(value: Json, reason: str) -> Json:
+    """The JSON in `value` when that is a string, else `value`.
+
+    Raises:
+        Unusable: with `reason`, when the string is not JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        raise Unusable(reason, value) from None
+    return checked(found)
+
+
+def row_name(row: dict[str, Json], row_id: str) -> str:
+    """The row's own id where it has one, else `row_id`."""
+    own = row.get("id")
+    return str(own) if isinstance(own, str | int) and not isinstance(own, bool) else row_id
+
+
+def query_text(value: Json) -> str:
+    """A query that says something."""
+    if not isinstance(value, str) or not value.strip():
+        raise Unusable("no query", value)
+    return value
+
+
+def read_tools(written: Json) -> Offer:
+    """The tools of a row, each `{name, description, parameters}` or wrapped as a function.
+
+    A tool that stands there twice is kept once.
+
+    Raises:
+        Unusable: there are none, or one of them is not a tool, or two of one name differ.
+    """
+    tools = decoded(written, "tools are not JSON")
+    if isinstance(tools, dict):
+        tools = [tools]
+    if tools is None or tools == []:
+        raise Unusable("no tools")
+    if not isinstance(tools, list):
+        raise Unusable("tools are not a list", tools)
+    by_name: dict[str, Tool] = {}
+    notes: dict[str, None] = {}
+    for item in tools:
+        tool, remarks = _read_tool(item)
+        notes.update(dict.fromkeys(remarks))
+        if by_name.setdefault(tool.name, tool) is not tool:
+            if by_name[tool.name].written != tool.written:
+                raise Unusable("two different tools of one name", tool.name)
+            notes["tool offered twice"] = None
+    return Offer(by_name, tuple(notes))
+
+
+def read_calls(written: Json, offer: Offer) -> tuple[ToolCall, ...]:
+    """Calls written as a list of `{name, arguments}`, each to a tool that is offered."""
+    if isinstance(written, dict):
+        written = [written]
+    if not isinstance(written, list):
+        raise Unusable("answers are not a list of calls", written)
+    return tuple(read_call(item, offer) for item in written)
+
+
+def read_call(written: Json, offer: Offer) -> ToolCall:
+    """One `{name, arguments}`; arguments may be JSON in a string."""
+    if not isinstance(written, dict) or not isinstance(name := written.get("name"), str):
+        raise Unusable("call without a name", written)
+    arguments = decoded(written.get("arguments", {}), "arguments are not JSON")
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise Unusable("arguments are not an object", arguments)
+    check_call(name, arguments, offer)
+    return ToolCall(name, arguments)
+
+
+def check_call(name: str, arguments: Iterable[str], offer: Offer) -> Tool:
+    """The tool that is called.
+
+    Raises:
+        Unusable: the tool is not offered, or does not have one of the arguments.
+    """
+    tool = offer.by_name.get(name)
+    if tool is None:
+        raise Unusable("call to a tool that is not offered", name)
+    for argument in arguments:
+        if not allows(tool.parameters, argument):
+            raise Unusable("argument the tool does not have", f"{name}: {shortened(argument)}")
+    return tool
+
+
+def _read_tool(written: Json) -> tuple[Tool, tuple[str, ...]]:
+    inner = written.get("function", written) if isinstance(written, dict) else written
+    if not isinstance(inner, dict):
+        raise Unusable("tool that is not an object", inner)
+    name = inner.get("name")
+    if not isinstance(name, str) or not name.strip():
+        raise Unusable("tool without a name", inner)
+    parameters = decoded(inner.get("parameters"), "tool parameters are not JSON")
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise Unusable("tool parameters are not an object", parameters)
+    description = inner.get("description")
+    reading = read_parameters(parameters)
+    text = description if isinstance(description, str) else ""
+    # Without the wrapper of OpenAI's lists: formats that want one write it.
+    return Tool(name, text, reading.schema, inner), reading.notes
+
+
+def _refuse_broken(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unusable("broken Unicode", text) from None

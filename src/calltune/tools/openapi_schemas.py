@@ -1,0 +1,169 @@
+"""OpenAPI's schemas -> JSON Schema: references followed, and what 3.0 spells its own way."""
+
+from collections.abc import Callable, Iterator
+
+from calltune.schemas.validate import pointed_at
+from calltune.tools.toolset import carried_names
+from calltune.types import Json
+
+Schema = dict[str, Json]
+_MOST_INLINED = 2_000
+"""References inlined in one tool; later ones stay references, or the tool grows without end."""
+_DEEPEST = 12
+"""How many references are inlined within each other."""
+_SCHEMAS = (
+    *("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"),
+    *("unevaluatedItems", "unevaluatedProperties"),
+)
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs")
+_ABOUT = ("title", "description", "default", "deprecated", "example", "examples", "readOnly")
+_DROPPED = ("xml", "externalDocs", "discriminator", "nullable", "example", "readOnly", "writeOnly")
+"""Says nothing of a value, or is said in another way in JSON Schema."""
+
+
+class Document:
+    """An OpenAPI document, and which of its parts refer to themselves."""
+
+    def __init__(self, root: Json) -> None:
+        self.root = root
+        self._reached: dict[str, set[str]] = {}
+
+    def is_recursive(self, reference: str) -> bool:
+        """Whether what is referred to refers to itself, at whatever distance."""
+        return reference in self._reach(reference)
+
+    def _reach(self, reference: str) -> set[str]:
+        if reference not in self._reached:
+            found: set[str] = set()
+            waiting = list(_references(pointed_at(reference, self.root)))
+            while waiting:
+                if (each := waiting.pop()) not in found:
+                    found.add(each)
+                    waiting += _references(pointed_at(each, self.root))
+            self._reached[reference] = found
+        return self._reached[reference]
+
+
+class References:
+    """What one tool refers to."""
+
+    def __init__(self, document: Document, note: Callable[[str], None]) -> None:
+        self.read_only: dict[str, None] = {}
+        """Properties left out because only answers have them."""
+        self._document = document
+        self._note = note
+        self._names: dict[str, str] = {}
+        self._n_inlined = 0
+        self._depth = 0
+
+    def followed(self, part: Json) -> Schema | None:
+        """A parameter, body or path, where it stands; None, noted, where it stands nowhere."""
+        seen: set[str] = set()
+        while isinstance(part, dict) and isinstance(reference := part.get("$ref"), str):
+            found = None if reference in seen else self._found(reference)
+            seen.add(reference)
+            if found is None:
+                self._note(f"reference {reference} leads nowhere here; left out")
+                return None
+            part = found
+        return part if isinstance(part, dict) else None
+
+    def schema(self, written: Json) -> Schema:
+        """A schema as draft 2020-12 has it."""
+        if not isinstance(written, dict):
+            return {"not": {}} if written is False else {}
+        if not isinstance(reference := written.get("$ref"), str):
+            return _modern({k: self._part(k, v) for k, v in self._wanted(written).items()}, written)
+        beside = {key: value for key, value in written.items() if key != "$ref"}
+        target = self._target(reference)
+        if beside.keys() <= set(_ABOUT):
+            return target | self.schema(beside)
+        return {"allOf": [target, self.schema(beside)]}
+
+    def definitions(self) -> dict[str, Json]:
+        """What the schemas that were asked for refer to with `#/$defs/…`."""
+        made: dict[str, Json] = {}
+        while waiting := [each for each in self._names if self._names[each] not in made]:
+            # One by one: hundreds may refer to each other in a row.
+            made[self._names[waiting[0]]] = self.schema(self._found(waiting[0]))
+        return made
+
+    def _target(self, reference: str) -> Schema:
+        found = self._found(reference)
+        if found is None:
+            self._note(f"reference {reference} leads nowhere here; any value is allowed")
+            return {}
+        has_room = self._depth < _DEEPEST and self._n_inlined < _MOST_INLINED
+        if has_room and not self._document.is_recursive(reference):
+            return self._inlined(found)
+        if reference not in self._names:
+            wanted = [*self._names.values(), reference.rsplit("/", 1)[-1]]
+            self._names[reference] = carried_names(wanted)[-1]
+        return {"$ref": f"#/$defs/{self._names[reference]}"}
+
+    def _inlined(self, found: Json) -> Schema:
+        self._n_inlined += 1
+        self._depth += 1
+        schema = self.schema(found)
+        self._depth -= 1
+        return schema
+
+    def _found(self, reference: str) -> Json:
+        return pointed_at(reference, self._document.root)
+
+    def _wanted(self, written: Schema) -> Schema:
+        """Without properties that a request does not have."""
+        properties = written.get("properties")
+        if not isinstance(properties, dict):
+            return written
+        left_out = [k for k, v in properties.items() if isinstance(v, dict) and v.get("readOnly")]
+        self.read_only.update(dict.fromkeys(left_out))
+        required = written.get("required")
+        kept = {key: value for key, value in properties.items() if key not in left_out}
+        if isinstance(required, list):
+            written = written | {"required": [name for name in required if name not in left_out]}
+        return written | {"properties": kept}
+
+    def _part(self, key: str, value: Json) -> Json:
+        if key in _SCHEMAS and not isinstance(value, bool):
+            return self.schema(value)
+        if key in _LISTS and isinstance(value, list):
+            return [self.schema(item) for item in value]
+        if key in _MAPS and isinstance(value, dict):
+            return {name: self.schema(item) for name, item in value.items()}
+        return value
+
+
+def _references(value: Json) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(reference := value.get("$ref"), str):
+            yield reference
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def _modern(schema: Schema, written: Schema) -> Schema:
+    """The schema with 3.0's spellings in those of draft 2020-12."""
+    modern = {k: v for k, v in schema.items() if k not in _DROPPED and not k.startswith("x-")}
+    if "example" in written and "examples" not in modern:
+        modern["examples"] = [written["example"]]
+    for bound in ("Minimum", "Maximum"):
+        if isinstance(is_exclusive := modern.get(f"exclusive{bound}"), bool):
+            del modern[f"exclusive{bound}"]
+            if is_exclusive and bound.lower() in modern:
+                modern[f"exclusive{bound}"] = modern.pop(bound.lower())
+    return _or_null(modern) if written.get("nullable") is True else modern
+
+
+def _or_null(schema: Schema) -> Schema:
+    if isinstance(kind := schema.get("type"), str) and not schema.keys() & set(_LISTS):
+        if isinstance(values := schema.get("enum"), list) and None not in values:
+            schema = schema | {"enum": [*values, None]}
+        return schema | {"type": [kind, "null"]}
+    about = {key: value for key, value in schema.items() if key in _ABOUT}
+    rest = {key: value for key, value in schema.items() if key not in _ABOUT}
+    return about | {"anyOf": [rest, {"type": "null"}]} if rest else schema

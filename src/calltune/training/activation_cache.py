@@ -1,0 +1,285 @@
+"""The frozen layers' output for each row, computed once and read in every step.
+
+With the lower layers frozen, what they give for a row never changes: not in a later epoch, not
+in validation, not in another run with other rates. It is computed in bulk before training.
+Prior work: AutoFreeze (arXiv 2102.01386), Skip2-LoRA (arXiv 2410.21073).
+
+Where the frozen layers' output is kept in a run: in memory, in a file, or nowhere.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from calltune.data.batching import TokenRow
+from calltune.errors import OptionError, OutputError
+from calltune.files import file_digest, replacing
+from calltune.models.numpy_ops import at_once
+from calltune.training.split_model import Trunk
+
+Mode = Literal["auto", "memory", "disk", "off"]
+Tokens = tuple[int, ...]
+
+BULK_POSITIONS = 2048
+"""Positions in a bulk batch, at most, or one row."""
+
+
+class PrefixCache:
+    """Outputs of the frozen layers, one after the other: N positions of D numbers.
+
+    `data` is (N, D): an MLX array, or a mapped file of unsigned integers of the width of `dtype`.
+    """
+
+    def __init__(self, data: Any, dtype: mx.Dtype, starts: dict[Tokens, int]) -> None:
+        self._data = data
+        self._starts = starts
+        self._dtype = dtype
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the cache."""
+        return int(self._data.nbytes)
+
+    def gather(self, rows: Sequence[TokenRow], shape: tuple[int, int]) -> mx.array:
+        """The rows' outputs (B, L, D), `shape` being (B, L).
+
+        Padding holds outputs of other positions, which no trained position sees.
+        """
+        n_rows, length = shape
+        starts = [self._starts[row.tokens] for row in rows] + [0] * (n_rows - len(rows))
+        if isinstance(self._data, mx.array) and max(starts) + length <= len(self._data):
+            # Copying slices is much faster than looking up every position.
+            return mx.stack([self._data[start : start + length] for start in starts])
+        index = np.zeros(shape, np.int32)
+        for number, row in enumerate(rows):
+            n_inputs = len(row.tokens) - 1
+            index[number, :n_inputs] = np.arange(starts[number], starts[number] + n_inputs)
+        if isinstance(self._data, mx.array):
+            return self._data[mx.array(index)]
+        return mx.array(self._data[index]).view(self._dtype)
+
+
+class Key(NamedTuple):
+    """What a cached output depends on, beside the tokens."""
+
+    model: str
+    """A digest of the model's files."""
+    n_frozen: int
+    precision: str
+
+
+def fill(
+    trunk: Trunk,
+    rows: Sequence[TokenRow],
+    advance: Callable[[int], None],
+    file: Path | None = None,
+    key: Key | None = None,
+) -> PrefixCache:
+    """The cache of these rows, in memory or in `file`.
+
+    A file that is there, whole and of this key is read, not computed again. `advance` is told
+    how many rows are done. Rows with equal tokens are computed once.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    starts = _starts(rows)
+    if file is None:
+        outputs = _outputs(trunk, starts, advance)
+        data = _in_memory(outputs, positions(rows))
+        return PrefixCache(data, data.dtype, starts)
+    assert key is not None
+    if (kept := _read(file, starts, key)) is None:
+        _write(file, _outputs(trunk, starts, advance), positions(rows), key)
+        kept = _read(file, starts, key)
+        if kept is None:
+            raise OutputError(f"{file} was written and cannot be read back; check the disk")
+    return kept
+
+
+def file_for(folder: Path, key: Key, rows: Sequence[TokenRow]) -> Path:
+    """Where the cache of these rows is kept: the name says all it depends on."""
+    digest = hashlib.sha256(json.dumps(key).encode())
+    for tokens in _starts(rows):
+        digest.update(np.array([len(tokens), *tokens], np.int32).tobytes())
+    return folder / f"{digest.hexdigest()[:32]}.prefix"
+
+
+def positions(rows: Sequence[TokenRow]) -> int:
+    """How many positions the cache of these rows has."""
+    return sum(len(tokens) - 1 for tokens in _starts(rows))
+
+
+def _starts(rows: Sequence[TokenRow]) -> dict[Tokens, int]:
+    """Where each row's outputs begin: short rows first, so that bulk batches pad little."""
+    starts, end = {}, 0
+    for tokens in sorted({row.tokens for row in rows}, key=lambda tokens: (len(tokens), tokens)):
+        starts[tokens] = end
+        end += len(tokens) - 1
+    return starts
+
+
+def _outputs(
+    trunk: Trunk, starts: dict[Tokens, int], advance: Callable[[int], None]
+) -> Iterator[mx.array]:
+    """The outputs of a bulk batch's rows, (n, D), batch by batch in the order of `starts`."""
+    for batch in _bulk(list(starts), BULK_POSITIONS):
+        length = -(-(len(batch[-1]) - 1) // 32) * 32
+        inputs = np.zeros((len(batch), length), np.int32)
+        for number, tokens in enumerate(batch):
+            inputs[number, : len(tokens) - 1] = tokens[:-1]
+        with at_once():
+            hidden = trunk.lower(mx.array(inputs))
+        parts = [hidden[number, : len(tokens) - 1] for number, tokens in enumerate(batch)]
+        outputs = mx.concatenate(parts)
+        mx.eval(outputs)
+        yield outputs
+        advance(len(batch))
+
+
+def _bulk(rows: list[Tokens], most: int) -> Iterator[list[Tokens]]:
+    """Rows, sorted by length, in batches of at most `most` positions, or one row."""
+    batch: list[Tokens] = []
+    for tokens in rows:
+        if batch and (len(batch) + 1) * len(tokens) > most:
+            yield batch
+            batch = []
+        batch.append(tokens)
+    if batch:
+        yield batch
+
+
+def _in_memory(outputs: Iterator[mx.array], n_positions: int) -> mx.array:
+    data, end = None, 0
+    for part in outputs:
+        if data is None:
+            data = mx.zeros((n_positions, part.shape[1]), part.dtype)
+        # Written in place: nothing else holds the array.
+        data[end : end + len(part)] = part
+        end += len(part)
+        mx.eval(data)
+    assert data is not None, "no rows"
+    return data
+
+
+def _write(file: Path, outputs: Iterator[mx.array], n_positions: int, key: Key) -> None:
+    with replacing(file) as out:
+        for number, part in enumerate(outputs):
+            if number == 0:
+                header = _header(key, n_positions, part.shape[1], part.dtype)
+                out.write(json.dumps(header).encode().ljust(_HEADER_BYTES - 1) + b"\n")
+            out.write(np.array(part.view(_UNSIGNED[part.dtype.size])).tobytes())
+
+
+def _read(file: Path, starts: dict[Tokens, int], key: Key) -> PrefixCache | None:
+    """The cache in `file`; None where it is missing, cut short, or another one."""
+    n_positions = sum(len(tokens) - 1 for tokens in starts)
+    try:
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(_HEADER_BYTES))
+        width, dtype = int(header["width"]), getattr(mx, header["dtype"])
+        if header != _header(key, n_positions, width, dtype):
+            return None
+        n_bytes = _HEADER_BYTES + n_positions * width * dtype.size
+        if file.stat().st_size != n_bytes:
+            return None
+        kind = f"uint{8 * dtype.size}"
+        data = np.memmap(file, kind, "r", _HEADER_BYTES, (n_positions, width))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return PrefixCache(data, dtype, starts)
+
+
+def _header(key: Key, n_positions: int, width: int, dtype: mx.Dtype) -> dict[str, Any]:
+    name = str(dtype).removeprefix("mlx.core.")
+    return {"key": list(key), "positions": n_positions, "width": width, "dtype": name}
+
+
+_HEADER_BYTES = 4096
+_UNSIGNED = {2: mx.uint16, 4: mx.uint32}
+
+
+MEMORY_SHARE = 0.25
+"""The part of the memory that the cache may take with `auto`."""
+
+
+class Place(NamedTuple):
+    """Where the cache is to go."""
+
+    mode: Mode
+    """memory, disk or off."""
+    n_bytes: int
+    reason: str
+
+
+class Source(NamedTuple):
+    """What makes cached outputs this model's, and where files with them go."""
+
+    model_folder: Path
+    precision: str
+    cache_folder: Path
+
+
+def choose_place(
+    trunk: Trunk, rows: Sequence[TokenRow], mode: Mode, memory: int, folder: Path
+) -> Place:
+    """Settle `auto`, for these rows and `memory` bytes.
+
+    Raises:
+        OptionError: a cache was asked for and no layer is frozen.
+    """
+    if not trunk.n_frozen:
+        if mode in ("memory", "disk"):
+            raise OptionError(
+                f"--prefix-cache {mode} needs frozen layers, and every layer is trained; "
+                "give fewer --num-layers, or leave it out"
+            )
+        return Place("off", 0, "no layer is frozen")
+    output = trunk.lower(mx.zeros((1, 2), mx.int32))
+    n_bytes = positions(rows) * output.shape[-1] * output.dtype.size
+    if mode != "auto":
+        return Place(mode, n_bytes, "asked for")
+    if n_bytes <= memory * MEMORY_SHARE:
+        return Place("memory", n_bytes, "it fits")
+    if n_bytes * 2 <= _free_on_disk(folder):
+        return Place("disk", n_bytes, "it is too large for memory")
+    return Place("off", n_bytes, "it is too large for memory and disk")
+
+
+def make_cache(
+    trunk: Trunk,
+    rows: Sequence[TokenRow],
+    place: Place,
+    source: Source,
+    advance: Callable[[int], None],
+) -> PrefixCache | None:
+    """The cache at its place, filled; the frozen layers' memory is given back."""
+    if place.mode == "off":
+        return None
+    if place.mode == "memory":
+        cache = fill(trunk, rows, advance)
+    else:
+        key = Key(_digest(source.model_folder), trunk.n_frozen, source.precision)
+        file = file_for(source.cache_folder, key, rows)
+        cache = fill(trunk, rows, advance, file=file, key=key)
+    trunk.release_lower()
+    mx.clear_cache()
+    return cache
+
+
+def _digest(folder: Path) -> str:
+    """A digest of a model's config and weights."""
+    files = sorted([folder / "config.json", *folder.glob("*.safetensors")])
+    return hashlib.sha256("".join(file_digest(file) for file in files).encode()).hexdigest()
+
+
+def _free_on_disk(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

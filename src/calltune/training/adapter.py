@@ -1,0 +1,206 @@
+"""Adapters: put on a model, and written as mlx_lm writes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from calltune.errors import ModelNotFound, OptionError
+from calltune.files import read_json, replacing, write_json
+from calltune.models.loading import CONFIG, WEIGHTS
+from calltune.training.packed_lora import PackedLoRA, pack
+from calltune.types import Json
+
+Kind = Literal["lora", "rslora", "dora", "full"]
+Weights = dict[str, mx.array]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterShape:
+    """Which weights are trained, in mlx_lm's terms."""
+
+    fine_tune_type: Kind
+    num_layers: int
+    """Counted from the top of the model; -1 is all."""
+    rank: int
+    scale: float
+    """Multiplies the low-rank product; rsLoRA divides it by the root of the rank
+    (Kalajdzievski, https://arxiv.org/abs/2312.03732)."""
+    dropout: float
+    modules: tuple[str, ...] = ()
+    """Names of the linear layers that get LoRA, such as q_proj; none means all."""
+
+    @property
+    def multiplier(self) -> float:
+        """What the low-rank product is multiplied by."""
+        return self.scale / self.rank**0.5 if self.fine_tune_type == "rslora" else self.scale
+
+    def to_json(self, keys: Sequence[str] | None = None) -> dict[str, Json]:
+        """The part of adapter_config.json that mlx_lm needs to load the adapter.
+
+        `keys` are the adapted layers' names within a decoder layer, None for all. An rsLoRA
+        adapter is a LoRA adapter of another scale.
+        """
+        lora: dict[str, Json] = {
+            "rank": self.rank,
+            "scale": self.multiplier,
+            "dropout": self.dropout,
+        }
+        if keys is not None:
+            lora["keys"] = list(keys)
+        kind = "lora" if self.fine_tune_type == "rslora" else self.fine_tune_type
+        return {
+            "fine_tune_type": kind,
+            "num_layers": self.num_layers,
+            "lora_parameters": None if kind == "full" else lora,
+        }
+
+    def n_frozen(self, model: Any) -> int:
+        """How many layers lie below the trained ones."""
+        return 0 if self.num_layers == -1 else len(model.layers) - self.num_layers
+
+
+def check_trainable(shape: AdapterShape, model_folder: Path, reference: str) -> None:
+    """Refuse to change quantised weights themselves: 4 bits cannot take in what a step adds.
+
+    The folder decides: weights that were dequantised for training would not fit it.
+
+    Raises:
+        OptionError: full fine-tuning was asked for, and the model's files are quantised.
+    """
+    config = read_json(model_folder / "config.json")
+    is_quantised = any(config.get(key) for key in ("quantization", "quantization_config"))
+    if shape.fine_tune_type == "full" and is_quantised:
+        raise OptionError(
+            f"--fine-tune-type full needs a model that is not quantised, and {reference} is; "
+            f"make one with calltune model {reference} --dense, or use --fine-tune-type lora"
+        )
+
+
+def attach(model: Any, shape: AdapterShape, seed: int) -> dict[str, Json]:
+    """Freeze the model and put trainable weights of this shape on it; the shape as JSON.
+
+    Raises:
+        OptionError: the model has too few layers or none of the modules.
+    """
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+
+    if shape.num_layers > len(model.layers):
+        raise OptionError(
+            f"--num-layers is {shape.num_layers}, but the model has {len(model.layers)} layers; "
+            "give that many or fewer, or -1 for all"
+        )
+    mx.random.seed(seed)
+    model.freeze()
+    layers = model.layers[-max(shape.num_layers, 0) :]
+    config = shape.to_json(_keys(layers, shape.modules))
+    if shape.fine_tune_type == "full":
+        for layer in layers:
+            layer.unfreeze()
+        return config
+    linear_to_lora_layers(
+        model,
+        shape.num_layers,
+        config["lora_parameters"],
+        use_dora=shape.fine_tune_type == "dora",
+    )
+    return config
+
+
+def resume(model: Any, weights_file: Path) -> None:
+    """Start from the trained weights in `weights_file`; before `pack_layers`.
+
+    Raises:
+        ModelNotFound: there is no such file, it is broken, or it was not made for this model
+            and shape.
+    """
+    if not weights_file.is_file():
+        raise ModelNotFound(
+            f"No adapter file {weights_file} to resume from; give the path of an "
+            f"{WEIGHTS} that train wrote"
+        )
+    try:
+        trained = mx.load(str(weights_file))
+    except RuntimeError as error:
+        raise ModelNotFound(f"{weights_file} is cut short or no safetensors file") from error
+    assert isinstance(trained, dict)
+    wanted = dict(tree_flatten(model.trainable_parameters()))
+    if {k: v.shape for k, v in trained.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise ModelNotFound(
+            f"{weights_file} was trained for another model, --num-layers or rank; resume with "
+            f"the options in its {CONFIG}, or start without --resume-adapter-file"
+        )
+    model.load_weights(list(trained.items()), strict=False)
+    mx.eval(model.trainable_parameters())
+
+
+def pack_layers(model: Any) -> None:
+    """Let LoRA layers that share their input be computed together, in place."""
+    names = {id(module): name for name, module in model.named_modules()}
+    for layer in model.layers:
+        pack(layer, names[id(layer)])
+
+
+def trainable(model: Any) -> Weights:
+    """The trained weights by their names in this model."""
+    return dict(tree_flatten(model.trainable_parameters()))
+
+
+def exported(model: Any, weights: Weights) -> Weights:
+    """Trained weights by the names that mlx_lm gives them."""
+    packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLoRA)}
+    result: Weights = {}
+    for name, module in packed.items():
+        result |= module.unpacked(weights[f"{name}.a"], weights[f"{name}.b"])
+    inside = {f"{name}.{part}" for name in packed for part in "ab"}
+    return result | {name: value for name, value in weights.items() if name not in inside}
+
+
+def save(
+    folder: Path,
+    weights: Weights,
+    config: dict[str, Json],
+    number: int | None = None,
+    keep: int = 1,
+) -> None:
+    """Write trained weights, named as mlx_lm names them, and their config.
+
+    With `number` the weights go to a numbered checkpoint as well, as mlx_lm does; the last
+    `keep` of those stay.
+    """
+    if number is not None:
+        _save_weights(folder / f"{number:07d}_{WEIGHTS}", weights)
+        numbered = sorted(folder.glob(f"[0-9]*_{WEIGHTS}"))
+        # Those of a longer run before this one do not count.
+        for old in numbered[: numbered.index(folder / f"{number:07d}_{WEIGHTS}") + 1][:-keep]:
+            old.unlink()
+    _save_weights(folder / WEIGHTS, weights)
+    write_json(folder / CONFIG, config)
+
+
+def _save_weights(path: Path, weights: Weights) -> None:
+    with replacing(path) as file:
+        mx.save_safetensors(file, dict(sorted(weights.items())))
+
+
+def _keys(layers: Sequence[Any], modules: Sequence[str]) -> list[str] | None:
+    """The names within a layer of the linear modules called like one of `modules`."""
+    if not modules:
+        return None
+    linear = {
+        name
+        for layer in layers
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear | nn.QuantizedLinear)
+    }
+    short = {name.rsplit(".", 1)[-1] for name in linear}
+    if unknown := [name for name in modules if name not in short]:
+        raise OptionError(
+            f"The model's layers have no {unknown[0]} to adapt; they have "
+            f"{', '.join(sorted(short))}"
+        )
+    return sorted(name for name in linear if name.rsplit(".", 1)[-1] in modules)

@@ -1,0 +1,189 @@
+"""What a run needs to go on exactly where it was, in numbered folders.
+
+`state/0000100/` holds weights.safetensors, optimizer.safetensors and state.json, which names the
+SHA-256 of the other two. A folder is made under another name, flushed to disk and renamed in.
+
+What an earlier part of a run, or another run, left in an adapter's folder.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from calltune.errors import DataError
+from calltune.files import (
+    file_digest,
+    new_folder,
+    output_error,
+    read_json,
+    replacing,
+    write_json,
+)
+from calltune.training.logging import drop_after
+from calltune.training.step import Trained
+from calltune.types import Json
+
+WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+LAYOUT = 2
+"""How trained weights are named and shaped in a checkpoint; counted up when that changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a run is; with the seed it also tells which rows come next."""
+
+    step: int = 0
+    """Steps done."""
+    tokens: int = 0
+    """Real tokens seen, prompts included."""
+    best_loss: float | None = None
+    """The lowest validation loss so far."""
+    best_step: int = 0
+    worse: int = 0
+    """Validations since the best one."""
+    elapsed_s: float = 0.0
+    """Seconds of training, those of earlier parts of a run included."""
+
+
+class Checkpoint(NamedTuple):
+    """A saved run."""
+
+    trained: Trained
+    position: Position
+
+
+def save(
+    folder: Path, trained: Trained, position: Position, made_from: Json, keep: int = 1
+) -> None:
+    """Write a checkpoint, then remove all but the last `keep`.
+
+    `made_from` says what the run is: a checkpoint is found again only with the same.
+
+    Raises:
+        OutputError: the folder cannot be written; earlier checkpoints are kept.
+    """
+    target = folder / f"{position.step:07d}"
+    _remove(target)
+    with new_folder(target) as beside:
+        _write_arrays(beside / WEIGHTS, trained.weights)
+        _write_arrays(beside / OPTIMIZER, _flat(trained.optimizer))
+        digests = {name: file_digest(beside / name) for name in (WEIGHTS, OPTIMIZER)}
+        state = {"position": asdict(position), "made_from": made_from, "sha256": digests}
+        state["layout"] = LAYOUT
+        write_json(beside / STATE, state)
+    for old in _numbered(folder)[:-keep]:
+        _remove(old)
+
+
+def latest(folder: Path, made_from: Json, tell: Callable[[str], None] = print) -> Checkpoint | None:
+    """The newest whole checkpoint of this run, or None; `tell` hears of those passed over."""
+    for candidate in reversed(_numbered(folder)):
+        try:
+            return _read(candidate, made_from)
+        except (_PassedOver, DataError, OSError, KeyError, TypeError, AttributeError) as error:
+            reason = error if isinstance(error, _PassedOver) else "is damaged"
+            tell(f"The checkpoint {candidate} {reason}; it is passed over")
+    return None
+
+
+class _PassedOver(Exception):
+    """Why a checkpoint is not this run's, or not whole."""
+
+
+def _read(folder: Path, made_from: Json) -> Checkpoint:
+    """The checkpoint in `folder`, if it is whole and of this run."""
+    state = read_json(folder / STATE)
+    if state["made_from"] != made_from:
+        raise _PassedOver("was made with other options or rows")
+    if state.get("layout") != LAYOUT:
+        raise _PassedOver("was written by another version of calltune")
+    digests = state["sha256"]
+    if any(file_digest(folder / name) != digests[name] for name in (WEIGHTS, OPTIMIZER)):
+        raise _PassedOver("is damaged")
+    position = Position(**state["position"])
+    weights: Any = mx.load(str(folder / WEIGHTS))
+    optimizer: Any = mx.load(str(folder / OPTIMIZER))
+    # The file may be removed before a lazy array is used.
+    mx.eval(weights, optimizer)
+    return Checkpoint(Trained(weights, _nested(optimizer)), position)
+
+
+def _write_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
+    # Sorted, so that equal arrays make equal files.
+    with replacing(path) as file:
+        mx.save_safetensors(file, dict(sorted(arrays.items())))
+
+
+def _flat(state: dict[str, Any]) -> dict[str, mx.array]:
+    """Adam's state with one name for each array: `learning_rate`, `NAME/m`.
+
+    MLX's own flattening takes the dots in our names for levels.
+    """
+    flat: dict[str, mx.array] = {}
+    for name, value in state.items():
+        is_one = isinstance(value, mx.array)
+        flat |= {name: value} if is_one else {f"{name}/{key}": value[key] for key in value}
+    return flat
+
+
+def _nested(flat: dict[str, mx.array]) -> dict[str, Any]:
+    """The reverse of `_flat`."""
+    state: dict[str, Any] = {}
+    for name, value in flat.items():
+        path, slash, key = name.rpartition("/")
+        if slash:
+            state.setdefault(path, {})[key] = value
+        else:
+            state[name] = value
+    return state
+
+
+def _numbered(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    numbered = (path for path in folder.iterdir() if re.fullmatch(r"\d{7,}", path.name))
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise output_error(folder, error) from error
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Remove what was recorded after `step`: it speaks for weights that are no longer there.
+
+    So is what a killed process left half written. Adapters stay until others take their place.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("", "state", "best"):
+            sweep(folder / name)
+        (folder / "run.json").unlink(missing_ok=True)
+        if step == 0:
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
+            for name in ("state", "best"):
+                _remove(folder / name)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    drop_after(folder / "metrics.jsonl", step)
+
+
+def sweep(folder: Path) -> None:
+    """Remove half-written files and checkpoints; by their names, nothing else that is hidden."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        if re.fullmatch(r"\.\d{7,}\.\w+", path.name):
+            _remove(path)
+        elif re.fullmatch(r"\..+\.\d+\.partial", path.name):
+            path.unlink()

@@ -1,0 +1,233 @@
+"""Upper layers run as one: recognised in mlx_lm's models, and tried before they are used.
+
+A layer is taken where it is made of the parts that most decoder families share: norm, q k v with
+rotary positions, causal attention, o, norm, gated feed-forward, and LoRA on every projection.
+What its modules hold is read or found by trying them; then output and gradients of the fused
+layers are compared with those of the layers' own code, and any difference leaves them as they
+were.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from calltune.training.cuda.autograd import (
+    add_and_norm,
+    attention,
+    branch,
+    feed_forward,
+    product,
+)
+from calltune.training.cuda.interface import Following, Functions, Heads, Norm
+from calltune.training.packed_lora import PackedLoRA
+from calltune.training.split_model import Trunk
+
+Weights = list[mx.array]
+TOLERANCE = {mx.float32: 5e-3}
+"""Relative difference from the layers' own code; products round to TF32 on a GPU."""
+HALF_TOLERANCE = 3e-2
+TRIED_LENGTH = 64
+"""Positions of a trial, beyond an attention window."""
+
+
+class Layer(NamedTuple):
+    """One decoder layer."""
+
+    qkv: PackedLoRA
+    o: PackedLoRA
+    gate_up: PackedLoRA
+    down: PackedLoRA
+    heads: Heads
+    before: Norm
+    """Of the layer's input."""
+    post_attention: Norm | None
+    """Of attention's output, before it is added."""
+    pre_feed_forward: Norm
+    post_feed_forward: Norm | None
+    is_gelu: bool
+
+
+class FusedLayers:
+    """Layers that follow each other; D hidden size, B rows, L positions."""
+
+    def __init__(self, by: Functions, layers: Sequence[Layer]) -> None:
+        self.by = by
+        self.layers = layers
+        self.longest: int = layers[0].heads.cosine.shape[0]
+
+    def __call__(self, x: mx.array, recompute: int = 0) -> mx.array:
+        """What the layers make of x (B, L, D); the lowest `recompute` keep no activations."""
+        shape, first = x.shape, self.layers[0]
+        # Tokens one after the other: a product of matrices needs no reshaping.
+        x = x.reshape(-1, shape[-1])
+        y = mx.fast.rms_norm(x, first.before.weight, first.before.eps)
+        z = y @ first.qkv.a.astype(x.dtype).T
+        for number, layer in enumerate(self.layers):
+            following = self.layers[number + 1] if layer is not self.layers[-1] else None
+            run = self._one(layer, following, shape[0])
+            weights = _weights(layer) + ([] if following is None else [following.qkv.a])
+            x, *rest = (mx.checkpoint(run) if number < recompute else run)(weights, x, y, z)
+            y, z = rest or (y, z)
+        return x.reshape(shape)
+
+    def _one(self, layer: Layer, following: Layer | None, n_rows: int) -> Callable[..., Any]:
+        """A function of LoRA matrices, x (N, D), its norm y and the norm's product z (N, R)."""
+        by = self.by
+
+        def run(weights: Weights, x: mx.array, y: mx.array, z: mx.array) -> tuple[mx.array, ...]:
+            _put(layer, weights)
+            heads = attention(by, product(layer.qkv, y, z), layer.heads, n_rows)
+            inside = Following(layer.pre_feed_forward, layer.gate_up.a.astype(x.dtype))
+            middle = add_and_norm(by, branch(layer.o, heads), x, layer.post_attention, inside)
+            assert middle.y is not None and middle.z is not None
+            packed = product(layer.gate_up, middle.y, middle.z)
+            last = feed_forward(by, packed, layer.down, layer.is_gelu)
+            after = None
+            if following is not None:
+                after = Following(following.before, weights[-1].astype(x.dtype))
+            found = add_and_norm(by, last, middle.h, layer.post_feed_forward, after)
+            return tuple(part for part in found if part is not None)
+
+        return run
+
+
+def fuse(trunk: Trunk, by: Functions, longest: int) -> FusedLayers | None:
+    """The trunk's upper layers as one function for rows of up to `longest` positions, or None."""
+    for is_gelu in (True, False):
+        try:
+            masks = _masks(trunk, longest)
+            layers = [
+                _read(layer, trunk.dtype, longest, _window(mask, longest), is_gelu)
+                for layer, mask in zip(_upper(trunk), masks, strict=True)
+            ]
+            if all(_agrees(trunk, by, number, layer) for number, layer in enumerate(layers)):
+                return FusedLayers(by, layers)
+        except (AssertionError, AttributeError, TypeError, ValueError, LookupError, RuntimeError):
+            continue
+    return None
+
+
+def _upper(trunk: Trunk) -> Sequence[Any]:
+    upper: Sequence[Any] = trunk.model.layers[trunk.n_frozen :]
+    return upper
+
+
+def _weights(layer: Layer) -> Weights:
+    parts = (layer.qkv, layer.o, layer.gate_up, layer.down)
+    return [matrix for part in parts for matrix in (part.a, part.b)]
+
+
+def _put(layer: Layer, weights: Weights) -> None:
+    for number, part in enumerate((layer.qkv, layer.o, layer.gate_up, layer.down)):
+        part.a, part.b = weights[2 * number], weights[2 * number + 1]
+
+
+def _read(layer: Any, dtype: mx.Dtype, longest: int, window: int, is_gelu: bool) -> Layer:
+    own = layer.self_attn
+    qkv, gate_up = own.q_proj, layer.mlp.gate_proj
+    for packed, n_parts in ((qkv, 3), (own.o_proj, 1), (gate_up, 2), (layer.mlp.down_proj, 1)):
+        assert isinstance(packed, PackedLoRA) and packed.n_parts == n_parts
+    norms = {
+        name: _norm(module, dtype) for name, module in layer.items() if name.endswith("layernorm")
+    }
+    # Families with four norms have one on either side of each part, those with two before it.
+    has_four = "pre_feedforward_layernorm" in norms
+    assert len(norms) == (4 if has_four else 2), norms.keys()
+    after_attention = norms["post_attention_layernorm"]
+    return Layer(
+        qkv,
+        own.o_proj,
+        gate_up,
+        layer.mlp.down_proj,
+        _heads(own, dtype, longest, window),
+        norms["input_layernorm"],
+        after_attention if has_four else None,
+        norms["pre_feedforward_layernorm"] if has_four else after_attention,
+        norms["post_feedforward_layernorm"] if has_four else None,
+        is_gelu,
+    )
+
+
+def _heads(own: Any, dtype: mx.Dtype, longest: int, window: int) -> Heads:
+    n_outputs = own.q_proj.n_outputs
+    size = n_outputs // (own.n_heads + 2 * own.n_kv_heads)
+    assert size % 2 == 0 and n_outputs == size * (own.n_heads + 2 * own.n_kv_heads)
+    # Rotated, ones followed by zeros are cosines followed by sines. MLX's CUDA kernel reads
+    # a broadcast array wrongly, so it gets a whole one.
+    ones = mx.concatenate([mx.ones((longest, size // 2)), mx.zeros((longest, size // 2))], axis=1)
+    turned = own.rope(ones[None, None])[0, 0]
+    cosine, sine = (mx.contiguous(part) for part in mx.split(turned, 2, axis=-1))
+    q_norm, k_norm = (
+        _norm(own[name], dtype) if name in own else None for name in ("q_norm", "k_norm")
+    )
+    assert (q_norm is None) == (k_norm is None)
+    assert q_norm is None or k_norm is None or q_norm.eps == k_norm.eps
+    mx.eval(cosine, sine)
+    return Heads(own.n_heads, own.n_kv_heads, size, own.scale, cosine, sine, q_norm, k_norm, window)
+
+
+def _norm(module: Any, dtype: mx.Dtype) -> Norm:
+    """What an RMSNorm multiplies by, found by trying it: some families keep the weight less 1."""
+    own = module.weight.astype(dtype)
+    assert own.size % 4 == 0
+    given = module(mx.ones(own.shape, dtype))
+    found = min((own, 1 + own), key=lambda weight: float(mx.abs(weight - given).max()))
+    mx.eval(found)
+    return Norm(found, float(module.eps))
+
+
+def _masks(trunk: Trunk, length: int) -> list[Any]:
+    """The attention masks that the model hands to its upper layers for rows of this length."""
+    caught: list[Any] = []
+
+    def catch(_: Any, x: mx.array, mask: Any = None, *__: Any, **___: Any) -> mx.array:
+        caught.append(mask)
+        return x
+
+    trunk.call_with_layers(catch, mx.zeros((1, length), mx.int32))
+    return caught[trunk.n_frozen :]
+
+
+def _window(mask: Any, length: int) -> int:
+    """How many positions a query sees under a mask; 0 is all before it."""
+    if mask is None or isinstance(mask, str):
+        assert mask == "causal" or length == 1, mask
+        return 0
+    window = int(mask[-1].sum())
+    query, position = mx.arange(length)[:, None], mx.arange(length)[None]
+    expected = (position <= query) & (position > query - window)
+    assert mask.dtype == mx.bool_ and mx.array_equal(mask, expected)
+    return 0 if window == length else window
+
+
+def _agrees(trunk: Trunk, by: Functions, number: int, layer: Layer) -> bool:
+    """Whether a layer's own code gives the same output, and the same gradients."""
+    longest = layer.heads.cosine.shape[0]
+    length = min(longest, layer.heads.window + TRIED_LENGTH)
+    mask, module = _masks(trunk, length)[number], _upper(trunk)[number]
+    shape = (2, length, layer.before.weight.size)
+    x, gradient = (mx.random.normal(shape).astype(trunk.dtype) for _ in range(2))
+    fused = FusedLayers(by, [layer])
+    kept = _weights(layer)
+
+    def results(run: Callable[[mx.array], mx.array]) -> list[mx.array]:
+        def of(x: mx.array, *weights: mx.array) -> mx.array:
+            _put(layer, list(weights))
+            return run(x)
+
+        outputs, gradients = mx.vjp(of, [x, *kept], [gradient])
+        # Untrained LoRA gives half of its matrices no gradient.
+        return [*outputs, gradients[0], *gradients[2::2]]
+
+    try:
+        pairs = zip(results(fused), results(lambda x: module(x, mask)), strict=True)
+        tolerance = TOLERANCE.get(trunk.dtype, HALF_TOLERANCE)
+        return all(_difference(one, other) <= tolerance for one, other in pairs)
+    finally:
+        _put(layer, kept)
+
+
+def _difference(one: mx.array, other: mx.array) -> float:
+    one, other = one.astype(mx.float32), other.astype(mx.float32)
+    return float(mx.linalg.norm(one - other) / mx.linalg.norm(other))

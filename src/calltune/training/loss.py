@@ -1,0 +1,151 @@
+"""The loss on completion tokens: the head on those positions alone, a chunk at a time.
+
+The gradient of a cross-entropy is known as soon as its logits are, so it is taken in the forward
+pass and the logits are forgotten; those of a whole sequence never exist. The same idea: Hsu et
+al., Liger Kernel, https://arxiv.org/abs/2410.10989.
+"""
+
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from calltune.training.cuda.interface import Functions
+from calltune.training.split_model import Trunk, WholeModel
+
+CHUNK_LOGITS = 2**25
+"""Logits that exist at once, at most: 128 MiB in float32."""
+
+
+class ChunkLoss(NamedTuple):
+    """What T positions give: the summed loss, and its gradient."""
+
+    loss: mx.array
+    """Scalar float32, nats."""
+    gradient: mx.array
+    """With respect to the head's input, (T, D)."""
+
+
+def completion_loss(
+    trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array, on_cpu: bool = False
+) -> mx.array:
+    """The cross-entropy summed over T positions, a float32 scalar in nats.
+
+    rows (T, D) is the head's input there; targets (T,) int; weights (T,) float32, 0 for padding.
+    """
+
+    @mx.custom_function
+    def forward(rows: mx.array) -> tuple[mx.array, mx.array]:
+        total = mx.array(0.0)
+        gradients: list[mx.array] = []
+        for chunk in _chunks(trunk, rows):
+            part = rows[chunk]
+            if gradients:
+                # Not before the last chunk's logits are gone.
+                part = mx.depends(part, [total, gradients[-1]])
+            found = _chunk_loss(trunk, part, targets[chunk], weights[chunk], on_cpu)
+            total = total + found.loss
+            gradients.append(found.gradient.astype(rows.dtype))
+        return total, mx.concatenate(gradients) if gradients[1:] else gradients[0]
+
+    @forward.vjp
+    def backward(_: Any, cotangents: Any, outputs: Any) -> mx.array:
+        return (outputs[1] * cotangents[0]).astype(rows.dtype)  # type: ignore[no-any-return]
+
+    outputs: Any = forward(rows)
+    total: mx.array = outputs[0]
+    return total
+
+
+def completion_loss_alone(
+    trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array, on_cpu: bool = False
+) -> mx.array:
+    """The same number, for validation: no gradient is taken."""
+    total = mx.array(0.0)
+    for chunk in _chunks(trunk, rows):
+        logits = trunk.logits(mx.depends(rows[chunk], [total]))
+        # The logits of a whole model are the caller's array.
+        if on_cpu and logits.dtype == mx.float32 and not isinstance(trunk, WholeModel):
+            _, losses = _exponentials(logits, targets[chunk])
+        else:
+            losses = nn.losses.cross_entropy(logits.astype(mx.float32), targets[chunk])
+        total = total + (losses * weights[chunk]).sum()
+    return total
+
+
+def _chunks(trunk: Trunk, rows: mx.array) -> list[slice]:
+    size = max(64, CHUNK_LOGITS // trunk.vocabulary // 64 * 64)
+    return [slice(start, start + size) for start in range(0, rows.shape[0], size)]
+
+
+def _chunk_loss(
+    trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array, on_cpu: bool
+) -> ChunkLoss:
+    weight = trunk.head_weight()
+    if weight is None:
+        return _any_head(trunk, rows, targets, weights)
+    if trunk.fused is not None and trunk.vocabulary % 4 == 0:
+        return _dense_head_fused(trunk.fused.by, weight, rows, targets, weights)
+    if on_cpu and rows.dtype == mx.float32:
+        return _dense_head_in_numpy(weight, rows, targets, weights)
+    return _dense_head(weight, rows, targets, weights)
+
+
+def _any_head(trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array) -> ChunkLoss:
+    """For quantised heads, and models that do something to their logits."""
+
+    def loss(rows: mx.array) -> mx.array:
+        logits = trunk.logits(rows).astype(mx.float32)
+        losses: mx.array = nn.losses.cross_entropy(logits, targets)
+        return (losses * weights).sum()
+
+    return ChunkLoss(*mx.value_and_grad(loss)(rows))
+
+
+def _dense_head_fused(
+    by: Functions, weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
+) -> ChunkLoss:
+    """Loss and gradient of the logits in one function between two products."""
+    found = by.cross_entropy(rows @ weight.T, targets, weights)
+    return ChunkLoss(found.losses.sum(), found.gradient @ weight)
+
+
+def _dense_head(
+    weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
+) -> ChunkLoss:
+    """D loss / d logits is the probabilities less one at the target; its product with W follows."""
+    logits = (rows @ weight.T).astype(mx.float32)
+    log_total = mx.logsumexp(logits, axis=-1, keepdims=True)
+    at_target = mx.take_along_axis(logits, targets[:, None], axis=-1)
+    loss = ((log_total - at_target)[:, 0] * weights).sum()
+    probabilities = mx.exp(logits - log_total).astype(rows.dtype)
+    expected = (probabilities @ weight).astype(mx.float32)
+    gradient = (expected - weight[targets].astype(mx.float32)) * weights[:, None]
+    return ChunkLoss(loss, gradient)
+
+
+def _dense_head_in_numpy(
+    weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
+) -> ChunkLoss:
+    """The same, with NumPy's exp: MLX's CPU backend takes one number at a time.
+
+    Probabilities are never divided by their sum; the product with W is, which is D wide, not V.
+    """
+    logits = rows @ weight.T
+    totals, losses = _exponentials(logits, targets)
+    # The logits hold their exponentials now.
+    gradient = (logits @ weight) * (weights / totals)[:, None] - weight[targets] * weights[:, None]
+    return ChunkLoss((losses * weights).sum(), gradient)
+
+
+def _exponentials(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
+    """Exponentials in place of fresh `logits` (T, V); their sums (T,), and the losses (T,)."""
+    mx.eval(logits)
+    # Nobody else holds the logits, so they may be overwritten; a second array costs more.
+    values = np.array(logits, copy=False)
+    values -= values.max(axis=-1, keepdims=True)
+    at_target = values[np.arange(len(values)), np.array(targets)]
+    np.exp(values, out=values)
+    totals = values.sum(axis=-1)
+    return mx.array(totals), mx.array(np.log(totals) - at_target)

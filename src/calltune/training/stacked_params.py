@@ -1,0 +1,80 @@
+"""Trained weights of one shape kept as one array, so that a step touches few arrays.
+
+The LoRA matrices of the same projection have the same shape in every layer. Stacked, their type
+is changed, their gradients are scaled and Adam updates them in one kernel, not one a layer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from calltune.training.packed_lora import PackedLoRA
+
+Weights = dict[str, mx.array]
+
+
+class Stacks:
+    """The stacks of one model's trained weights, by name and shape."""
+
+    def __init__(self, model: Any, weights: Mapping[str, mx.array]) -> None:
+        self._names: dict[str, list[str]] = {}
+        for name, value in weights.items():
+            self._names.setdefault(_key(name, value), []).append(name)
+        packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLoRA)}
+        self._packed = {
+            key: packed[names[0].rsplit(".", 1)[0]]
+            for key, names in self._names.items()
+            if names[0].rsplit(".", 1)[0] in packed
+        }
+
+    def stacked(self, weights: Mapping[str, mx.array]) -> Weights:
+        """The stacks (n * rows, …) of named weights (rows, …)."""
+        return {
+            key: mx.concatenate([weights[name] for name in names])
+            for key, names in self._names.items()
+        }
+
+    def named(self, stacks: Mapping[str, mx.array]) -> Weights:
+        """The weights in the stacks, by name."""
+        weights: Weights = {}
+        for key, names in self._names.items():
+            parts = mx.split(stacks[key], len(names))
+            weights |= dict(zip(names, parts, strict=True))
+        return weights
+
+    def ready(self, stacks: Weights, dtype: mx.Dtype) -> Weights:
+        """The weights as the layers use them: packed ones in `dtype`, LoRA's scale in a."""
+        used = dict(stacks)
+        for key in self._packed:
+            used[key] = (stacks[key] * self.scale(key)).astype(dtype)
+        return self.named(used)
+
+    def masked(self, gradients: Weights) -> Weights:
+        """Gradients without those of the zeros between the blocks of packed matrices."""
+        kept = dict(gradients)
+        for key in gradients:
+            if (mask := self.mask(key)) is not None:
+                each = gradients[key].reshape(-1, *mask.shape)
+                kept[key] = (each * mask).reshape(gradients[key].shape)
+        return kept
+
+    def mask(self, key: str) -> mx.array | None:
+        """What the gradient of each weight in a stack is multiplied by, if by anything."""
+        return self._packed[key].mask() if key in self._packed and key.startswith("b ") else None
+
+    def parts(self, key: str, of: Mapping[str, mx.array]) -> list[mx.array]:
+        """What `of` has for the weights in a stack, in their order."""
+        return [of[name] for name in self._names[key]]
+
+    def scale(self, key: str) -> float:
+        """What `ready` multiplies the weights in a stack by."""
+        return self._packed[key].scale if key in self._packed and key.startswith("a ") else 1.0
+
+
+def _key(name: str, value: mx.array) -> str:
+    """What weights in one stack share: `a self_attn.q_proj 1152x24 float32`, say."""
+    *path, leaf = name.split(".")
+    layer = [part for part in path if not part.isdigit()]
+    shape = "x".join(str(size) for size in value.shape)
+    return f"{leaf} {'.'.join(layer[-2:])} {shape} {str(value.dtype).rsplit('.', 1)[-1]}"

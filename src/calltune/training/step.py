@@ -1,0 +1,257 @@
+"""One training step: loss, gradients, update; a function of what is trained and a batch.
+
+Nothing here keeps state: trained weights and optimiser state go in and come out, which is what
+lets a run be saved between any two steps and go on exactly.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.optimizers as optimizers
+from mlx.utils import tree_map, tree_unflatten
+
+from calltune.models.numpy_ops import at_once
+from calltune.training.activations import lean
+from calltune.training.cuda.interface import AdamRates, Functions, Moments
+from calltune.training.loss import (
+    CHUNK_LOGITS,
+    completion_loss,
+    completion_loss_alone,
+)
+from calltune.training.split_model import Trunk
+from calltune.training.stacked_params import Stacks
+
+Weights = dict[str, mx.array]
+
+
+class StepBatch(NamedTuple):
+    """A batch as MLX arrays; the fields are those of `batches.Batch`."""
+
+    inputs: mx.array
+    positions: mx.array
+    targets: mx.array
+    weights: mx.array
+    frozen: mx.array | None
+    """(B, L, D): the frozen layers' output, or None to compute it."""
+
+
+class Gradients(NamedTuple):
+    """What a batch gives: its summed loss in nats and the gradients of that sum, stacked."""
+
+    loss: mx.array
+    of: Weights
+
+
+class Trained(NamedTuple):
+    """What changes in a run."""
+
+    weights: Weights
+    """In stacks: see `stacks.Stacks`."""
+    optimizer: dict[str, Any]
+    """Adam's state, as `mlx.optimizers` keeps it."""
+
+
+class Updated(NamedTuple):
+    """A step's result."""
+
+    trained: Trained
+    loss: mx.array
+    """Summed over the trained tokens, nats."""
+    norm: mx.array
+    """Of the gradient of the mean loss, before clipping."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """How a step is computed."""
+
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 leaves it."""
+    kept_positions: int | None = None
+    """Keep activations of so many positions a layer; None keeps all.
+
+    For larger batches as few layers as will do are recomputed, so that all together keep no more.
+    """
+    compiled: bool = False
+    """Through `mx.compile`; each batch shape is traced once."""
+    on_cpu: bool = False
+    norms_are_frozen: bool = True
+    """False in full fine-tuning."""
+
+
+class Step:
+    """The functions of a step for one model."""
+
+    def __init__(self, trunk: Trunk, options: StepOptions) -> None:
+        self.trunk = trunk
+        self._options = options
+        self._stacks = Stacks(trunk.model, {})
+        self._optimizer = optimizers.Adam(learning_rate=0.0)
+        wrap: Callable[..., Any] = mx.compile if options.compiled else _at_once
+        self._gradients = wrap(self._plain_gradients)
+        self._update = wrap(self._plain_update)
+        self._whole = wrap(self._plain_whole)
+        self._loss = wrap(self._plain_loss)
+
+    def begin(self, weights: Weights) -> Trained:
+        """The state before the first step, of weights by name; call it once, whatever comes."""
+        self._stacks = Stacks(self.trunk.model, weights)
+        stacks = self._stacks.stacked(weights)
+        self._optimizer.init(stacks)
+        state = self._optimizer.state
+        mx.eval(stacks, state)
+        return Trained(stacks, state)
+
+    def named(self, stacks: Weights) -> Weights:
+        """Stacked weights or gradients by their names in the model."""
+        return self._stacks.named(stacks)
+
+    def gradients(self, weights: Weights, batch: StepBatch) -> Gradients:
+        """Loss and gradients of one batch, nothing changed."""
+        return Gradients(*self._gradients(weights, *batch))
+
+    def update(
+        self, trained: Trained, gradients: Gradients, n_trained: float, rate: float
+    ) -> Updated:
+        """One update with gradients summed over `n_trained` tokens."""
+        count, lr = mx.array(n_trained), mx.array(rate)
+        weights, state, norm = self._update(*trained, gradients.of, count, lr)
+        return _updated(weights, state, norm, gradients.loss)
+
+    def step(self, trained: Trained, batch: StepBatch, n_trained: float, rate: float) -> Updated:
+        """Gradients and update of one batch in one go."""
+        count, lr = mx.array(n_trained), mx.array(rate)
+        return _updated(*self._whole(*trained, count, lr, *batch))
+
+    def loss(self, weights: Weights, batch: StepBatch) -> mx.array:
+        """The summed loss of a batch."""
+        return self._loss(weights, *batch)  # type: ignore[no-any-return]
+
+    def _plain_gradients(self, weights: Weights, *arrays: Any) -> tuple[mx.array, Weights]:
+        def loss(weights: Weights) -> mx.array:
+            return self._summed_loss(self._ready(weights), StepBatch(*arrays))
+
+        total, gradients = mx.value_and_grad(loss)(weights)
+        return total, self._stacks.masked(gradients)
+
+    def _plain_loss(self, weights: Weights, *arrays: Any) -> mx.array:
+        batch, on_cpu = StepBatch(*arrays), self._options.on_cpu
+        rows = self._rows(self._ready(weights), batch, 0)
+        return completion_loss_alone(self.trunk, rows, batch.targets, batch.weights, on_cpu)
+
+    def _ready(self, weights: Weights) -> Weights:
+        return self._stacks.ready(weights, self.trunk.dtype)
+
+    def _summed_loss(self, used: Weights, batch: StepBatch) -> mx.array:
+        n_layers = len(self.trunk.model.layers) - self.trunk.n_frozen
+        recompute = n_recomputed(n_layers, batch.inputs.size, self._options.kept_positions)
+        rows, on_cpu = self._rows(used, batch, recompute), self._options.on_cpu
+        return completion_loss(self.trunk, rows, batch.targets, batch.weights, on_cpu)
+
+    def _rows(self, used: Weights, batch: StepBatch, recompute: int) -> mx.array:
+        """The head's input at the trained positions, (T, D)."""
+        self.trunk.model.update(tree_unflatten(list(used.items())))
+        with lean(self._options.norms_are_frozen) if self._options.compiled else nullcontext():
+            hidden = self.trunk.hidden(batch.inputs, batch.frozen, recompute)
+        return hidden.reshape(-1, hidden.shape[-1])[batch.positions]
+
+    def _plain_update(
+        self, weights: Weights, state: dict[str, Any], gradients: Weights, count: Any, rate: Any
+    ) -> tuple[Weights, dict[str, Any], mx.array]:
+        norm, factor = mx.array(0.0), 1.0 / count
+        if self._options.clip:
+            squares = (mx.square(g.astype(mx.float32)).sum() for g in gradients.values())
+            norm = mx.sqrt(sum(squares, mx.array(0.0))) / count
+            factor = mx.minimum(self._options.clip / (norm + 1e-6), 1.0) / count
+        # Adam writes into the dicts of its state; those given are kept as they are.
+        self._optimizer.state = tree_map(lambda value: value, state) | {"learning_rate": rate}
+        scaled = {
+            name: (value.astype(mx.float32) * factor).astype(weights[name].dtype)
+            for name, value in gradients.items()
+        }
+        weights = self._optimizer.apply_gradients(scaled, weights)
+        return weights, dict(self._optimizer.state), norm
+
+    def _plain_whole(
+        self, weights: Weights, state: dict[str, Any], count: Any, rate: Any, *batch: Any
+    ) -> tuple[Any, ...]:
+        fused = self.trunk.fused
+        if fused is None or self._options.clip:
+            loss, gradients = self._plain_gradients(weights, *batch)
+            return *self._plain_update(weights, state, gradients, count, rate), loss
+        # Gradients of single matrices go into the update as they are, without being stacked.
+        loss, of_used = mx.value_and_grad(self._summed_loss)(
+            self._ready(weights), StepBatch(*batch)
+        )
+        return *self._fused_update(fused.by, weights, state, of_used, count, rate), loss
+
+    def _fused_update(
+        self,
+        by: Functions,
+        weights: Weights,
+        state: dict[str, Any],
+        of_used: Weights,
+        count: mx.array,
+        rate: mx.array,
+    ) -> tuple[Weights, dict[str, Any], mx.array]:
+        """What the optimiser does, in one function a stack."""
+        (beta_1, beta_2), eps = self._optimizer.betas, self._optimizer.eps
+        stacks, rates = self._stacks, AdamRates(beta_1, beta_2, eps)
+        factors = {scale: scale / count for scale in {stacks.scale(key) for key in weights}}
+        updated = {
+            key: by.adam(
+                stacks.parts(key, of_used),
+                stacks.mask(key),
+                Moments(weight, **state[key]),
+                factors[stacks.scale(key)],
+                rate,
+                rates,
+            )
+            for key, weight in weights.items()
+        }
+        after: dict[str, Any] = {"step": state["step"] + 1, "learning_rate": rate}
+        after |= {key: {"m": moments.m, "v": moments.v} for key, moments in updated.items()}
+        return {key: moments.weight for key, moments in updated.items()}, after, mx.array(0.0)
+
+
+def n_recomputed(n_layers: int, positions: int, kept: int | None) -> int:
+    """How many of the layers are recomputed; the others keep what `kept` positions would in all."""
+    if kept is None or positions <= kept:
+        return 0
+    return n_layers - n_layers * kept // positions
+
+
+def working_bytes(trunk: Trunk, positions: int) -> int:
+    """What a compiled step of so many positions needs beside weights, about.
+
+    Each trained layer keeps some 60 numbers of the hidden size a position (measured on Gemma 3,
+    whose feed-forward part is 6 times as wide), fused ones 25; the head works in chunks.
+    """
+    n_layers = len(trunk.model.layers) - trunk.n_frozen
+    n_numbers, n_chunks = (60, 6) if trunk.fused is None else (25, 4)
+    head = n_chunks * CHUNK_LOGITS * 4
+    return n_numbers * trunk.width * trunk.dtype.size * n_layers * positions + head
+
+
+def added(one: Gradients | None, other: Gradients) -> Gradients:
+    """Gradients of two batches together."""
+    if one is None:
+        return other
+    return Gradients(one.loss + other.loss, tree_map(mx.add, one.of, other.of))
+
+
+def _at_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with NumPy's loops where MLX's CPU backend has none."""
+
+    def run(*arguments: Any) -> Any:
+        with at_once():
+            return function(*arguments)
+
+    return run
+
+
+def _updated(weights: Weights, state: dict[str, Any], norm: mx.array, loss: mx.array) -> Updated:
+    return Updated(Trained(weights, state), loss, norm)

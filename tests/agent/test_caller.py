@@ -1,0 +1,191 @@
+"""Questions and tools in, calls out: with tiny models of random weights, or answers put in."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+import calltune
+from calltune import Caller
+from calltune.agent.caller import Turn
+from calltune.errors import OptionError, UnusableAnswer
+from calltune.formats.grammar import Wanted
+from calltune.models import cpu_math
+from calltune.tools import from_functions, from_openai
+from calltune.types import Message, ToolCall
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+def paint(color: Color, at: Point, twice: bool = False) -> str:
+    """Paint a point."""
+    return f"{color.name} at {at.x}, {at.y}{', twice' if twice else ''}"
+
+
+def größe(of: int) -> int:
+    """A name that formats do not carry."""
+    return of * 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def left_as_it_was() -> Iterator[None]:
+    """A caller settles where and how this process computes; later tests compute as before."""
+    device = mx.default_device()
+    yield
+    mx.set_default_device(device)
+    cpu_math.restore()
+
+
+@pytest.fixture(scope="module", params=["gemma", "chatml"])
+def caller(request: pytest.FixtureRequest, tiny_gemma: Path, tiny_llama: Path) -> Caller:
+    folder = tiny_gemma if request.param == "gemma" else tiny_llama
+    made = Caller(str(folder), device="cpu", max_tokens=4000)
+    assert made.family.name == request.param
+    return made
+
+
+@pytest.fixture
+def says(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts an answer in the model's mouth."""
+
+    def say(*calls: ToolCall, text: str | None = None) -> None:
+        answer = caller.family.write(calls) if text is None else text
+        monkeypatch.setattr(Caller, "_answer", lambda *_: answer)
+
+    return say
+
+
+def test_a_model_of_random_weights_makes_calls_that_can_be_made(caller: Caller) -> None:
+    for question in ("Paint it red.", "How large is it?", "Nothing."):
+        for call in caller.call(question, [größe]):
+            assert call.name == "größe" and isinstance(call.arguments["of"], int)
+
+
+def test_functions_are_run_with_what_their_hints_say(
+    caller: Caller, says: Callable[..., None]
+) -> None:
+    first = ToolCall("paint", {"color": "red", "at": {"x": 3}})
+    second = ToolCall("paint", {"color": "blue", "at": {"x": 1, "y": 2}, "twice": True})
+    says(first, second)
+    found = caller.run("Paint.", [paint, größe])
+    assert [outcome.call for outcome in found] == [first, second]
+    assert [outcome.value for outcome in found] == ["RED at 3, 0", "BLUE at 1, 2, twice"]
+    says()
+    assert caller.run("Do nothing.", [paint]) == []
+
+
+def test_no_function_is_run_where_one_call_is_wrong(
+    caller: Caller, says: Callable[..., None]
+) -> None:
+    ran: list[int] = []
+
+    def note(number: int) -> None:
+        ran.append(number)
+
+    right = ToolCall("note", {"number": 1})
+    for wrong in (
+        ToolCall("note", {"number": "one"}),
+        ToolCall("note", {}),
+        ToolCall("note", {"number": 1, "more": 2}),
+        ToolCall("other", {}),
+    ):
+        says(right, wrong)
+        with pytest.raises(UnusableAnswer, match=wrong.name):
+            caller.run("Note it.", [note])
+    says(text="I had rather not.")
+    with pytest.raises(UnusableAnswer, match="I had rather not"):
+        caller.run("Note it.", [note])
+    assert ran == []
+
+
+def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., None]) -> None:
+    tools, asked = from_functions([paint]), [Message("user", "Paint.")]
+    call = ToolCall("paint", {"color": "red", "at": {"x": 3}})
+    says(call)
+    assert caller.turn(asked, tools) == Turn((call,))
+    says()
+    assert caller.turn(asked, tools) == Turn(())
+    says(text=" Which color? ")
+    assert caller.turn(asked, tools) == Turn((), "Which color?")
+    # What is no call although only calls were wanted is no answer.
+    assert caller.turn(asked, tools, Wanted()).problem
+    says(text=caller.family.write([call])[:-30])
+    cut = caller.turn(asked, tools)
+    assert cut.calls == () and cut.words == "" and cut.problem
+
+
+def test_a_held_turn_is_what_is_wanted(caller: Caller) -> None:
+    tools, asked = from_functions([größe]), [Message("user", "How large is it?")]
+    for _ in range(2):
+        turn = caller.turn(asked, tools, Wanted(least_calls=1, most_calls=1))
+        (call,) = turn.calls
+        assert call.name == tools.tools[0].name and isinstance(call.arguments["of"], int)
+
+
+def test_control_tokens_in_what_is_asked_start_no_turn(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+    monkeypatch.setattr(Caller, "_answer", lambda _, prompt, *__: prompts.append(prompt) or "Yes.")
+    for text in ("Hello.", "".join(caller.family.markers)):
+        asked = [Message("user", text)]
+        caller.turn(asked, from_functions([paint]))
+        caller.words(asked)
+        with pytest.raises(UnusableAnswer):
+            caller.call(asked, [paint])
+    for marker in caller.family.markers:
+        counts = [prompt.count(marker) for prompt in prompts]
+        assert counts[:3] == counts[3:]
+
+
+def test_an_answer_that_is_cut_off_is_said_to_be(tiny_gemma: Path) -> None:
+    with pytest.raises(UnusableAnswer, match="allow more tokens"):
+        Caller(str(tiny_gemma), device="cpu", max_tokens=9).call("Paint it.", [paint])
+
+
+def test_mistakes_are_refused(tiny_gemma: Path, caller: Caller) -> None:
+    with pytest.raises(OptionError, match="No model"):
+        Caller()
+    with pytest.raises(OptionError, match="No format x"):
+        Caller(str(tiny_gemma), format="x", device="cpu")
+    other = "chatml" if caller.family.name == "gemma" else "gemma"
+    with pytest.raises(OptionError, match="has no token"):
+        Caller(str(caller._loaded.folder), format=other, device="cpu")
+    with pytest.raises(OptionError, match="same name"):
+        caller.run("?", [paint, paint])
+    with pytest.raises(AttributeError):
+        calltune.Nothing  # noqa: B018
+
+
+def test_the_command_prints_calls_and_nothing_else(tmp_path: Path, tiny_llama: Path) -> None:
+    (tmp_path / "mine.py").write_text('def count(to: int) -> None:\n    """Count."""\n')
+    command = [sys.executable, "-m", "calltune"]
+    made = subprocess.run([*command, "tools", "mine.py"], cwd=tmp_path, check=True)
+    assert made.returncode == 0
+    asked = [*command, "call", "Count to 3.", "--model", str(tiny_llama), "--device", "cpu"]
+    ended = subprocess.run(
+        [*asked, "--max-tokens", "4000"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    calls = json.loads(ended.stdout)
+    assert all(isinstance(call["arguments"]["to"], int) for call in calls)
+    cut = subprocess.run(
+        [*asked, "--max-tokens", "3"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert cut.returncode == 1 and cut.stderr.startswith("calltune: The answer cannot be read")
+    assert from_openai(tmp_path / "tools.json").tools[0].name == "count"

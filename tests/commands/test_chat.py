@@ -1,0 +1,259 @@
+"""Conversations on a terminal that is none, with a model whose turns are put in its mouth."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from calltune.agent.caller import Turn
+from calltune.commands.chat import ChatOptions, talk
+from calltune.errors import OptionError
+from calltune.formats.grammar import Wanted
+from calltune.report import chat as page
+from calltune.report.chat import Screen
+from calltune.tools import Toolset
+from calltune.tools.sources import Offer, Reach, open_sources
+from calltune.types import Message, ToolCall
+
+MINE = '''
+import sys
+
+
+def double(n: int) -> int:
+    """Double a number."""
+    with open("ran.txt", "a") as file:
+        file.write(f"{n} ")
+    return 2 * n
+
+
+def fail(how: str) -> None:
+    """Fail."""
+    if how == "leave":
+        sys.exit(3)
+    if how == "interrupted":
+        raise KeyboardInterrupt
+    raise LookupError(how)
+'''
+LISTED = {"name": "look_up", "parameters": {"type": "object", "properties": {}}}
+DOUBLE = ToolCall("double", {"n": 3})
+
+
+class Speaks:
+    """Makes one call for each question, then says the last result; sees what it is told."""
+
+    has_adapter = True
+
+    def __init__(self, *calls: ToolCall) -> None:
+        self.calls = list(calls)
+        self.seen: list[Sequence[Message]] = []
+
+    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: Wanted) -> Turn:
+        if messages[-1].role == "tool" or not self.calls:
+            return Turn(())
+        return Turn((self.calls.pop(0),))
+
+    def words(self, messages: Sequence[Message], *, tuned: bool) -> str:
+        self.seen.append(messages)
+        return f"It is {messages[-1].content}"
+
+
+@pytest.fixture
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE)
+    Path("tools.json").write_text(json.dumps([LISTED]))
+    with ExitStack() as stack:
+        return open_sources(["mine.py", "tools.json"], Reach(), stack)
+
+
+def ran() -> str:
+    return Path("ran.txt").read_text() if Path("ran.txt").exists() else ""
+
+
+def screen(*lines: str) -> Screen:
+    waiting = list(lines)
+    return Screen(lambda prompt: waiting.pop(0) if waiting else None)
+
+
+def test_a_call_runs_once_it_is_confirmed_and_its_result_goes_back(
+    offer: Offer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Speaks(DOUBLE)
+    talk(model, offer, screen("Twice three?", "y", "And now?"), ChatOptions(system="Be brief."))
+    assert ran() == "3 "
+    out = capsys.readouterr().out
+    assert '→ double\n  {\n    "n": 3\n  }\n← 6\nIt is 6\n' in out
+    assert [message.role for message in model.seen[1]] == [
+        *("system", "user", "assistant", "tool", "assistant", "user")
+    ]
+    assert model.seen[1][3] == Message("tool", "6", tool_name="double")
+    assert model.seen[1][4] == Message("assistant", "It is 6")
+
+
+@pytest.mark.parametrize("said", ["n", "", "no", "yes please"])
+def test_a_call_that_is_not_confirmed_does_not_run_and_the_model_is_told(
+    offer: Offer, said: str
+) -> None:
+    model = Speaks(DOUBLE)
+    talk(model, offer, screen("Twice three?", said), ChatOptions())
+    assert ran() == "" and "declined" in model.seen[0][-1].content
+
+
+def test_nothing_runs_where_the_input_ends_before_the_consent(offer: Offer) -> None:
+    talk(Speaks(DOUBLE), offer, screen("Twice three?"), ChatOptions())
+    assert ran() == ""
+
+
+def test_always_holds_for_one_tool(offer: Offer) -> None:
+    more = [DOUBLE, ToolCall("double", {"n": 4}), ToolCall("fail", {"how": "so"}), DOUBLE]
+    model = Speaks(*more)
+    talk(model, offer, screen("a?", "a", "b?", "c?", "n", "d?"), ChatOptions())
+    assert ran() == "3 4 3 "
+    assert [seen[-1].content for seen in model.seen] == [
+        *("6", "8", '{"error": "The user declined this call."}', "6")
+    ]
+
+
+@pytest.mark.parametrize(("how", "told"), [("so", "LookupError: so"), ("leave", "SystemExit: 3")])
+def test_an_exception_of_a_function_is_a_result(offer: Offer, how: str, told: str) -> None:
+    model = Speaks(ToolCall("fail", {"how": how}))
+    talk(model, offer, screen("Fail.", "y"), ChatOptions())
+    assert json.loads(model.seen[0][-1].content) == {"error": told}
+
+
+def test_an_interrupted_question_is_forgotten_and_the_next_one_answered(
+    offer: Offer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Speaks(ToolCall("fail", {"how": "interrupted"}))
+    talk(model, offer, screen("Fail.", "y", "Hello?"), ChatOptions())
+    assert "Interrupted" in capsys.readouterr().out
+    assert model.seen == [[Message("user", "Hello?")]]
+
+
+def test_without_words_calls_are_run_and_that_is_all(
+    offer: Offer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Speaks(DOUBLE)
+    talk(model, offer, screen("Twice three?", "y", "And now?"), ChatOptions(words="none"))
+    out = capsys.readouterr().out
+    assert ran() == "3 " and model.seen == []
+    assert out.endswith("← 6\n(The model calls nothing more.)\n(It calls nothing.)\n")
+
+
+def test_a_conversation_can_begin_anew(offer: Offer) -> None:
+    model = Speaks()
+    talk(model, offer, screen("One.", "Two.", "/new", "Three."), ChatOptions(system="Be brief."))
+    assert [len(seen) for seen in model.seen] == [2, 4, 2]
+    assert model.seen[2][0].content == "Be brief."
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [('{"a": [1]}', '{"a": [1]}'), ("it rains", '"it rains"'), ("", "no result"), ("0", "0")],
+)
+def test_the_user_says_what_a_tool_returns_that_nothing_here_runs(
+    offer: Offer, typed: str, told: str
+) -> None:
+    model = Speaks(ToolCall("look_up", {}))
+    talk(model, offer, screen("Look it up.", typed), ChatOptions(yes=True))
+    assert told in model.seen[0][-1].content
+
+
+def test_what_a_model_or_a_tool_writes_is_shown_and_not_obeyed(
+    offer: Offer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Speaks(ToolCall("fail", {"how": "\x1b[2J[red]\u202e"}))
+    talk(model, offer, screen("Fail.", "y"), ChatOptions())
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\u202e" not in out and "[red]" in out
+
+
+def test_keys_edit_and_recall_what_is_asked() -> None:
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        read = page._typed()
+        up, left, backspace, ctrl_c, ctrl_d = "\x1b[A", "\x1b[D", "\x7f", "\x03", "\x04"
+        keys.send_text(f"what?{left}{backspace}T\r")
+        assert read("> ") == "whaT?"
+        keys.send_text("y\r")
+        assert read("Run it? ") == "y"
+        # What was confirmed is no question, and is not recalled as one.
+        keys.send_text(f"{up}!\r")
+        assert read("> ") == "whaT?!"
+        keys.send_text(f"away{ctrl_c}")
+        with pytest.raises(KeyboardInterrupt):
+            read("> ")
+        keys.send_text(ctrl_d)
+        assert read("> ") is None
+
+
+def test_impossible_options_are_refused() -> None:
+    for options in ({"max_rounds": 0}, {"max_tokens": 0}, {"timeout": 0.0}):
+        with pytest.raises(OptionError, match="--"):
+            ChatOptions(**options)  # type: ignore[arg-type]
+
+
+def chat(here: Path, model: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    given = ["--model", str(model), "--device", "cpu", "--max-tokens", "300", "--max-rounds", "2"]
+    return subprocess.run(
+        [sys.executable, "-m", "calltune", "chat", "--tools", "mine.py", *given, *more],
+        cwd=here,
+        input="Double three.\n\nAnd four?",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_allowed", "told", "left"), [(False, "declined", ""), (True, "6", "3 ")]
+)
+def test_where_nobody_can_be_asked_calls_run_only_if_all_are_allowed(
+    offer: Offer, monkeypatch: pytest.MonkeyPatch, is_allowed: bool, told: str, left: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Twice three?\n\ny\n"))
+    model = Speaks(DOUBLE)
+    talk(model, offer, Screen(), ChatOptions(yes=is_allowed))
+    assert told in model.seen[0][-1].content and ran() == left
+    # The line after the question is the next question, not a consent.
+    assert model.seen[1][-1] == Message("user", "y")
+
+
+def test_nobody_is_asked_for_a_result_where_nobody_is_there(
+    offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Look it up.\n5\n"))
+    model = Speaks(ToolCall("look_up", {}))
+    talk(model, offer, Screen(), ChatOptions(yes=True))
+    assert "no result" in model.seen[0][-1].content
+
+
+def test_questions_can_be_piped_into_the_command(tmp_path: Path, tiny_llama: Path) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    given = ["--model", str(tiny_llama), "--device", "cpu", "--max-tokens", "300"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "calltune", "chat", "--tools", "mine.py", *given],
+        cwd=tmp_path,
+        input="Double three.\n\nAnd four?",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0 and ended.stderr == "" and ended.stdout.strip()
+    wrong = subprocess.run(
+        [sys.executable, "-m", "calltune", "chat", "--tools", "yours.py", *given],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert wrong.returncode == 1 and wrong.stderr == (
+        "calltune: No file yours.py; check the path\n"
+    )
