@@ -59,15 +59,15 @@ def task_of(data: Path, model: str, n_rows: int, max_tokens: int | None) -> Task
     rows = read_prepared(data / "test.jsonl")[:n_rows]
     folder = resolve(model)
     tokenizer = load_tokenizer(folder)
-    family = FORMATS[rows[0].format]
-    stops = {tokenizer.encode(stop, add_special_tokens=False)[0] for stop in family.stops}
+    prompt_format = FORMATS[rows[0].format]
+    stops = {tokenizer.encode(stop, add_special_tokens=False)[0] for stop in prompt_format.stops}
     right = [tokenizer.encode(row.completion, add_special_tokens=False) for row in rows]
     return Task(
-        prompts=[prompt_tokens(tokenizer, row.prompt, family) for row in rows],
+        prompts=[prompt_tokens(tokenizer, row.prompt, prompt_format) for row in rows],
         limits=[max_tokens or len(tokens) for tokens in right],
         right=right,
         tools=[row.data["tools"] for row in rows],
         stops=sorted(stops | set(tokenizer.eos_token_ids)),
-        format=family.name,
+        format=prompt_format.name,
         tokenizer=str(folder),
     )

@@ -95,7 +95,7 @@ async def ask_all(
     n_clients: int,
     *,
     deadline_s: float,
-    most_wait_s: float = 0.0,
+    max_wait_s: float = 0.0,
 ) -> list[Asked]:
     """Let clients ask one question after the other until there are no more.
 
@@ -110,8 +110,8 @@ async def ask_all(
             started = time.perf_counter()
             reply = await ask(client, body(question))
             asked.append(Asked(question, reply, started))
-            if reply.status in (429, 503) and most_wait_s:
-                await asyncio.sleep(min(float(reply.retry_after or 1), most_wait_s))
+            if reply.status in (429, 503) and max_wait_s:
+                await asyncio.sleep(min(float(reply.retry_after or 1), max_wait_s))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(n_clients):

@@ -32,7 +32,7 @@ import report
 REQUESTS = {1: 8, 8: 32, 32: 64, 128: 256}
 """Requests in a turn by the number of clients; others get two for each client."""
 MEMORY_EVERY_S = 1.0
-MOST_WAIT_S = 5.0
+MAX_WAIT_S = 5.0
 """How long a client waits that was told to come back later, at most."""
 
 
@@ -101,7 +101,7 @@ class Contender:
             lambda question: question.body(self.server.model, load.is_streamed),
             load.n_clients,
             deadline_s=load.deadline_s,
-            most_wait_s=MOST_WAIT_S,
+            max_wait_s=MAX_WAIT_S,
         )
 
 
@@ -221,7 +221,7 @@ async def _watch(server: Server, memory: list[Memory]) -> None:
 
 def _loads(given: argparse.Namespace) -> list[Load]:
     return [
-        Load("load", n, is_streamed, min(REQUESTS.get(n, 2 * n), given.most_requests), given.turn_s)
+        Load("load", n, is_streamed, min(REQUESTS.get(n, 2 * n), given.max_requests), given.turn_s)
         for n in given.clients
         for is_streamed in (False, True)
     ]

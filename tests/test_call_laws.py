@@ -13,7 +13,7 @@ from calltune.types import (
     Choice,
     Fields,
     Json,
-    Reading,
+    ParsedOutput,
     ToolCall,
     answers_from_json,
     answers_to_json,
@@ -63,14 +63,14 @@ def test_answers_come_back_from_json(written: tuple[Answer, ...]) -> None:
 @settings(deadline=None)
 @given(calls)
 def test_a_call_is_exact_for_its_exact_answer(call: ToolCall) -> None:
-    assert judge(Reading((call,)), (exact_answer(call),)).is_exact
+    assert judge(ParsedOutput((call,)), (exact_answer(call),)).is_exact
 
 
 @settings(deadline=None)
 @given(st.lists(answers, max_size=3).map(tuple), queries)
 def test_reference_calls_are_exact_for_any_query(right: tuple[Answer, ...], query: str) -> None:
     written = tuple(reference_call(answer, query) for answer in right)
-    assert judge(Reading(written), right).is_exact
+    assert judge(ParsedOutput(written), right).is_exact
 
 
 @settings(deadline=None)
@@ -90,11 +90,11 @@ def test_order_changes_no_verdict(
 ) -> None:
     if is_nearly_right:
         made = [reference_call(answer, query) for answer in right] + made[:1]
-    verdict = judge(Reading(tuple(made)), tuple(right))
+    verdict = judge(ParsedOutput(tuple(made)), tuple(right))
     shuffled_calls, shuffled_answers = list(made), list(right)
     shuffler.shuffle(shuffled_calls)
     shuffler.shuffle(shuffled_answers)
-    assert judge(Reading(tuple(shuffled_calls)), tuple(shuffled_answers)) == verdict
+    assert judge(ParsedOutput(tuple(shuffled_calls)), tuple(shuffled_answers)) == verdict
 
 
 @settings(deadline=None)
@@ -104,6 +104,6 @@ def test_a_reading_is_exact_when_nothing_is_told_against_it(
 ) -> None:
     if is_nearly_right:
         made = [reference_call(answer, query) for answer in right] + made[:1]
-    reading = Reading(tuple(made))
+    reading = ParsedOutput(tuple(made))
     is_exact = judge(reading, tuple(right)).is_exact
     assert is_exact == (differences(reading, tuple(right)) == ())

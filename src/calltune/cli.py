@@ -34,7 +34,7 @@ from calltune.commands import (
     train,
 )
 from calltune.errors import CalltuneError, OptionError
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 
 _OUT_OF_MEMORY = (
     "Memory ran out; use --grad-checkpoint, a smaller --batch-size or --max-seq-length, fewer "
@@ -121,7 +121,7 @@ def _take_recipe(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:
-    print(f"calltune: {in_one_line(message)}", file=sys.stderr)
+    print(f"calltune: {escape_line(message)}", file=sys.stderr)
     sys.exit(status)
 
 

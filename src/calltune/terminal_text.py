@@ -1,7 +1,7 @@
 """Text that models and datasets wrote, made safe to show: a terminal obeys control characters."""
 
 
-def visible(text: str, most: int | None = None) -> str:
+def escape_for_terminal(text: str, most: int | None = None) -> str:
     """`text` cut to `most` letters, with all but printable letters and line ends as escapes.
 
     So are the marks that turn the direction of writing, and halves of surrogate pairs.
@@ -15,6 +15,6 @@ def visible(text: str, most: int | None = None) -> str:
     )
 
 
-def in_one_line(text: str, most: int | None = None) -> str:
+def escape_line(text: str, most: int | None = None) -> str:
     """The same for a name, or whatever else must not begin a line of its own."""
-    return visible(text, most).replace("\n", "\\n")
+    return escape_for_terminal(text, most).replace("\n", "\\n")

@@ -10,7 +10,7 @@ from typing import Any
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict with str keys."""
 
-DEEPEST = 100
+MAX_DEPTH = 100
 """How deep the lists and objects of one JSON text may be nested; what is deeper is not read."""
 
 
@@ -93,7 +93,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedOutput:
     """What was read in a model's text: calls, or the reason why none could be read."""
 
     calls: tuple[ToolCall, ...]

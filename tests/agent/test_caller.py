@@ -55,7 +55,7 @@ def left_as_it_was() -> Iterator[None]:
 def caller(request: pytest.FixtureRequest, tiny_gemma: Path, tiny_llama: Path) -> Caller:
     folder = tiny_gemma if request.param == "gemma" else tiny_llama
     made = Caller(str(folder), device="cpu", max_tokens=4000)
-    assert made.family.name == request.param
+    assert made.prompt_format.name == request.param
     return made
 
 
@@ -64,7 +64,7 @@ def says(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     """Puts an answer in the model's mouth."""
 
     def say(*calls: ToolCall, text: str | None = None) -> None:
-        answer = caller.family.write(calls) if text is None else text
+        answer = caller.prompt_format.write(calls) if text is None else text
         monkeypatch.setattr(Caller, "_answer", lambda *_: answer)
 
     return say
@@ -124,7 +124,7 @@ def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., 
     assert caller.turn(asked, tools) == Turn((), "Which color?")
     # What is no call although only calls were wanted is no answer.
     assert caller.turn(asked, tools, Wanted()).problem
-    says(text=caller.family.write([call])[:-30])
+    says(text=caller.prompt_format.write([call])[:-30])
     cut = caller.turn(asked, tools)
     assert cut.calls == () and cut.words == "" and cut.problem
 
@@ -132,7 +132,7 @@ def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., 
 def test_a_held_turn_is_what_is_wanted(caller: Caller) -> None:
     tools, asked = from_functions([größe]), [Message("user", "How large is it?")]
     for _ in range(2):
-        turn = caller.turn(asked, tools, Wanted(least_calls=1, most_calls=1))
+        turn = caller.turn(asked, tools, Wanted(min_calls=1, max_calls=1))
         (call,) = turn.calls
         assert call.name == tools.tools[0].name and isinstance(call.arguments["of"], int)
 
@@ -142,13 +142,13 @@ def test_control_tokens_in_what_is_asked_start_no_turn(
 ) -> None:
     prompts: list[str] = []
     monkeypatch.setattr(Caller, "_answer", lambda _, prompt, *__: prompts.append(prompt) or "Yes.")
-    for text in ("Hello.", "".join(caller.family.markers)):
+    for text in ("Hello.", "".join(caller.prompt_format.markers)):
         asked = [Message("user", text)]
         caller.turn(asked, from_functions([paint]))
         caller.words(asked)
         with pytest.raises(UnusableAnswer):
             caller.call(asked, [paint])
-    for marker in caller.family.markers:
+    for marker in caller.prompt_format.markers:
         counts = [prompt.count(marker) for prompt in prompts]
         assert counts[:3] == counts[3:]
 
@@ -163,7 +163,7 @@ def test_mistakes_are_refused(tiny_gemma: Path, caller: Caller) -> None:
         Caller()
     with pytest.raises(OptionError, match="No format x"):
         Caller(str(tiny_gemma), format="x", device="cpu")
-    other = "chatml" if caller.family.name == "gemma" else "gemma"
+    other = "chatml" if caller.prompt_format.name == "gemma" else "gemma"
     with pytest.raises(OptionError, match="has no token"):
         Caller(str(caller._loaded.folder), format=other, device="cpu")
     with pytest.raises(OptionError, match="same name"):

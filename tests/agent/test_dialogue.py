@@ -68,8 +68,8 @@ class Ran:
         self.warnings.append(text)
 
 
-def answer(model: Said, host: Ran, *, most_rounds: int = 8, words: Words = "base") -> Reply:
-    return reply(model, QUESTION, TOOLS, host, most_rounds=most_rounds, words=words)
+def answer(model: Said, host: Ran, *, max_rounds: int = 8, words: Words = "base") -> Reply:
+    return reply(model, QUESTION, TOOLS, host, max_rounds=max_rounds, words=words)
 
 
 def test_results_come_back_in_order_and_the_model_is_asked_again() -> None:
@@ -135,7 +135,7 @@ def test_words_of_the_model_itself_end_the_rounds() -> None:
 
 def test_rounds_without_end_end_in_words() -> None:
     model, host = Said([Turn((ToolCall("add", {"n": n}),)) for n in range(99)]), Ran()
-    found = answer(model, host, most_rounds=3)
+    found = answer(model, host, max_rounds=3)
     assert len(host.calls) == 3 and found.words == "words"
     assert len(model.told[0][0]) == 1 + 6 and "3 rounds" in host.warnings[0]
 

@@ -9,7 +9,7 @@ from calltune.data.readers.recognise import SCHEMAS, parse, recognise
 from calltune.errors import OptionError
 from calltune.files import dumps
 from calltune.schemas.tools import Unusable
-from calltune.types import DEEPEST, Json, answers_from_json, answers_to_json
+from calltune.types import MAX_DEPTH, Json, answers_from_json, answers_to_json
 
 KEYS = (
     "id", "query", "tools", "answers", "question", "function", "ground_truth", "messages",
@@ -85,7 +85,7 @@ def test_a_schema_that_is_not_there_is_refused() -> None:
 @pytest.mark.parametrize("schema", list(SCHEMAS))
 def test_a_row_that_nests_beyond_what_can_be_written_is_unusable(schema: str) -> None:
     deep: Json = 1
-    for _ in range(DEEPEST * 100):
+    for _ in range(MAX_DEPTH * 100):
         deep = [deep]
     with pytest.raises(Unusable, match="nested too deeply"):
         parse({"tools": deep}, "r", schema)

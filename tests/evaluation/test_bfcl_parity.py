@@ -22,7 +22,7 @@ from calltune.types import (
     Example,
     Fields,
     Json,
-    Reading,
+    ParsedOutput,
     ToolCall,
 )
 
@@ -52,7 +52,7 @@ def rows() -> Iterator[tuple[str, dict[str, Json], Example]]:
 
 def ours(calls: list[Call], example: Example) -> bool:
     tools = {tool.name: tool for tool in example.tools}
-    return passes(Reading(tool_calls(calls)), example.answers, tools)
+    return passes(ParsedOutput(tool_calls(calls)), example.answers, tools)
 
 
 def tool_calls(calls: list[Call]) -> tuple[ToolCall, ...]:

@@ -28,7 +28,7 @@ from calltune.evaluation.bfcl import (
 from calltune.evaluation.judge import judgement
 from calltune.evaluation.metrics import Record
 from calltune.formats import FORMATS
-from calltune.types import Example, Json, Reading, ToolCall
+from calltune.types import Example, Json, ParsedOutput, ToolCall
 
 from support import bfcl_evaluate
 from support.bfcl_checker import Call, gold
@@ -37,7 +37,7 @@ PER_CATEGORY = 12
 UNREADABLE = "[calls: none that can be read"
 
 
-def record(example: Example, reading: Reading, text: str = "") -> Record:
+def record(example: Example, reading: ParsedOutput, text: str = "") -> Record:
     tools = {tool.name: tool for tool in example.tools}
     return {
         "id": example.id,
@@ -49,20 +49,20 @@ def record(example: Example, reading: Reading, text: str = "") -> Record:
     }
 
 
-def answers(row: dict[str, Json], example: Example, number: int) -> Reading:
+def answers(row: dict[str, Json], example: Example, number: int) -> ParsedOutput:
     """Right for two rows of six, else wrong in one of four ways."""
     rng = random.Random(row["id"])
     golden: list[Call] = gold(row.get("ground_truth", []), rng)
     calls = [ToolCall(*pair) for call in golden for pair in call.items()]
     if number % 6 == 0:
-        return Reading((), "no call can be read")
+        return ParsedOutput((), "no call can be read")
     if number % 6 == 1:
-        return Reading((ToolCall(example.tools[0].name, {"no_such": [1, None]}),))
+        return ParsedOutput((ToolCall(example.tools[0].name, {"no_such": [1, None]}),))
     if number % 6 == 2:
-        return Reading(tuple(calls[1:]))
+        return ParsedOutput(tuple(calls[1:]))
     if number % 6 == 3 and calls:
-        return Reading((*calls[:-1], ToolCall(f"{calls[-1].name}_2", calls[-1].arguments)))
-    return Reading(tuple(calls))
+        return ParsedOutput((*calls[:-1], ToolCall(f"{calls[-1].name}_2", calls[-1].arguments)))
+    return ParsedOutput(tuple(calls))
 
 
 def answered() -> Iterator[Record]:
@@ -155,9 +155,13 @@ def test_files_lie_where_bfcl_looks_and_none_is_left_from_before(tmp_path: Path)
 
 
 def test_calls_are_written_as_bfcls_checker_takes_them_and_the_unreadable_as_text() -> None:
-    family = FORMATS["chatml"]
+    prompt_format = FORMATS["chatml"]
     calls = (ToolCall("f", {"x": [{"y": None}]}), ToolCall("f", {}))
-    read = {"calls": [asdict(call) for call in calls], "problem": None, "text": family.write(calls)}
+    read = {
+        "calls": [asdict(call) for call in calls],
+        "problem": None,
+        "text": prompt_format.write(calls),
+    }
     assert result(read) == [{"f": {"x": [{"y": None}]}}, {"f": {}}]
     assert result({"calls": [], "problem": None, "text": "[]"}) == []
     assert result({"calls": [], "problem": "no", "text": "I would call f"}) == "I would call f"

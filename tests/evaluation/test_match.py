@@ -1,7 +1,7 @@
 import pytest
 
 from calltune.evaluation.exact_match import Verdict, differences, judge
-from calltune.types import Answer, Choice, Fields, Json, Reading, ToolCall
+from calltune.types import Answer, Choice, Fields, Json, ParsedOutput, ToolCall
 
 RIGHT = Verdict(is_exact=True, has_right_names=True, is_parsed=True)
 ONLY_NAMES = Verdict(is_exact=False, has_right_names=True, is_parsed=True)
@@ -9,8 +9,8 @@ ONLY_PARSED = Verdict(is_exact=False, has_right_names=False, is_parsed=True)
 UNREAD = Verdict(is_exact=False, has_right_names=False, is_parsed=False)
 
 
-def reading(*calls: ToolCall) -> Reading:
-    return Reading(calls)
+def reading(*calls: ToolCall) -> ParsedOutput:
+    return ParsedOutput(calls)
 
 
 def f(**arguments: Json) -> ToolCall:
@@ -140,8 +140,8 @@ def test_calling_nothing_is_right_where_nothing_is_to_be_called() -> None:
 
 
 def test_an_unread_text_is_wrong_even_where_nothing_is_to_be_called() -> None:
-    assert judge(Reading((), "unclosed brace"), ()) == UNREAD
-    assert judge(Reading((f(x=1),), "text after the call"), (answer(x=1),)) == UNREAD
+    assert judge(ParsedOutput((), "unclosed brace"), ()) == UNREAD
+    assert judge(ParsedOutput((f(x=1),), "text after the call"), (answer(x=1),)) == UNREAD
 
 
 def test_a_wrong_value_is_told_with_the_right_one() -> None:
@@ -197,4 +197,4 @@ def test_a_long_value_is_cut_for_display() -> None:
 
 
 def test_an_unread_text_is_told_with_its_problem() -> None:
-    assert differences(Reading((), "unclosed brace"), ()) == ("not readable: unclosed brace",)
+    assert differences(ParsedOutput((), "unclosed brace"), ()) == ("not readable: unclosed brace",)

@@ -13,11 +13,11 @@ from calltune.evaluation.results import (
     reading_of,
 )
 from calltune.types import (
-    DEEPEST,
+    MAX_DEPTH,
     Answer,
     Choice,
     Json,
-    Reading,
+    ParsedOutput,
     Tool,
     ToolCall,
     answers_to_json,
@@ -61,7 +61,7 @@ def test_a_results_file_is_read_whole(tmp_path: Path) -> None:
     results = read_results(written(tmp_path / "r.json", document(record("a"), record("b"))))
     assert list(results.records) == ["a", "b"]
     assert results.test_digest == "ab"
-    assert reading_of(results.records["a"]) == Reading((ToolCall("f", {"x": 2}),))
+    assert reading_of(results.records["a"]) == ParsedOutput((ToolCall("f", {"x": 2}),))
     assert answers_of(results.records["b"]) == (ANSWER,)
 
 
@@ -140,7 +140,7 @@ def test_text_that_is_no_utf_8_is_refused(tmp_path: Path, damage: bytes) -> None
         read_results(file)
 
 
-@pytest.mark.parametrize("depth", [DEEPEST + LEVELS_AROUND, 400, 700, 10_000])
+@pytest.mark.parametrize("depth", [MAX_DEPTH + LEVELS_AROUND, 400, 700, 10_000])
 @pytest.mark.parametrize("place", ['{"x": 2}', "[1, 2]", '"f(2)"'])
 def test_a_value_nested_too_deep_is_refused(tmp_path: Path, place: str, depth: int) -> None:
     file = written(tmp_path / "r.json", document(record()))
@@ -153,14 +153,14 @@ def test_a_value_nested_too_deep_is_refused(tmp_path: Path, place: str, depth: i
 
 def test_a_value_as_deep_as_formats_read_is_taken(tmp_path: Path) -> None:
     value: Json = 2
-    for _ in range(DEEPEST - 2):
+    for _ in range(MAX_DEPTH - 2):
         value = [value]
     deep = record() | {"calls": [{"name": "f", "arguments": {"x": value}}]}
     deep["expected"] = answers_to_json((Answer("f", {"x": Choice((value,))}),))
     one = read_results(written(tmp_path / "r.json", document(deep))).records["e1"]
     found = judgement(reading_of(one), answers_of(one), {})
     assert found.is_exact and found.is_ast
-    other = Reading((ToolCall("f", {"x": [value]}),))
+    other = ParsedOutput((ToolCall("f", {"x": [value]}),))
     tools = {"f": Tool("f", "", {"properties": {}}, {})}
     assert judgement(other, answers_of(one), tools).reason == "wrong value"
     assert differences(other, answers_of(one))

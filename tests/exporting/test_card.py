@@ -36,7 +36,7 @@ def subject(adapter: Path, **more: Any) -> Subject:
         "to": "mlx",
         "name": "acme/caller",
         "reference": "org/base",
-        "family": FORMATS["gemma"],
+        "prompt_format": FORMATS["gemma"],
         "adapter": adapter,
         "data": None,
         "results": None,
@@ -97,12 +97,14 @@ def test_an_adapter_without_any_record_has_a_card(tmp_path: Path, tiny_gemma: Pa
 
 
 @pytest.mark.parametrize("to", ["mlx", "peft", "adapter", "gguf"])
-@pytest.mark.parametrize("family", FORMATS)
-def test_every_kind_of_export_says_how_to_call_it(run_folder: Path, to: str, family: str) -> None:
-    text = card(subject(run_folder / "adapter", to=to, family=FORMATS[family]))
+@pytest.mark.parametrize("prompt_format", FORMATS)
+def test_every_kind_of_export_says_how_to_call_it(
+    run_folder: Path, to: str, prompt_format: str
+) -> None:
+    text = card(subject(run_folder / "adapter", to=to, prompt_format=FORMATS[prompt_format]))
     assert "```" in text.split("## How to call it")[1] or to == "gguf"
     if to == "mlx":
-        assert ("no parser" in text) == (FORMATS[family].tool_parser is None)
+        assert ("no parser" in text) == (FORMATS[prompt_format].tool_parser is None)
 
 
 def test_the_terms_of_the_base_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

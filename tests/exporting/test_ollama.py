@@ -98,34 +98,34 @@ def as_ollama_gets_it(talk: Talk) -> dict[str, Json]:
     }
 
 
-def run(program: Path, family: str, talks: Sequence[Talk]) -> Any:
+def run(program: Path, prompt_format: str, talks: Sequence[Talk]) -> Any:
     cases = [as_ollama_gets_it(talk) for talk in talks]
-    given = json.dumps({"template": template(family), "cases": cases})
+    given = json.dumps({"template": template(prompt_format), "cases": cases})
     done = subprocess.run([program], input=given, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
 @needs_go
-@pytest.mark.parametrize("family", FORMATS)
-def test_the_template_writes_what_the_format_renders(program: Path, family: str) -> None:
-    found = run(program, family, TALKS)["texts"]
+@pytest.mark.parametrize("prompt_format", FORMATS)
+def test_the_template_writes_what_the_format_renders(program: Path, prompt_format: str) -> None:
+    found = run(program, prompt_format, TALKS)["texts"]
     for talk, text in zip(TALKS, found, strict=True):
-        prompt = FORMATS[family].render(talk.messages, talk.tools)
+        prompt = FORMATS[prompt_format].render(talk.messages, talk.tools)
         # Ollama puts BOS in front, as the file's tokenizer says.
-        assert text == prompt.removeprefix(FORMATS[family].bos)
+        assert text == prompt.removeprefix(FORMATS[prompt_format].bos)
 
 
 @needs_go
-@pytest.mark.parametrize("family", FORMATS)
-def test_the_sign_of_a_call_is_what_answers_begin_with(program: Path, family: str) -> None:
-    tag = run(program, family, [])["tag"]
+@pytest.mark.parametrize("prompt_format", FORMATS)
+def test_the_sign_of_a_call_is_what_answers_begin_with(program: Path, prompt_format: str) -> None:
+    tag = run(program, prompt_format, [])["tag"]
     assert len(tag) > 3
-    assert FORMATS[family].write(CALLS).startswith(tag)
+    assert FORMATS[prompt_format].write(CALLS).startswith(tag)
 
 
 @needs_go
-@pytest.mark.parametrize("family", FORMATS)
-def test_what_is_not_spaced_out_is_still_there_as_json(program: Path, family: str) -> None:
+@pytest.mark.parametrize("prompt_format", FORMATS)
+def test_what_is_not_spaced_out_is_still_there_as_json(program: Path, prompt_format: str) -> None:
     place = {
         "type": "object",
         "description": "Where.",
@@ -133,22 +133,22 @@ def test_what_is_not_spaced_out_is_still_there_as_json(program: Path, family: st
         "required": ["at"],
     }
     other = tool("go", {"by": {"anyOf": [{"type": "string"}, {"type": "null"}]}, "place": place})
-    (text,) = run(program, family, [Talk([USER], [other])])["texts"]
+    (text,) = run(program, prompt_format, [Talk([USER], [other])])["texts"]
     line = next(line for line in text.splitlines() if '"name": "go"' in line)
     listed = json.loads(line)
-    function = listed[0] if family == "gemma" else listed["function"]
+    function = listed[0] if prompt_format == "gemma" else listed["function"]
     assert function == other.written
 
 
-@pytest.mark.parametrize("family", FORMATS)
-def test_a_modelfile_names_its_file_and_how_to_decode(family: str, tmp_path: Path) -> None:
-    path = write_modelfile(tmp_path / "mine.gguf", family, n_context=2048)
+@pytest.mark.parametrize("prompt_format", FORMATS)
+def test_a_modelfile_names_its_file_and_how_to_decode(prompt_format: str, tmp_path: Path) -> None:
+    path = write_modelfile(tmp_path / "mine.gguf", prompt_format, n_context=2048)
     text = path.read_text()
     assert path == tmp_path / "Modelfile"
     assert "\nFROM ./mine.gguf\n" in text
     assert text.count('"""') == 2
-    assert f'TEMPLATE """{template(family)}"""\n' in text
-    for stop in FORMATS[family].stops:
+    assert f'TEMPLATE """{template(prompt_format)}"""\n' in text
+    for stop in FORMATS[prompt_format].stops:
         assert f'\nPARAMETER stop "{stop}"\n' in text
     assert "\nPARAMETER temperature 0\n" in text
     assert "\nPARAMETER num_ctx 2048\n" in text

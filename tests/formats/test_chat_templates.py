@@ -13,7 +13,7 @@ from calltune.formats import FORMATS
 from calltune.formats.format import Format
 from calltune.types import Json, Message, Tool, ToolCall
 
-FAMILIES = pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
+FAMILIES = pytest.mark.parametrize("prompt_format", FORMATS.values(), ids=FORMATS.keys())
 
 text = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
     [
@@ -81,12 +81,12 @@ def openai_tools(offered: Sequence[Tool]) -> list[Json]:
     return [{"type": "function", "function": tool.written} for tool in offered]
 
 
-def rendered(tokenizer: Any, family: Format, conversation: list[Json], offered: Json) -> str:
+def rendered(tokenizer: Any, prompt_format: Format, conversation: list[Json], offered: Json) -> str:
     return str(
         tokenizer.apply_chat_template(
             conversation,
             tools=offered,
-            chat_template=family.chat_template,
+            chat_template=prompt_format.chat_template,
             add_generation_prompt=True,
             tokenize=False,
         )
@@ -97,17 +97,21 @@ def rendered(tokenizer: Any, family: Format, conversation: list[Json], offered: 
 @given(st.lists(messages, min_size=1, max_size=6), st.lists(tools, max_size=3), st.booleans())
 @settings(max_examples=400)
 def test_the_template_writes_what_render_writes(
-    tokenizer: Any, family: Format, conversation: list[Message], offered: list[Tool], is_text: bool
+    tokenizer: Any,
+    prompt_format: Format,
+    conversation: list[Message],
+    offered: list[Tool],
+    is_text: bool,
 ) -> None:
     written = openai_messages(conversation, is_text)
-    prompt = rendered(tokenizer, family, written, openai_tools(offered) or None)
-    assert prompt == family.render(conversation, offered)
+    prompt = rendered(tokenizer, prompt_format, written, openai_tools(offered) or None)
+    assert prompt == prompt_format.render(conversation, offered)
 
 
 @FAMILIES
 @pytest.mark.parametrize("is_wrapped", [True, False])
 def test_tools_and_calls_may_come_without_their_wrapper(
-    tokenizer: Any, family: Format, is_wrapped: bool
+    tokenizer: Any, prompt_format: Format, is_wrapped: bool
 ) -> None:
     tool = Tool("f", "", {}, {"name": "f", "parameters": {}})
     call = ToolCall("f", {"x": [1, {"y": "é"}]})
@@ -118,11 +122,13 @@ def test_tools_and_calls_may_come_without_their_wrapper(
         {"role": "user", "content": [{"type": "text", "text": "q"}]},
         {"role": "assistant", "content": None, "tool_calls": [bare]},
     ]
-    assert rendered(tokenizer, family, written, offered) == family.render(conversation, [tool])
+    assert rendered(tokenizer, prompt_format, written, offered) == prompt_format.render(
+        conversation, [tool]
+    )
 
 
 @FAMILIES
-def test_a_result_is_named_by_the_id_of_its_call(tokenizer: Any, family: Format) -> None:
+def test_a_result_is_named_by_the_id_of_its_call(tokenizer: Any, prompt_format: Format) -> None:
     conversation = [
         Message("user", "q"),
         Message("assistant", "", (ToolCall("f", {}), ToolCall("g", {}))),
@@ -135,19 +141,19 @@ def test_a_result_is_named_by_the_id_of_its_call(tokenizer: Any, family: Format)
     for result, call_id in zip(written[2:], "ab", strict=True):
         del result["name"]
         result["tool_call_id"] = call_id
-    prompt = rendered(tokenizer, family, written, None)
-    assert prompt == family.render(conversation, [])
+    prompt = rendered(tokenizer, prompt_format, written, None)
+    assert prompt == prompt_format.render(conversation, [])
 
 
 @FAMILIES
 def test_without_a_generation_prompt_the_conversation_just_ends(
-    tokenizer: Any, family: Format
+    tokenizer: Any, prompt_format: Format
 ) -> None:
     written = [{"role": "user", "content": "q"}]
     whole = tokenizer.apply_chat_template(
-        written, chat_template=family.chat_template, tokenize=False
+        written, chat_template=prompt_format.chat_template, tokenize=False
     )
-    asked = rendered(tokenizer, family, list(written), None)
+    asked = rendered(tokenizer, prompt_format, list(written), None)
     assert asked.startswith(whole) and asked != whole
     assert asked.removeprefix(whole).count("\n") == 1
 
@@ -157,6 +163,6 @@ def test_mlx_lm_finds_the_parser_in_the_template_alone() -> None:
 
     from mlx_lm.tokenizer_utils import _infer_tool_parser
 
-    for family in FORMATS.values():
-        seen = SimpleNamespace(chat_template=family.chat_template, get_vocab=dict)
-        assert _infer_tool_parser(seen) == family.tool_parser
+    for prompt_format in FORMATS.values():
+        seen = SimpleNamespace(chat_template=prompt_format.chat_template, get_vocab=dict)
+        assert _infer_tool_parser(seen) == prompt_format.tool_parser

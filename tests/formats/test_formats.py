@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from calltune.formats import FORMATS
 from calltune.formats.format import Format
-from calltune.types import Message, Reading, Tool, ToolCall
+from calltune.types import Message, ParsedOutput, Tool, ToolCall
 
-FAMILIES = pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
+FAMILIES = pytest.mark.parametrize("prompt_format", FORMATS.values(), ids=FORMATS.keys())
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)
 json_values: st.SearchStrategy[Any] = st.recursive(
@@ -28,46 +28,48 @@ calls = st.lists(
 
 @FAMILIES
 @given(made=calls)
-def test_what_is_written_is_read_back(family: Format, made: list[ToolCall]) -> None:
-    assert family.read(family.write(made)) == Reading(tuple(made))
+def test_what_is_written_is_read_back(prompt_format: Format, made: list[ToolCall]) -> None:
+    assert prompt_format.read(prompt_format.write(made)) == ParsedOutput(tuple(made))
 
 
 @FAMILIES
 @given(garbage=st.text() | st.text('[]{}":,`\\ntool_call<>/'))
-def test_any_text_is_read_without_an_exception(family: Format, garbage: str) -> None:
-    reading = family.read(garbage)
+def test_any_text_is_read_without_an_exception(prompt_format: Format, garbage: str) -> None:
+    reading = prompt_format.read(garbage)
     assert reading.problem is None or reading.calls == ()
 
 
 @FAMILIES
-def test_arguments_that_look_like_the_format_survive(family: Format) -> None:
+def test_arguments_that_look_like_the_format_survive(prompt_format: Format) -> None:
     call = ToolCall("f", {"x": '```json\n[]\n```</tool_call><tool_call>{"a": 1}'})
-    assert family.read(family.write([call, call])) == Reading((call, call))
+    assert prompt_format.read(prompt_format.write([call, call])) == ParsedOutput((call, call))
 
 
 @FAMILIES
 @pytest.mark.parametrize(
     "text", ["", "I cannot do that.", "```json\n", "[{", "<tool_call>", "null", '{"name": 3}']
 )
-def test_text_without_calls_is_a_problem_and_not_an_abstention(family: Format, text: str) -> None:
-    reading = family.read(text)
+def test_text_without_calls_is_a_problem_and_not_an_abstention(
+    prompt_format: Format, text: str
+) -> None:
+    reading = prompt_format.read(text)
     assert reading.calls == ()
     assert reading.problem
 
 
 @FAMILIES
-def test_json_nested_past_the_limit_is_a_problem(family: Format) -> None:
+def test_json_nested_past_the_limit_is_a_problem(prompt_format: Format) -> None:
     deep = "[" * 100_000
     for text in (deep, f"```json\n{deep}", f"<tool_call>\n{deep}"):
-        assert family.read(text).problem
+        assert prompt_format.read(text).problem
 
 
 @FAMILIES
-def test_a_key_twice_and_nan_are_problems(family: Format) -> None:
+def test_a_key_twice_and_nan_are_problems(prompt_format: Format) -> None:
     for arguments in ('{"x": 1, "x": 2}', '{"x": NaN}', '{"x": Infinity}'):
         body = f'{{"name": "f", "arguments": {arguments}}}'
         texts = (f"```json\n[{body}]\n```", f"<tool_call>\n{body}\n</tool_call>")
-        assert all(family.read(text).problem for text in texts)
+        assert all(prompt_format.read(text).problem for text in texts)
 
 
 def test_the_manuals_row_is_written_byte_for_byte() -> None:
@@ -95,7 +97,7 @@ def test_the_manuals_row_is_written_byte_for_byte() -> None:
 
 
 @FAMILIES
-def test_every_turn_of_a_conversation_is_in_the_prompt(family: Format) -> None:
+def test_every_turn_of_a_conversation_is_in_the_prompt(prompt_format: Format) -> None:
     messages = [
         Message("system", "Be brief."),
         Message("user", "first question"),
@@ -104,15 +106,20 @@ def test_every_turn_of_a_conversation_is_in_the_prompt(family: Format) -> None:
         Message("assistant", "it is five"),
         Message("user", "second question"),
     ]
-    prompt = family.render(messages, [Tool("f", "", {}, {"name": "f"})])
+    prompt = prompt_format.render(messages, [Tool("f", "", {}, {"name": "f"})])
     parts = ["Be brief.", '"name": "f"', "first question", "let me see"]
-    parts += [family.write(messages[2].calls), '{"result": 5}', "it is five", "second question"]
+    parts += [
+        prompt_format.write(messages[2].calls),
+        '{"result": 5}',
+        "it is five",
+        "second question",
+    ]
     positions = [prompt.index(part) for part in parts]
     assert positions == sorted(positions)
 
 
 @FAMILIES
-def test_a_conversation_without_tools_says_nothing_of_tools(family: Format) -> None:
+def test_a_conversation_without_tools_says_nothing_of_tools(prompt_format: Format) -> None:
     messages = [
         Message("system", "Be brief."),
         Message("user", "first question"),
@@ -120,43 +127,51 @@ def test_a_conversation_without_tools_says_nothing_of_tools(family: Format) -> N
         Message("tool", '{"result": 5}', tool_name="f"),
         Message("user", "second question"),
     ]
-    offered = family.render(messages, [Tool("f", "", {}, {"name": "f"})])
-    plain = family.render(messages, [])
+    offered = prompt_format.render(messages, [Tool("f", "", {}, {"name": "f"})])
+    plain = prompt_format.render(messages, [])
     start = plain.index("Be brief.") + len("Be brief.")
     # The same, but for what stands between the system's words and the first turn.
     assert offered.startswith(plain[:start]) and offered.endswith(plain[start:])
-    bare = family.render([Message("user", "Hello.")], [])
+    bare = prompt_format.render([Message("user", "Hello.")], [])
     assert bare.count("Hello.") == 1
     for prompt in (plain, bare):
-        assert "function" not in prompt.replace(family.write(messages[2].calls), "")
+        assert "function" not in prompt.replace(prompt_format.write(messages[2].calls), "")
         assert "tools" not in prompt
 
 
 @FAMILIES
-def test_a_tamed_message_holds_no_marker_and_says_the_same_otherwise(family: Format) -> None:
-    marks = "".join(family.markers) + family.markers[0][:3] + "".join(family.markers) + " ä\n"
+def test_a_tamed_message_holds_no_marker_and_says_the_same_otherwise(prompt_format: Format) -> None:
+    marks = (
+        "".join(prompt_format.markers)
+        + prompt_format.markers[0][:3]
+        + "".join(prompt_format.markers)
+        + " ä\n"
+    )
     message = Message("tool", marks, (ToolCall(marks, {marks: [marks, 1]}),), tool_name=marks)
-    tamed = family.tamed(message)
-    prompt = family.render([tamed], [])
-    for marker in family.markers:
-        assert prompt.count(marker) == family.render([Message("tool", "")], []).count(marker)
-    assert tamed.content.replace(" ", "") == marks.replace(" ", "")
-    (call,) = tamed.calls
-    assert call == ToolCall(tamed.content, {tamed.content: [tamed.content, 1]})
+    escaped = prompt_format.escape_control_tokens(message)
+    prompt = prompt_format.render([escaped], [])
+    for marker in prompt_format.markers:
+        assert prompt.count(marker) == prompt_format.render([Message("tool", "")], []).count(marker)
+    assert escaped.content.replace(" ", "") == marks.replace(" ", "")
+    (call,) = escaped.calls
+    assert call == ToolCall(
+        escaped.content,
+        {escaped.content: [escaped.content, 1]},
+    )
     plain = Message("assistant", "a < b", (ToolCall("f", {"x": "<tool"}),))
-    assert family.tamed(plain) == plain
+    assert prompt_format.escape_control_tokens(plain) == plain
 
 
 @FAMILIES
-def test_what_calls_begin_with_begins_all_calls(family: Format) -> None:
+def test_what_calls_begin_with_begins_all_calls(prompt_format: Format) -> None:
     for calls in ([], [ToolCall("f", {})], [ToolCall("f", {"x": 1})] * 3):
-        assert family.write(calls).startswith(family.opening)
+        assert prompt_format.write(calls).startswith(prompt_format.opening)
 
 
 def test_words_before_gemmas_fence_do_no_harm_and_words_after_it_do() -> None:
     gemma = FORMATS["gemma"]
     call = ToolCall("f", {})
-    assert gemma.read(f"Here you are:\n{gemma.write([call])}") == Reading((call,))
+    assert gemma.read(f"Here you are:\n{gemma.write([call])}") == ParsedOutput((call,))
     assert gemma.read(f"{gemma.write([call])}\nAnything else?").problem == "text after the calls"
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from calltune.formats import FORMATS
 from calltune.formats.format import Format
-from calltune.types import DEEPEST, Json, Reading, ToolCall
+from calltune.types import MAX_DEPTH, Json, ParsedOutput, ToolCall
 
-FAMILIES = pytest.mark.parametrize("family", FORMATS.values(), ids=FORMATS.keys())
+FAMILIES = pytest.mark.parametrize("prompt_format", FORMATS.values(), ids=FORMATS.keys())
 N_OUTPUTS, N_SPLITS = 10_000, 50
 NAMES = ("f", "get_weather", "größe", "a.b", "}", "")
 VALUES: tuple[Json, ...] = (
@@ -40,9 +40,9 @@ values: st.SearchStrategy[Json] = st.recursive(
 calls = st.lists(st.builds(ToolCall, words, st.dictionaries(words, values, max_size=3)), max_size=3)
 
 
-def fed(family: Format, pieces: Sequence[str]) -> tuple[tuple[ToolCall, ...], Reading]:
+def fed(prompt_format: Format, pieces: Sequence[str]) -> tuple[tuple[ToolCall, ...], ParsedOutput]:
     """The calls that came while `pieces` were fed, and the reading at their end."""
-    reader = family.reader()
+    reader = prompt_format.reader()
     given = tuple(call for piece in pieces for call in reader.feed(piece))
     return given, reader.finish()
 
@@ -52,7 +52,7 @@ def cut(text: str, places: Sequence[int]) -> list[str]:
     return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def written(family: Format, chance: random.Random) -> str:
+def written(prompt_format: Format, chance: random.Random) -> str:
     """What a model might write: calls, most of them damaged somehow."""
     made = [
         ToolCall(
@@ -61,7 +61,7 @@ def written(family: Format, chance: random.Random) -> str:
         )
         for _ in range(chance.choice((0, 1, 1, 2)))
     ]
-    text = family.write(made)
+    text = prompt_format.write(made)
     if chance.random() < 0.1:
         # Letters beyond ASCII as escapes, those beyond 16 bits as pairs.
         text = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
@@ -87,19 +87,21 @@ def damaged(text: str, chance: random.Random) -> str:
 
 
 @FAMILIES
-def test_ten_thousand_outputs_are_read_the_same_however_they_are_split(family: Format) -> None:
+def test_ten_thousand_outputs_are_read_the_same_however_they_are_split(
+    prompt_format: Format,
+) -> None:
     chance = random.Random(20)
     n_read = 0
     for _ in range(N_OUTPUTS):
-        text = written(family, chance)
-        whole = fed(family, [text])
+        text = written(prompt_format, chance)
+        whole = fed(prompt_format, [text])
         given, reading = whole
-        assert family.read(text) == reading
+        assert prompt_format.read(text) == reading
         assert given == reading.calls if reading.problem is None else reading.calls == ()
-        assert fed(family, list(text)) == whole, text
+        assert fed(prompt_format, list(text)) == whole, text
         for _ in range(N_SPLITS):
             places = [chance.randrange(len(text) + 1) for _ in range(chance.choice((1, 2, 5)))]
-            assert fed(family, cut(text, places)) == whole, (text, places)
+            assert fed(prompt_format, cut(text, places)) == whole, (text, places)
         n_read += reading.problem is None
     # Of either kind there are enough for this to mean something.
     assert 0.2 < n_read / N_OUTPUTS < 0.8
@@ -108,10 +110,10 @@ def test_ten_thousand_outputs_are_read_the_same_however_they_are_split(family: F
 @FAMILIES
 @given(made=calls, places=st.lists(st.integers(0, 400), max_size=6))
 def test_written_calls_come_whole_out_of_pieces(
-    family: Format, made: list[ToolCall], places: list[int]
+    prompt_format: Format, made: list[ToolCall], places: list[int]
 ) -> None:
-    text = family.write(made)
-    assert fed(family, cut(text, places)) == (tuple(made), Reading(tuple(made)))
+    text = prompt_format.write(made)
+    assert fed(prompt_format, cut(text, places)) == (tuple(made), ParsedOutput(tuple(made)))
 
 
 @FAMILIES
@@ -121,85 +123,89 @@ def test_written_calls_come_whole_out_of_pieces(
     | st.lists(st.sampled_from(GARBAGE)).map("".join),
     at=st.integers(0, 60),
 )
-def test_any_text_is_read_alike_in_two_pieces(family: Format, text: str, at: int) -> None:
-    assert fed(family, [text[:at], text[at:]]) == fed(family, [text])
+def test_any_text_is_read_alike_in_two_pieces(prompt_format: Format, text: str, at: int) -> None:
+    assert fed(prompt_format, [text[:at], text[at:]]) == fed(prompt_format, [text])
 
 
 @FAMILIES
-def test_a_call_is_given_with_its_last_letter(family: Format) -> None:
+def test_a_call_is_given_with_its_last_letter(prompt_format: Format) -> None:
     first, second = ToolCall("f", {"x": "}"}), ToolCall("g", {"y": {"z": [1]}})
-    text = family.write([first, second])
-    reader = family.reader()
+    text = prompt_format.write([first, second])
+    reader = prompt_format.reader()
     given = {at: call for at, letter in enumerate(text) for call in reader.feed(letter)}
     assert list(given.values()) == [first, second]
     assert [text[at] for at in given] == ["}", "}"]
     assert text[: min(given)].count("}") < text.count("}") / 2
-    assert reader.finish() == Reading((first, second))
+    assert reader.finish() == ParsedOutput((first, second))
 
 
 @FAMILIES
-def test_a_problem_takes_back_what_was_given(family: Format) -> None:
+def test_a_problem_takes_back_what_was_given(prompt_format: Format) -> None:
     call = ToolCall("f", {})
-    reader = family.reader()
-    assert reader.feed(family.write([call])) == (call,)
+    reader = prompt_format.reader()
+    assert reader.feed(prompt_format.write([call])) == (call,)
     assert reader.feed(" and so on") == ()
-    assert reader.feed(family.write([call])) == ()
-    assert reader.finish() == reader.finish() == Reading((), "text after the calls")
+    assert reader.feed(prompt_format.write([call])) == ()
+    assert reader.finish() == reader.finish() == ParsedOutput((), "text after the calls")
 
 
 @FAMILIES
 @pytest.mark.parametrize(
     "value", ['word "q" \\ \n' * 7500, list(range(20_000)), {"k": "😀" * 100_000}]
 )
-def test_100_kb_are_read_letter_by_letter_in_seconds(family: Format, value: Json) -> None:
+def test_100_kb_are_read_letter_by_letter_in_seconds(prompt_format: Format, value: Json) -> None:
     call = ToolCall("f", {"x": value})
-    text = family.write([call])
+    text = prompt_format.write([call])
     assert len(text) >= 100_000
     started = time.perf_counter()
-    assert fed(family, list(text)) == ((call,), Reading((call,)))
+    assert fed(prompt_format, list(text)) == ((call,), ParsedOutput((call,)))
     # It takes 0.2 s; reading everything again at each letter takes many minutes.
     assert time.perf_counter() - started < 10
 
 
 @FAMILIES
 @pytest.mark.parametrize("text", ["word ", " ", "`", "<", "[", '[{"', "{", '{"a":', "\\", '[{"\\'])
-def test_100_kb_of_the_same_are_a_problem_soon(family: Format, text: str) -> None:
+def test_100_kb_of_the_same_are_a_problem_soon(prompt_format: Format, text: str) -> None:
     text = text * (100_000 // len(text))
     for opening in ("", "```json\n", '```json\n[{"x": ', "<tool_call>", '<tool_call>{"x": '):
-        given, reading = fed(family, list(opening + text))
+        given, reading = fed(prompt_format, list(opening + text))
         assert given == () and reading.problem
-        assert family.read(opening + text) == reading
+        assert prompt_format.read(opening + text) == reading
 
 
-@pytest.mark.parametrize("depth", [DEEPEST, 500, 10_000, 100_000])
-@pytest.mark.parametrize("family", ["gemma", "chatml"])
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 500, 10_000, 100_000])
+@pytest.mark.parametrize("prompt_format", ["gemma", "chatml"])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a": [', "]}")])
 def test_arguments_nested_too_deep_are_a_problem(
-    family: str, depth: int, opening: str, closing: str
+    prompt_format: str, depth: int, opening: str, closing: str
 ) -> None:
     arguments = f'{{"x": {opening * depth + closing * depth}}}'
     for either in (arguments, json.dumps(arguments)):
         one = f'{{"name": "f", "arguments": {either}}}'
-        text = f"```json\n[{one}]\n```" if family == "gemma" else f"<tool_call>{one}</tool_call>"
-        reading = FORMATS[family].read(text)
-        assert reading == Reading((), "JSON nested too deep")
+        text = (
+            f"```json\n[{one}]\n```"
+            if prompt_format == "gemma"
+            else f"<tool_call>{one}</tool_call>"
+        )
+        reading = FORMATS[prompt_format].read(text)
+        assert reading == ParsedOutput((), "JSON nested too deep")
 
 
 @FAMILIES
-def test_arguments_nested_less_deep_are_read(family: Format) -> None:
+def test_arguments_nested_less_deep_are_read(prompt_format: Format) -> None:
     value: Json = 1
-    for _ in range(DEEPEST - 5):
+    for _ in range(MAX_DEPTH - 5):
         value = [value]
     call = ToolCall("f", {"x": value})
-    assert family.read(family.write([call])) == Reading((call,))
+    assert prompt_format.read(prompt_format.write([call])) == ParsedOutput((call,))
 
 
 @FAMILIES
 @pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e999", "-1e999"])
-def test_a_number_that_python_cannot_hold_is_a_problem(family: Format, number: str) -> None:
+def test_a_number_that_python_cannot_hold_is_a_problem(prompt_format: Format, number: str) -> None:
     call = ToolCall("f", {"x": 12345})
-    text = family.write([call]).replace("12345", number)
-    assert family.read(text) == Reading((), "a number too large")
+    text = prompt_format.write([call]).replace("12345", number)
+    assert prompt_format.read(text) == ParsedOutput((), "a number too large")
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,5 @@ def random_models(tiny_gemma: Path, tiny_llama: Path) -> dict[str, Random]:
 def grammars_may_take_long() -> Iterator[None]:
     """However slow the machine is, answers are held to the end."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("calltune.generation.constraints.MOST_SECONDS", 1e9)
+        patch.setattr("calltune.generation.constraints.MAX_SECONDS", 1e9)
         yield

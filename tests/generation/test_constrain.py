@@ -11,7 +11,7 @@ from calltune.evaluation.judge import are_valid
 from calltune.formats import FORMATS
 from calltune.formats.format import Format
 from calltune.generation.engine import Prompt, complete
-from calltune.types import Json, Reading, Tool, ToolCall
+from calltune.types import Json, ParsedOutput, Tool, ToolCall
 
 from support import tiny
 from support.random_model import Random, accepts
@@ -128,8 +128,8 @@ ODD = {
 }
 
 
-def check(family: Format, text: str, tools: Sequence[Tool]) -> Reading:
-    reading = family.read(text)
+def check(prompt_format: Format, text: str, tools: Sequence[Tool]) -> ParsedOutput:
+    reading = prompt_format.read(text)
     # Whether a free key stands twice is the one thing that a grammar cannot say.
     if reading.problem != "a key twice in one object":
         assert reading.problem is None, (text, reading)
@@ -144,7 +144,7 @@ def test_what_a_held_model_writes_parses_and_keeps_to_the_schema(
 ) -> None:
     at_random, tools = random_models[name], [ODD[odd]]
     texts = at_random.answers(tools, 32)
-    readings = [check(at_random.family, text, tools) for text in texts]
+    readings = [check(at_random.prompt_format, text, tools) for text in texts]
     assert len(texts) >= 16 and sum(bool(reading.calls) for reading in readings) >= 8
 
 
@@ -154,7 +154,9 @@ def test_one_of_sixty_tools_is_called_or_several_or_none(
 ) -> None:
     at_random = random_models[name]
     tools = [tool(f"tool_{i}", ["x"], x={"enum": list(range(i + 1))}) for i in range(60)]
-    readings = [check(at_random.family, text, tools) for text in at_random.answers(tools, 40)]
+    readings = [
+        check(at_random.prompt_format, text, tools) for text in at_random.answers(tools, 40)
+    ]
     counts = {len(reading.calls) for reading in readings}
     assert 0 in counts and 1 in counts and max(counts) > 1
     assert len({call.name for reading in readings for call in reading.calls}) > 5
@@ -202,7 +204,7 @@ def test_the_grammar_accepts_what_is_written(
             inside = WIDE.parameters["properties"]["inside"]
             each = each | {"inside": in_order(each["inside"], inside)}
         calls.append(ToolCall(WIDE.name, in_order(each, WIDE.parameters)))
-    assert accepts(at_random, [ODD["none"], WIDE], at_random.family.write(calls))
+    assert accepts(at_random, [ODD["none"], WIDE], at_random.prompt_format.write(calls))
 
 
 @FAMILIES
@@ -233,9 +235,9 @@ def test_the_grammar_refuses_what_the_schemas_refuse(
     random_models: dict[str, Random], name: str, call: ToolCall
 ) -> None:
     at_random, tools = random_models[name], list(ODD.values())
-    assert not accepts(at_random, tools, at_random.family.write([call]))
+    assert not accepts(at_random, tools, at_random.prompt_format.write([call]))
     right = ToolCall("code", {"c": "abc"})
-    assert accepts(at_random, tools, at_random.family.write([right, right]))
+    assert accepts(at_random, tools, at_random.prompt_format.write([right, right]))
 
 
 @FAMILIES
@@ -262,7 +264,7 @@ def test_what_cannot_be_held_is_left_out_and_said(
     held = at_random.constrainer.hold(tools)
     told = {note.partition(": ")[0] for note in held.notes}
     assert told == {tool.name for tool in tools} - {"code"}
-    write = at_random.family.write
+    write = at_random.prompt_format.write
     assert accepts(at_random, tools, write([ToolCall("unique", {"x": [1, 1]})]))
     assert accepts(at_random, tools, write([ToolCall("broken", {"x": "any"})]))
     assert accepts(at_random, tools, write([ToolCall("strange", {"x": {"w": 1}})]))
@@ -270,7 +272,7 @@ def test_what_cannot_be_held_is_left_out_and_said(
         assert not accepts(at_random, tools, write([ToolCall(name, arguments)]))
     assert not accepts(at_random, tools, write([ToolCall("code", {"c": "abcd"})]))
     for text in at_random.answers(tools, 16):
-        reading = at_random.family.read(text)
+        reading = at_random.prompt_format.read(text)
         assert reading.problem in (None, "a key twice in one object")
 
 
@@ -297,7 +299,9 @@ def test_a_schema_too_large_for_a_grammar_costs_only_itself(
     at_random = random_models[name]
     held = at_random.constrainer.hold(tools)
     assert held.constraint is not None
-    assert not accepts(at_random, tools, at_random.family.write([ToolCall("code", {"c": "a"})]))
+    assert not accepts(
+        at_random, tools, at_random.prompt_format.write([ToolCall("code", {"c": "a"})])
+    )
 
 
 def test_forced_tokens_are_fed_in_one_pass(random_models: dict[str, Random]) -> None:

@@ -50,12 +50,12 @@ def test_so_many_calls_are_admitted_as_wanted_whatever_stands_in_their_place(
     random_models: dict[str, Random], name: str, wanted: Wanted, least: int, most: int
 ) -> None:
     at_random = random_models[name]
-    wanted = wanted._replace(least_calls=least, most_calls=most)
+    wanted = wanted._replace(min_calls=least, max_calls=most)
     for count in range(5):
-        text = at_random.family.write([ONE, TWO, ONE, TWO][:count])
+        text = at_random.prompt_format.write([ONE, TWO, ONE, TWO][:count])
         is_right = least <= count <= most
         if (count, most) == (0, 0):
-            is_right = wanted == Wanted(most_calls=0)
+            is_right = wanted == Wanted(max_calls=0)
         assert accepts(at_random, TOOLS, text, wanted) == is_right, count
 
 
@@ -65,7 +65,7 @@ def test_one_call_more_than_the_most_is_refused(
 ) -> None:
     at_random = random_models[name]
     for count, is_right in ((32, True), (33, False)):
-        text = at_random.family.write([TWO] * count)
+        text = at_random.prompt_format.write([TWO] * count)
         assert accepts(at_random, TOOLS, text, WORDS) == is_right
 
 
@@ -78,15 +78,15 @@ def test_words_are_admitted_just_where_nothing_would_take_them_for_calls(
     random_models: dict[str, Random], name: str, tools: list[Tool], wanted: Wanted, text: str
 ) -> None:
     at_random = random_models[name]
-    family = at_random.family
-    marks = (*family.markers, *(("```json",) if name == "gemma" else ()))
+    prompt_format = at_random.prompt_format
+    marks = (*prompt_format.markers, *(("```json",) if name == "gemma" else ()))
     begins = text[:1].strip() and not (name == "gemma" and text[0] in "[{")
-    if not tools and wanted.least_calls:
+    if not tools and wanted.min_calls:
         return
     is_right = bool(begins) and not any(mark in text for mark in marks)
     assert accepts(at_random, tools, text, wanted) == is_right
     if is_right:
-        assert family.read(text).problem and not text.startswith(family.opening)
+        assert prompt_format.read(text).problem and not text.startswith(prompt_format.opening)
 
 
 @FAMILIES
@@ -99,7 +99,7 @@ def test_words_hold_no_call_and_are_refused_unless_wanted(
         assert accepts(at_random, [], text, WORDS)
         for wanted in (Wanted(), Wanted(1), Wanted(schema=POINT)):
             assert not accepts(at_random, TOOLS, text, wanted), (text, wanted)
-    written = at_random.family.write([ONE])
+    written = at_random.prompt_format.write([ONE])
     for text in (f"So: {written}", f"{written}\nthat is it", f" {written}", "", " \n"):
         assert not accepts(at_random, TOOLS, text, WORDS), text
         assert not accepts(at_random, [], text, WORDS), text
@@ -134,12 +134,12 @@ def test_json_of_the_schema_may_stand_in_the_place_of_calls(
     for value in right:
         assert satisfies(value, schema) and accepts(at_random, tools, dumps(value), wanted)
         assert not accepts(at_random, tools, dumps(value), Wanted())
-        assert not dumps(value).startswith(at_random.family.opening)
+        assert not dumps(value).startswith(at_random.prompt_format.opening)
     for value in wrong:
         assert not accepts(at_random, tools, dumps(value), wanted)
     assert not accepts(at_random, tools, "some words", wanted)
-    assert accepts(at_random, tools, at_random.family.write([ONE]), wanted) == bool(tools)
-    assert accepts(at_random, tools, at_random.family.write([]), wanted) == bool(tools)
+    assert accepts(at_random, tools, at_random.prompt_format.write([ONE]), wanted) == bool(tools)
+    assert accepts(at_random, tools, at_random.prompt_format.write([]), wanted) == bool(tools)
 
 
 @FAMILIES
@@ -171,7 +171,9 @@ def test_a_tool_of_the_same_schema_as_the_answer_keeps_its_own_quotes(
     at_random, wanted = random_models[name], Wanted(schema=tool.parameters)
     arguments = {"t": 'a "b"'}
     assert accepts(at_random, [tool], dumps(arguments), wanted)
-    assert accepts(at_random, [tool], at_random.family.write([ToolCall("say", arguments)]), wanted)
+    assert accepts(
+        at_random, [tool], at_random.prompt_format.write([ToolCall("say", arguments)]), wanted
+    )
 
 
 @FAMILIES
@@ -192,21 +194,21 @@ def test_a_held_model_of_random_weights_ends_in_what_is_wanted(
     found = at_random.answers(TOOLS, 16, 1500, wanted)
     assert len(found) >= 8, "too few answers came to an end to tell anything"
     kinds = {kind(at_random, text, wanted) for text in found}
-    if wanted.schema and wanted.most_calls:
+    if wanted.schema and wanted.max_calls:
         assert kinds == {"calls", "JSON"}
 
 
 def kind(at_random: Random, text: str, wanted: Wanted) -> str:
     """Which of the wanted things an answer is; it must be one of them."""
-    if text.startswith(at_random.family.opening):
-        reading = at_random.family.read(text)
+    if text.startswith(at_random.prompt_format.opening):
+        reading = at_random.prompt_format.read(text)
         assert reading.problem is None
-        assert wanted.least_calls <= len(reading.calls) <= wanted.most_calls
+        assert wanted.min_calls <= len(reading.calls) <= wanted.max_calls
         assert are_valid(reading.calls, {tool.name: tool for tool in TOOLS})
         return "calls"
     if wanted.schema is not None:
         value: Any = json.loads(text)
         assert satisfies(value, wanted.schema)
         return "JSON"
-    assert wanted.words and text.strip() and at_random.family.read(text).problem
+    assert wanted.words and text.strip() and at_random.prompt_format.read(text).problem
     return "words"

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from calltune.models import cpu_math
 from calltune.models import numpy_ops as numpy_math
 from calltune.models.cpu_math import originals
-from calltune.models.numpy_ops import at_once
+from calltune.models.numpy_ops import use_numpy_ops
 
 from support import tiny
 
@@ -201,7 +201,7 @@ def test_whole_models_and_their_gradients_agree(config: str, mode: str) -> None:
     wanted = run()
     cpu_math.speed_up_cpu()
     if "at once" in mode:
-        with at_once():
+        with use_numpy_ops():
             found = run()
     else:
         found = run()
@@ -228,9 +228,9 @@ def test_speeding_up_twice_is_undone_at_once() -> None:
 def test_numpy_is_used_inside_the_context_alone() -> None:
     cpu_math.speed_up_cpu()
     lazy = functions()
-    with pytest.raises(RuntimeError, match="inside"), at_once():
+    with pytest.raises(RuntimeError, match="inside"), use_numpy_ops():
         inside = functions()
-        with at_once():
+        with use_numpy_ops():
             assert functions() == inside
         assert functions() == inside
         raise RuntimeError("inside")
@@ -240,7 +240,7 @@ def test_numpy_is_used_inside_the_context_alone() -> None:
 
 def test_the_context_does_nothing_unless_sped_up() -> None:
     before = functions()
-    with at_once():
+    with use_numpy_ops():
         assert functions() == before
 
 

@@ -21,7 +21,7 @@ from calltune.files import file_digest, write_rows
 from calltune.formats import FORMATS
 from calltune.report.html import page, write_report
 from calltune.schemas.tools import read_tools
-from calltune.terminal_text import visible
+from calltune.terminal_text import escape_for_terminal
 from calltune.types import Answer, Choice, Example, Json, Message, answers_to_json
 
 from support.hostile import HOSTILE, obeyed
@@ -176,7 +176,7 @@ def tool(rng: random.Random, alphabet: str) -> dict[str, Json]:
 
 def with_test_set(folder: Path, sides: tuple[Results, Results], alphabet: str = "abcdef") -> None:
     """Write the rows that these results are of, each with a tool of its own."""
-    rng, family = random.Random(1), FORMATS["gemma"]
+    rng, prompt_format = random.Random(1), FORMATS["gemma"]
     offered = [tool(rng, alphabet) for _ in sides[0].records]
     rows = [
         written(
@@ -187,7 +187,7 @@ def with_test_set(folder: Path, sides: tuple[Results, Results], alphabet: str = 
                 (ANSWER,),
                 "xlam",
             ),
-            family,
+            prompt_format,
             True,
         )
         for (id, one), offer in zip(sides[0].records.items(), offered, strict=True)
@@ -350,5 +350,5 @@ def test_a_prompt_opens_as_the_text_that_the_model_saw(tmp_path: Path) -> None:
     assert shown is not None
     (row, *_) = read_prepared(tmp_path / "test.jsonl")
     text = unescape(re.sub(r"</?span[^>]*>", "", shown[1]))
-    assert text == visible(row.prompt, 10_000)
+    assert text == escape_for_terminal(row.prompt, 10_000)
     assert shown[1].count('class="tool"') == 1

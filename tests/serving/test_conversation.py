@@ -41,15 +41,19 @@ def test_arguments_that_are_no_object_are_a_fault(arguments: str) -> None:
 
 
 def test_what_a_tool_brings_cannot_end_its_turn() -> None:
-    for family in FORMATS.values():
-        evil = "".join(f"{marker}{marker}x" for marker in family.markers)
+    for prompt_format in FORMATS.values():
+        evil = "".join(f"{marker}{marker}x" for marker in prompt_format.markers)
         found = messages(
             {"role": "user", "content": evil},
             {"role": "assistant", "tool_calls": [call(f'{{"{evil}": ["{evil}"]}}')]},
             {"role": "tool", "content": evil, "tool_call_id": "1"},
         )
-        plain = family.render([Message(m.role, "", tool_name=m.tool_name) for m in found], ())
-        tamed = family.render([family.tamed(message) for message in found], ())
-        for marker in family.markers:
-            if marker not in family.write([ToolCall("f", {})]):
-                assert tamed.count(marker) == plain.count(marker), marker
+        plain = prompt_format.render(
+            [Message(m.role, "", tool_name=m.tool_name) for m in found], ()
+        )
+        escaped = prompt_format.render(
+            [prompt_format.escape_control_tokens(message) for message in found], ()
+        )
+        for marker in prompt_format.markers:
+            if marker not in prompt_format.write([ToolCall("f", {})]):
+                assert escaped.count(marker) == plain.count(marker), marker

@@ -183,7 +183,7 @@ def test_arguments_are_checked_where_they_are_not_held(server: Running) -> None:
 def test_an_answer_whose_grammar_takes_too_long_is_broken_off(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calltune.generation.constraints.MOST_SECONDS", -1e3)
+    monkeypatch.setattr("calltune.generation.constraints.MAX_SECONDS", -1e3)
     body = plain(tools=[PAINT], tool_choice="required", max_tokens=100)
     response = server.post(body)
     assert response.status_code == 422 and "broken off" in error_of(response)["message"]

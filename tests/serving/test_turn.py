@@ -26,10 +26,15 @@ def tokenizer(tiny_llama: Path) -> Any:
 
 
 def read(
-    tokenizer: Any, family: str, text: str, cuts: list[int], is_complete: bool = True, **more: Any
+    tokenizer: Any,
+    prompt_format: str,
+    text: str,
+    cuts: list[int],
+    is_complete: bool = True,
+    **more: Any,
 ) -> list[Event]:
     """The events of a text that comes in pieces; neighbouring words put together."""
-    turn = Turn(tokenizer, FORMATS[family], more.pop("can_call", True), **more)
+    turn = Turn(tokenizer, FORMATS[prompt_format], more.pop("can_call", True), **more)
     tokens = tokenizer.encode(text, add_special_tokens=False)
     events: list[Event] = []
     edges = [0, *sorted(cut % (len(tokens) + 1) for cut in cuts), len(tokens)]
@@ -48,32 +53,34 @@ def read(
 CUTS = st.lists(st.integers(0, 10_000), max_size=30)
 
 
-@pytest.mark.parametrize("family", list(FORMATS))
+@pytest.mark.parametrize("prompt_format", list(FORMATS))
 @given(cuts=CUTS)
-def test_calls_come_out_however_the_text_is_cut(tokenizer: Any, family: str, cuts: Any) -> None:
-    found = read(tokenizer, family, FORMATS[family].write(CALLS), cuts)
+def test_calls_come_out_however_the_text_is_cut(
+    tokenizer: Any, prompt_format: str, cuts: Any
+) -> None:
+    found = read(tokenizer, prompt_format, FORMATS[prompt_format].write(CALLS), cuts)
     assert found == [*map(Called, CALLS), Ended("tool_calls")]
 
 
-@pytest.mark.parametrize("family", list(FORMATS))
+@pytest.mark.parametrize("prompt_format", list(FORMATS))
 @given(text=st.text(min_size=1), cuts=CUTS, can_call=st.booleans())
 def test_words_come_out_whole(
-    tokenizer: Any, family: str, text: str, cuts: Any, can_call: bool
+    tokenizer: Any, prompt_format: str, text: str, cuts: Any, can_call: bool
 ) -> None:
     text = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
-    if text and not text.startswith(FORMATS[family].opening):
-        found = read(tokenizer, family, text, cuts, can_call=can_call)
+    if text and not text.startswith(FORMATS[prompt_format].opening):
+        found = read(tokenizer, prompt_format, text, cuts, can_call=can_call)
         assert found == [Words(text), Ended("stop")]
 
 
-@pytest.mark.parametrize("family", list(FORMATS))
+@pytest.mark.parametrize("prompt_format", list(FORMATS))
 @given(end=st.integers(1, 10_000), cuts=CUTS)
 def test_calls_that_a_limit_cuts_short_lose_nothing(
-    tokenizer: Any, family: str, end: int, cuts: Any
+    tokenizer: Any, prompt_format: str, end: int, cuts: Any
 ) -> None:
-    whole = FORMATS[family].write(CALLS)
+    whole = FORMATS[prompt_format].write(CALLS)
     text = whole[: 1 + end % len(whole)]
-    found = read(tokenizer, family, text, cuts, is_complete=False)
+    found = read(tokenizer, prompt_format, text, cuts, is_complete=False)
     assert found[-1] == Ended("length")
     calls = [event.call for event in found if isinstance(event, Called)]
     words = "".join(event.text for event in found if isinstance(event, Words))

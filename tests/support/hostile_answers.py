@@ -11,7 +11,7 @@ from jsonschema.exceptions import SchemaError
 
 from calltune.schemas.validate import satisfies
 
-MOST_SECONDS = 5.0
+MAX_SECONDS = 5.0
 """For a refusal. How long an answer takes is up to the model, and the length of what it writes."""
 CHECK_SECONDS = 5.0
 """A pattern may take for ever to be searched for."""
@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
 def judge(status: int, answer: Any, schema: str, seconds: float) -> Verdict:
     """The verdict on an answer, as JSON, to a request that must call the tool of this schema."""
     if 400 <= status < 500:
-        if seconds > MOST_SECONDS:
+        if seconds > MAX_SECONDS:
             return Verdict("fault", f"{status} after {seconds:.1f} s")
         return Verdict("refused") if is_typed(answer) else Verdict("fault", f"untyped: {answer!r}")
     if status != 200:

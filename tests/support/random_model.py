@@ -39,7 +39,7 @@ class Random:
     """A model of random weights with a byte tokenizer, and how it answers."""
 
     def __init__(self, folder: Path, config: dict[str, Any], name: str) -> None:
-        self.family = FORMATS[name]
+        self.prompt_format = FORMATS[name]
         self.stops = config["eos_token_id"]
         self.tokenizer = load_tokenizer(folder)
         liked = self.tokenizer.convert_tokens_to_ids(list(LEANS_TO))
@@ -47,7 +47,7 @@ class Random:
         bias[mx.array(liked)] = mx.array(list(LEANS_TO.values()))
         self.model = Leaning(tiny.make_model(config), bias)
         self.constrainer = Constrainer(
-            self.tokenizer, self.family, self.stops, config["vocab_size"]
+            self.tokenizer, self.prompt_format, self.stops, config["vocab_size"]
         )
 
     def answers(

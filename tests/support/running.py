@@ -83,7 +83,7 @@ class Running:
 @contextmanager
 def serving(
     folder: Path,
-    family: str,
+    prompt_format: str,
     adapters: dict[str, Path] | None = None,
     size: int = 4,
     access: Access | None = None,
@@ -95,15 +95,15 @@ def serving(
     loaded, names, choice = load_all(str(folder), adapters or {}, CPU)
     names["tiny"] = names.pop(str(folder))
     bounds = replace(LIMITS, **limits)
-    stops = stop_tokens(loaded.tokenizer, [family])
+    stops = stop_tokens(loaded.tokenizer, [prompt_format])
     room = room_for(loaded.model, CPU, size, bounds.context_tokens)
     make = batches_maker(loaded.model, choice, frozenset(stops), bounds, room)
     service = Service(
         tokenizer=loaded.tokenizer,
-        family=FORMATS[family],
+        prompt_format=FORMATS[prompt_format],
         models=names,
         engine=Engine(make, size + bounds.queue),
-        constrainer=constrainer_of(loaded, family, stops),
+        constrainer=constrainer_of(loaded, prompt_format, stops),
         limits=bounds,
         words=words,
         repeats_calls=repeats_calls,

@@ -2,15 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.tools.toolset import CARRIED, carried_names
+from calltune.tools.toolset import CARRIED, sanitize_names
 
 
 @given(st.lists(st.text(max_size=80) | st.sampled_from(["a", "a.", "a_2", "b" * 70, "b" * 71])))
 def test_every_name_is_carried_and_no_two_are_alike(originals: list[str]) -> None:
-    names = carried_names(originals)
+    names = sanitize_names(originals)
     assert len(names) == len(originals) == len(set(names))
     assert all(CARRIED.fullmatch(name) for name in names)
-    assert carried_names(originals) == names
+    assert sanitize_names(originals) == names
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_every_name_is_carried_and_no_two_are_alike(originals: list[str]) -> Non
 def test_a_name_that_is_carried_stays_and_others_make_way(
     originals: list[str], names: list[str]
 ) -> None:
-    assert carried_names(originals) == names
+    assert sanitize_names(originals) == names

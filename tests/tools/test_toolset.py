@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.schemas.validate import sound
+from calltune.schemas.validate import repair_schema
 from calltune.tools import combined, from_openai
 from calltune.tools.toolset import CARRIED, Draft, assembled
 from calltune.types import ToolCall
@@ -76,7 +76,7 @@ def test_what_is_no_schema_is_left_open_and_named() -> None:
         },
         "required": "good",
     }
-    schema, notes = sound(written)
+    schema, notes = repair_schema(written)
     assert schema["properties"] == {
         "good": {"type": "integer", "default": {"$ref": "data"}},
         "file": {},
@@ -96,7 +96,7 @@ def test_what_is_no_schema_is_left_open_and_named() -> None:
 
 @pytest.mark.parametrize("kind", ["string", ["array", "null"]])
 def test_parameters_that_are_no_object_are_named(kind: Any) -> None:
-    schema, (note,) = sound({"type": kind})
+    schema, (note,) = repair_schema({"type": kind})
     assert schema["type"] == "object" and "another type than object" in note
     for fine in ("object", ["object", "null"], "dict", None, []):
-        assert sound({"type": fine}).notes == ()
+        assert repair_schema({"type": fine}).notes == ()

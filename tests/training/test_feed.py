@@ -78,7 +78,7 @@ def test_no_batch_is_larger_than_the_most(ladder: Ladder) -> None:
     for size in (1, 2):
         feed = feed_of(ladder, size=size)
         sizes = [fed.n_positions for fed in feed.training(0, 9)]
-        assert max(sizes) <= feed.most_positions == 160 * 4 // size
+        assert max(sizes) <= feed.max_positions == 160 * 4 // size
 
 
 def test_few_shapes_are_made_where_each_is_traced() -> None:

@@ -136,8 +136,8 @@ def test_accumulated_batches_make_the_update_of_one_batch_of_all_their_rows() ->
     trained = loop(run, notes, iters=3, accumulate=3).run(run.trained, BEGINNING)
     other = started()
     total = plain.summed(other)
-    at_once = other.step.update(other.trained, total, plain.n_trained(ROWS), 1e-2).trained
-    for name, value in at_once.weights.items():
+    use_numpy_ops = other.step.update(other.trained, total, plain.n_trained(ROWS), 1e-2).trained
+    for name, value in use_numpy_ops.weights.items():
         assert plain.difference(trained.weights[name], value) < 1e-5
 
 

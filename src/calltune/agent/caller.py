@@ -63,20 +63,22 @@ class Caller:
             raise OptionError("No model; name one, or an adapter")
         backend = choose(device, is_step_small=True)
 
-        from calltune.evaluation.prompts import constrainer_of, family_of, stop_tokens
+        from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
         from calltune.generation.kv_cache import fits
         from calltune.models.loading import base_of, load
 
         folder = None if adapter is None else Path(adapter)
         reference = model or base_of(folder or Path())
         self._loaded = load(reference, backend, folder)
-        self.family = family_of(format, self._loaded.tokenizer, reference)
+        self.prompt_format = prompt_format_of(format, self._loaded.tokenizer, reference)
         self.has_adapter = folder is not None
         self._max_tokens = max_tokens
-        self._stops = stop_tokens(self._loaded.tokenizer, [self.family.name])
+        self._stops = stop_tokens(self._loaded.tokenizer, [self.prompt_format.name])
         can_be_held = fits(self._loaded.model)
         self._constrainer = (
-            constrainer_of(self._loaded, self.family.name, self._stops) if can_be_held else None
+            constrainer_of(self._loaded, self.prompt_format.name, self._stops)
+            if can_be_held
+            else None
         )
 
     def call(
@@ -90,7 +92,7 @@ class Caller:
         toolset = tools if isinstance(tools, Toolset) else from_functions(tools)
         messages = [Message("user", query)] if isinstance(query, str) else list(query)
         text = self._answer(self._prompt(messages, toolset.tools), toolset.tools)
-        reading = self.family.read(text)
+        reading = self.prompt_format.read(text)
         if reading.problem is not None:
             raise UnusableAnswer(
                 f"The answer cannot be read ({reading.problem}): {text[:200]!r}; allow more "
@@ -125,10 +127,10 @@ class Caller:
     ) -> Turn:
         """The model's next turn in a conversation; no call is run, and none is an error."""
         text = self._answer(self._prompt(messages, tools.tools), tools.tools, wanted)
-        reading = self.family.read(text)
+        reading = self.prompt_format.read(text)
         if reading.problem is None:
             return Turn(reading.calls)
-        if wanted.words and self.family.opening not in text:
+        if wanted.words and self.prompt_format.opening not in text:
             return Turn((), text.strip())
         return Turn((), "", f"{reading.problem}: {text[:200]!r}")
 
@@ -145,14 +147,16 @@ class Caller:
             return self._answer(prompt, (), _CALLS_OR_WORDS).strip()
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-        return self.family.render([self.family.tamed(each) for each in messages], tools)
+        return self.prompt_format.render(
+            [self.prompt_format.escape_control_tokens(each) for each in messages], tools
+        )
 
     def _answer(self, prompt: str, tools: Sequence[Tool], wanted: Wanted = ANY_CALLS) -> str:
         from calltune.data.batching import prompt_tokens
         from calltune.generation.engine import complete
         from calltune.generation.sequence import Prompt
 
-        tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.family)
+        tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.prompt_format)
         held = self._constrainer.hold(tools, wanted).constraint if self._constrainer else None
         (completion,) = complete(
             self._loaded.model,

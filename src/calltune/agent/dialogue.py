@@ -61,7 +61,7 @@ def reply(
     tools: Toolset,
     host: Host,
     *,
-    most_rounds: int,
+    max_rounds: int,
     words: Words = "base",
 ) -> Reply:
     """Answer the question that the conversation ends with.
@@ -73,7 +73,7 @@ def reply(
     wanted = Wanted(words=words == "tuned" or (words == "base" and not model.has_adapter))
     added: list[Message] = []
     results: dict[str, str] = {}
-    for _ in range(most_rounds):
+    for _ in range(max_rounds):
         with host.thinking():
             turn = model.turn([*messages, *added], tools, wanted)
         if turn.words:
@@ -88,7 +88,7 @@ def reply(
                 results[call_key(call)] = dumps(_result(call, tools, host))
             added.append(Message("tool", results[call_key(call)], tool_name=call.name))
     else:
-        host.warn(f"The model has called tools in {most_rounds} rounds; it is to answer now")
+        host.warn(f"The model has called tools in {max_rounds} rounds; it is to answer now")
     if words == "none":
         return Reply("", tuple(added))
     with host.thinking():

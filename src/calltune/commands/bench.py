@@ -132,14 +132,14 @@ def _prepare(options: BfclOptions) -> _Prepared:
     from calltune.data.sources import bfcl
     from calltune.schemas.tools import Unusable
 
-    family = FORMATS[options.format]
+    prompt_format = FORMATS[options.format]
     every = "+".join(bfcl.CATEGORIES + bfcl.WITHOUT_CALLS)
     prepared = _Prepared({}, {})
     for row in bfcl.rows(every if options.categories == "all" else options.categories, None):
         try:
             (example,) = parse(row, str(row["id"]), "bfcl").examples
-            made = written(example, family, has_bos=True)
-            check(made, [m.content for m in example.messages], family, None, None)
+            made = written(example, prompt_format, has_bos=True)
+            check(made, [m.content for m in example.messages], prompt_format, None, None)
         except Unusable as unusable:
             prepared.left_out.setdefault(unusable.reason, []).append(str(row["id"]))
         else:

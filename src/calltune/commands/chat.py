@@ -108,7 +108,7 @@ def talk(caller: "Speaker", offer: "Offer", screen: "Screen", options: ChatOptio
                 asked,
                 offer.toolset,
                 host,
-                most_rounds=options.max_rounds,
+                max_rounds=options.max_rounds,
                 words=options.words,
             )
         except KeyboardInterrupt:

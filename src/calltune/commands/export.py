@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from calltune.models.backend import Backend
 
 
-def family_of(adapter: Path, folder: Path, named: str | None, model: str) -> Format:
+def prompt_format_of(adapter: Path, folder: Path, named: str | None, model: str) -> Format:
     """The family that `named` says, else the adapter's own, else the one whose tokens fit.
 
     Raises:
@@ -34,7 +34,7 @@ def family_of(adapter: Path, folder: Path, named: str | None, model: str) -> For
 
     trained_with = read_json(adapter / CONFIG).get("format")
     name = named or (trained_with if trained_with in FORMATS else None)
-    return prompts.family_of(name, load_tokenizer(folder), model)
+    return prompts.prompt_format_of(name, load_tokenizer(folder), model)
 
 
 EXPORT_NAME = "export.json"
@@ -103,7 +103,7 @@ class _Tuned(NamedTuple):
     model: str
     folder: Path
     """The base model's."""
-    family: Format
+    prompt_format: Format
     backend: "Backend"
     comes_from_peft: bool
 
@@ -132,7 +132,7 @@ def run(options: ExportOptions) -> Path:
         facts = _WRITERS[options.to](options, tuned, beside)
         _write_card(options, tuned, output, beside, facts)
         about = {"options": options_to_json(options), "model": tuned.model}
-        about |= {"format": tuned.family.name, **facts, **describe()}
+        about |= {"format": tuned.prompt_format.name, **facts, **describe()}
         write_json(beside / EXPORT_NAME, about)
     print(f"Wrote {output} ({_megabytes(output)} MB)")
     if options.push is not None:
@@ -169,8 +169,8 @@ def _tuned(options: ExportOptions, scratch: Path) -> _Tuned:
     if comes_from_peft:
         read_peft(adapter, scratch, model, n_layers_of(folder))
         adapter = scratch
-    family = family_of(adapter, folder, options.format, model)
-    return _Tuned(adapter, model, folder, family, backend, comes_from_peft)
+    prompt_format = prompt_format_of(adapter, folder, options.format, model)
+    return _Tuned(adapter, model, folder, prompt_format, backend, comes_from_peft)
 
 
 def _write_mlx(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
@@ -199,7 +199,7 @@ def _fuse_into(folder: Path, tuned: _Tuned, bits: "Bits") -> "Survival":
     from calltune.exporting.fuse import fuse, write_model
 
     fused = fuse(tuned.folder, tuned.adapter, tuned.model, bits)
-    write_model(fused, tuned.folder, folder, tuned.family)
+    write_model(fused, tuned.folder, folder, tuned.prompt_format)
     return fused.survival
 
 
@@ -208,7 +208,7 @@ def _write_peft(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str
 
     write_peft(tuned.adapter, folder, tuned.model)
     # How to write prompts; PEFT's folders have a place for it.
-    (folder / "chat_template.jinja").write_text(tuned.family.chat_template, "utf-8")
+    (folder / "chat_template.jinja").write_text(tuned.prompt_format.chat_template, "utf-8")
     return {}
 
 
@@ -221,7 +221,7 @@ def _write_adapter(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[
     for path in tuned.adapter.iterdir():
         shutil.copyfile(path, folder / path.name)
     config = folder / "adapter_config.json"
-    write_json(config, read_json(config) | {"format": tuned.family.name})
+    write_json(config, read_json(config) | {"format": tuned.prompt_format.name})
     return {}
 
 
@@ -235,10 +235,12 @@ def _write_gguf(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str
     with tempfile.TemporaryDirectory() as scratch:
         # In whole floats, so that they are rounded once.
         fused = fuse(tuned.folder, tuned.adapter, tuned.model, "float32")
-        write_model(fused, tuned.folder, Path(scratch), tuned.family)
+        write_model(fused, tuned.folder, Path(scratch), tuned.prompt_format)
         name = options.adapter_path.resolve().name
-        file = write_gguf(Path(scratch), folder / f"{name}-{kind}.gguf", tuned.family.name, kind)
-    write_modelfile(file, tuned.family.name)
+        file = write_gguf(
+            Path(scratch), folder / f"{name}-{kind}.gguf", tuned.prompt_format.name, kind
+        )
+    write_modelfile(file, tuned.prompt_format.name)
     return {"stored": kind}
 
 
@@ -260,7 +262,7 @@ def _write_card(
         to=options.to,
         name=options.push or output.name,
         reference=tuned.model,
-        family=tuned.family,
+        prompt_format=tuned.prompt_format,
         adapter=tuned.adapter,
         data=options.data,
         results=options.results,

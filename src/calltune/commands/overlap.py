@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from calltune.data.splits import NAMES
 from calltune.errors import DataError
 from calltune.files import write_json
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 from calltune.types import Json
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _print(name: str, n_rows: int, shared: list[Shared]) -> None:
     if not rows:
         print(f"{name}: none of {n_rows:,} rows stands in BFCL")
         return
-    named = in_one_line(", ".join(rows[:_IDS_SHOWN])) + (", …" if len(rows) > _IDS_SHOWN else "")
+    named = escape_line(", ".join(rows[:_IDS_SHOWN])) + (", …" if len(rows) > _IDS_SHOWN else "")
     print(f"{name}: {len(rows):,} of {n_rows:,} rows ask what BFCL asks: {named}")
     for category, count in Counter(each.category for each in shared).most_common():
         print(f"  {category} {count:,}")

@@ -25,7 +25,7 @@ from calltune.errors import DataError, OptionError
 from calltune.files import Line, file_digest, read_lines, write_json, write_rows
 from calltune.formats import FORMATS
 from calltune.schemas.tools import Unusable
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 from calltune.types import Example, Json
 
 _IDS_KEPT = 5
@@ -165,7 +165,7 @@ def run(options: PrepOptions) -> Path:
 
 
 def _prepare(options: PrepOptions, count_tokens: TokenCounter | None) -> _Prepared:
-    family = FORMATS[options.format]
+    prompt_format = FORMATS[options.format]
     prepared = _Prepared()
     seen: Counter[str] = Counter()
     for line in _first_lines(options):
@@ -181,7 +181,7 @@ def _prepare(options: PrepOptions, count_tokens: TokenCounter | None) -> _Prepar
             seen[example.id] += 1
             if (nth := seen[example.id]) > 1:
                 example = replace(example, id=f"{example.id}#{nth}")
-            row = written(example, family, options.bos)
+            row = written(example, prompt_format, options.bos)
             try:
                 _check(row, example, options, count_tokens)
             except Unusable as unusable:
@@ -222,7 +222,7 @@ def _augmented(
 
     Made of the split's own tools too, so that no other split's tools get in.
     """
-    family = FORMATS[options.format]
+    prompt_format = FORMATS[options.format]
     tools = {tool.name: tool for row in rows for tool in prepared.examples[row["id"]].tools}
     pool = list(tools.values())
     result: list[dict[str, Json]] = []
@@ -230,7 +230,7 @@ def _augmented(
     def add(how: str, example: Example | None) -> bool:
         if example is None:
             return False
-        row = written(example, family, options.bos, how)
+        row = written(example, prompt_format, options.bos, how)
         try:
             _check(row, example, options, count_tokens)
         except Unusable:
@@ -341,7 +341,7 @@ def _print_report(report: dict[str, Json], folder: Path) -> None:
         print(f"  rows with a tool not seen in training: {told}")
     for reason, drop in report["dropped"].items():
         places = ", ".join(drop["first"]) + (", …" if drop["count"] > len(drop["first"]) else "")
-        print(in_one_line(f"  dropped {drop['count']}: {reason} ({places})"))
+        print(escape_line(f"  dropped {drop['count']}: {reason} ({places})"))
     for note, count in report["notes"].items():
-        print(in_one_line(f"  note, {count} times: {note}"))
+        print(escape_line(f"  note, {count} times: {note}"))
     print(f"Wrote {folder}")

@@ -104,7 +104,7 @@ def run(options: ServeOptions) -> Path:
 
 
 def _service(options: ServeOptions, backend: "Backend") -> "Service":
-    from calltune.evaluation.prompts import constrainer_of, family_of, stop_tokens
+    from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
     from calltune.generation.engine import default_batch_size
     from calltune.generation.kv_cache import fits
     from calltune.models.loading import base_of
@@ -123,8 +123,8 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
             f"{reference} keeps more of the past than keys and values, which cannot be served "
             "here; export it and use mlx_lm server"
         )
-    family = family_of(options.format, loaded.tokenizer, reference)
-    stops = stop_tokens(loaded.tokenizer, [family.name])
+    prompt_format = prompt_format_of(options.format, loaded.tokenizer, reference)
+    stops = stop_tokens(loaded.tokenizer, [prompt_format.name])
     size = options.batch_size or default_batch_size(backend.device)
     room = room_for(loaded.model, backend, size, options.max_context)
     print(
@@ -135,10 +135,10 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
     make_batches = batches_maker(loaded.model, choice, frozenset(stops), limits, room)
     return Service(
         tokenizer=loaded.tokenizer,
-        family=family,
+        prompt_format=prompt_format,
         models=models,
         engine=Engine(make_batches, size + options.queue),
-        constrainer=constrainer_of(loaded, family.name, stops),
+        constrainer=constrainer_of(loaded, prompt_format.name, stops),
         limits=limits,
         words=options.words,
         repeats_calls=options.repeat_calls,

@@ -7,7 +7,7 @@ from calltune.errors import DataError
 from calltune.evaluation.options import AnswerOptions
 from calltune.evaluation.results import BASE_RESULTS, TUNED_RESULTS
 from calltune.files import write_json
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,6 @@ def _print_comparison(base_file: Path, tuned_file: Path) -> None:
     try:
         comparison = compare(read_results(base_file), read_results(tuned_file))
     except DataError as error:
-        print(in_one_line(f"No comparison: {error}"))
+        print(escape_line(f"No comparison: {error}"))
         return
     print_comparison(comparison)

@@ -196,8 +196,8 @@ def _train(rows: _Rows, options: TrainOptions, made_from: dict[str, Json]) -> bo
     from calltune.training.run import Session
 
     loaded = load(options.model, backend, compute=options.compute)
-    family = FORMATS[rows.train[0].format]
-    check_markers(loaded.tokenizer, family, options.model)
+    prompt_format = FORMATS[rows.train[0].format]
+    check_markers(loaded.tokenizer, prompt_format, options.model)
     tokens = _Rows(
         _fitting(rows.train, loaded.tokenizer, options, "train"),
         _fitting(rows.valid, loaded.tokenizer, options, "valid"),
@@ -209,7 +209,9 @@ def _train(rows: _Rows, options: TrainOptions, made_from: dict[str, Json]) -> bo
         )
     _print_rows(tokens)
     session = Session(loaded, backend, _settings(options), made_from)
-    session.run(tokens.train, tokens.valid, options_to_json(options) | {"format": family.name})
+    session.run(
+        tokens.train, tokens.valid, options_to_json(options) | {"format": prompt_format.name}
+    )
     return session.ranks.is_first
 
 

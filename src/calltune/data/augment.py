@@ -27,7 +27,7 @@ EMPTY_WORDS = frozenset(
 )
 """Words in the names of tools that do not say what a tool is about."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
-_LETTERS_OF_A_NAME = 6
+_MAX_NAME_LENGTH = 6
 _STEM = 4
 
 
@@ -116,7 +116,7 @@ def _name_words(tool: Tool) -> set[str]:
 
 
 def _random_name(rng: random.Random) -> str:
-    return "".join(rng.choices(string.ascii_lowercase, k=_LETTERS_OF_A_NAME))
+    return "".join(rng.choices(string.ascii_lowercase, k=_MAX_NAME_LENGTH))
 
 
 def _rename(tool: Tool, name: str, arguments: dict[str, str]) -> Tool:

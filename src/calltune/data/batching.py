@@ -131,27 +131,27 @@ def read_prepared(path: Path) -> list[PreparedRow]:
     return rows
 
 
-def check_markers(tokenizer: Tokenizer, family: Format, model: str) -> None:
+def check_markers(tokenizer: Tokenizer, prompt_format: Format, model: str) -> None:
     """Refuse a model whose tokenizer does not know the format's control tokens.
 
     Raises:
         OptionError: a stop or BOS token of the format is not one token of the tokenizer.
     """
-    for marker in filter(None, [family.bos, family.stops[0]]):
+    for marker in filter(None, [prompt_format.bos, prompt_format.stops[0]]):
         if len(tokenizer.encode(marker, add_special_tokens=False)) != 1:
             raise OptionError(
-                f"{model} has no token {marker}, which the rows' format {family.name} needs; "
-                "prepare with another --format"
+                f"{model} has no token {marker}, which the rows' format {prompt_format.name} "
+                "needs; prepare with another --format"
             )
 
 
-def prompt_tokens(tokenizer: Tokenizer, prompt: str, family: Format) -> list[int]:
+def prompt_tokens(tokenizer: Tokenizer, prompt: str, prompt_format: Format) -> list[int]:
     """The prompt's tokens, with the family's BOS in front exactly once."""
     tokens = tokenizer.encode(prompt, add_special_tokens=False)
-    if family.bos:
-        bos = tokenizer.convert_tokens_to_ids(family.bos)
+    if prompt_format.bos:
+        bos = tokenizer.convert_tokens_to_ids(prompt_format.bos)
         if tokens[:1] != [bos]:
-            assert bos is not None, family.bos
+            assert bos is not None, prompt_format.bos
             tokens = [bos, *tokens]
     return tokens
 
@@ -193,11 +193,11 @@ def epoch(
     return [[rows[i] for i in chosen[j]] for j in rng.permutation(len(chosen)).tolist()]
 
 
-def in_order(rows: Sequence[TokenRow], most_positions: int) -> Iterator[list[TokenRow]]:
+def in_order(rows: Sequence[TokenRow], max_positions: int) -> Iterator[list[TokenRow]]:
     """Every row once, from short to long, in batches of at most so many positions, or one row."""
     batch: list[TokenRow] = []
     for row in sorted(rows, key=lambda row: (len(row.tokens), row.tokens)):
-        if batch and (len(batch) + 1) * len(row.tokens) > most_positions:
+        if batch and (len(batch) + 1) * len(row.tokens) > max_positions:
             yield batch
             batch = []
         batch.append(row)

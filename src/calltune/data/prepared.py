@@ -9,23 +9,23 @@ from calltune.types import Example, Json, answers_to_json, reference_call
 
 
 def written(
-    example: Example, family: Format, has_bos: bool, made: str | None = None
+    example: Example, prompt_format: Format, has_bos: bool, made: str | None = None
 ) -> dict[str, Json]:
     """The row; `made` says how, where it was made of another one."""
-    prompt = family.render(example.messages, example.tools)
+    prompt = prompt_format.render(example.messages, example.tools)
     if not has_bos:
-        prompt = prompt.removeprefix(family.bos)
+        prompt = prompt.removeprefix(prompt_format.bos)
     schemas = {tool.name: tool.parameters for tool in example.tools}
     calls = [reference_call(a, example.query, schemas.get(a.name)) for a in example.answers]
     row = {
-        "text": f"{prompt}{family.write(calls)}{family.end}",
+        "text": f"{prompt}{prompt_format.write(calls)}{prompt_format.end}",
         "completion_start": len(prompt),
         "id": example.id,
         "query": example.query,
         "tools": [tool.written for tool in example.tools],
         "answers": answers_to_json(example.answers),
         "source": example.source,
-        "format": family.name,
+        "format": prompt_format.name,
     }
     return row if made is None else row | {"made": made}
 
@@ -43,7 +43,7 @@ def check_size(row: Json, max_kb: int) -> None:
 def check(
     row: dict[str, Json],
     contents: Sequence[str],
-    family: Format,
+    prompt_format: Format,
     count_tokens: Callable[[str], int] | None,
     max_tokens: int | None,
 ) -> None:
@@ -55,7 +55,7 @@ def check(
         Unusable: there is a control token in it, or it has more than `max_tokens`.
     """
     content = dumps(list(contents)) + dumps(row["tools"])
-    if marker := next((m for m in family.markers if m in content), None):
+    if marker := next((m for m in prompt_format.markers if m in content), None):
         raise Unusable("control token of the format in the text", marker)
     if count_tokens and max_tokens is not None and count_tokens(row["text"]) > max_tokens:
         raise Unusable(f"longer than {max_tokens} tokens", row["id"])

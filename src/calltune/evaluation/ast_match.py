@@ -16,7 +16,7 @@ from calltune.types import (
     Choice,
     Fields,
     Json,
-    Reading,
+    ParsedOutput,
     Tool,
     ToolCall,
 )
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"(?<![\w.,])(-?)(\d+(?:\.\d+)?|\.\d+)(?![\w.]|,\d|-\d|/\d)
 _MARKS = str.maketrans({"-": "\N{MINUS SIGN}", ".": "\N{MIDDLE DOT}"})
 
 
-def passes(reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, Tool]) -> bool:
+def passes(reading: ParsedOutput, answers: tuple[Answer, ...], tools: Mapping[str, Tool]) -> bool:
     """Whether a reading's calls pass for the answers, in any order; a broken text never does.
 
     `tools` are those offered, by name.

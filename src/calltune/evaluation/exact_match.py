@@ -16,7 +16,7 @@ from calltune.types import (
     Choice,
     Fields,
     Json,
-    Reading,
+    ParsedOutput,
     ToolCall,
 )
 
@@ -75,7 +75,7 @@ def _pair_every_row(costs: list[list[int]]) -> list[Pair]:
     return sorted(Pair(row_of[c] - 1, c - 1) for c in range(1, n_columns + 1) if row_of[c])
 
 
-SHOWN_LETTERS = 60
+SHOWN_CHARACTERS = 60
 """How much of one value a difference shows."""
 SHOWN_VALUES = 3
 """How many acceptable values a difference shows."""
@@ -93,7 +93,7 @@ class Verdict:
     """The text could be read, be it as calls or as none."""
 
 
-def judge(reading: Reading, answers: tuple[Answer, ...]) -> Verdict:
+def judge(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Verdict:
     """The verdict on one reading; the order of calls and of answers does not matter.
 
     A text that could not be read is never right, even where nothing was to be called.
@@ -111,7 +111,7 @@ def accepts(answer: Answer, call: ToolCall) -> bool:
     return call.name == answer.name and _accepts_object(answer.arguments, call.arguments)
 
 
-def differences(reading: Reading, answers: tuple[Answer, ...]) -> tuple[str, ...]:
+def differences(reading: ParsedOutput, answers: tuple[Answer, ...]) -> tuple[str, ...]:
     """What is wrong with a reading, in plain words; nothing when it is exact.
 
     A call is held against an answer of the same function; of several, those that differ least.
@@ -221,7 +221,7 @@ def _listed(choice: Choice) -> str:
 
 def _shown(value: Acceptable) -> str:
     text = dumps(_first_of(value))
-    return text if len(text) <= SHOWN_LETTERS else text[: SHOWN_LETTERS - 1] + "…"
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
 def _first_of(value: Acceptable) -> Json:

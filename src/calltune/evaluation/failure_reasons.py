@@ -13,7 +13,7 @@ from calltune.types import (
     Choice,
     Fields,
     Json,
-    Reading,
+    ParsedOutput,
     Tool,
     ToolCall,
 )
@@ -41,7 +41,10 @@ ABSTENTIONS: tuple[Abstention, ...] = get_args(Abstention)
 
 
 def reason(
-    reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, Tool], finish: str = "stop"
+    reading: ParsedOutput,
+    answers: tuple[Answer, ...],
+    tools: Mapping[str, Tool],
+    finish: str = "stop",
 ) -> Reason | None:
     """Why a reading is not exactly right; None where it is.
 
@@ -56,7 +59,7 @@ def reason(
     )
 
 
-def abstention(reading: Reading, answers: tuple[Answer, ...]) -> Abstention | None:
+def abstention(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Abstention | None:
     """What came of a row that needs no call; None for one that needs some."""
     if answers:
         return None

@@ -17,7 +17,7 @@ from calltune.evaluation.failure_reasons import (
 from calltune.evaluation.metrics import Count, argument_count, function_count
 from calltune.schemas.parameters import allows
 from calltune.schemas.validate import satisfies
-from calltune.types import Answer, Reading, Tool, ToolCall
+from calltune.types import Answer, ParsedOutput, Tool, ToolCall
 
 
 def are_valid(calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> bool:
@@ -70,7 +70,10 @@ class Judgement:
 
 
 def judgement(
-    reading: Reading, answers: tuple[Answer, ...], tools: Mapping[str, Tool], finish: str = "stop"
+    reading: ParsedOutput,
+    answers: tuple[Answer, ...],
+    tools: Mapping[str, Tool],
+    finish: str = "stop",
 ) -> Judgement:
     """Judge one reading; `tools` are those offered, `finish` is "length" where it was cut off."""
     verdict, calls = judge(reading, answers), reading.calls

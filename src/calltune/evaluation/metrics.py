@@ -10,7 +10,7 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from calltune.evaluation.exact_match import accepts_value, cheapest_pairs
-from calltune.types import Answer, Json, Reading, ToolCall
+from calltune.types import Answer, Json, ParsedOutput, ToolCall
 
 
 class Count(NamedTuple):
@@ -30,7 +30,7 @@ def f1(counts: Sequence[Count]) -> float | None:
     return 2 * right / both if both else None
 
 
-def function_count(reading: Reading, answers: tuple[Answer, ...]) -> Count:
+def function_count(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
     """Functions called, each as often as it should be."""
     if reading.problem is not None:
         return Count(0, 0, len(answers))
@@ -39,7 +39,7 @@ def function_count(reading: Reading, answers: tuple[Answer, ...]) -> Count:
     return Count(right, len(reading.calls), len(answers))
 
 
-def argument_count(reading: Reading, answers: tuple[Answer, ...]) -> Count:
+def argument_count(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
     """Arguments with a right value, calls and answers paired so that most are right.
 
     An argument that may be left out is wanted only where it was written right.

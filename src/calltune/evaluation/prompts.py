@@ -126,7 +126,7 @@ def tools_of(row: PreparedRow) -> dict[str, Tool]:
         ) from error
 
 
-def constrainer_of(loaded: LoadedModel, family: str, stops: Sequence[int]) -> "Constrainer":
+def constrainer_of(loaded: LoadedModel, prompt_format: str, stops: Sequence[int]) -> "Constrainer":
     """What holds a model's answers to tools."""
     import mlx.core as mx
 
@@ -134,7 +134,7 @@ def constrainer_of(loaded: LoadedModel, family: str, stops: Sequence[int]) -> "C
 
     # Nothing is computed: the shape is known before.
     n_tokens = loaded.model(mx.array([[0]])).shape[-1]
-    return Constrainer(loaded.tokenizer, FORMATS[family], stops, n_tokens)
+    return Constrainer(loaded.tokenizer, FORMATS[prompt_format], stops, n_tokens)
 
 
 def stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
@@ -144,7 +144,7 @@ def stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
     return sorted({ids[0] for ids in encoded if len(ids) == 1} | set(tokenizer.eos_token_ids))
 
 
-def family_of(name: str | None, tokenizer: Any, model: str) -> Format:
+def prompt_format_of(name: str | None, tokenizer: Any, model: str) -> Format:
     """The prompt family of this name; without one, the family whose tokens the model has.
 
     Raises:
@@ -155,12 +155,12 @@ def family_of(name: str | None, tokenizer: Any, model: str) -> Format:
     if name is not None:
         check_markers(tokenizer, FORMATS[name], model)
         return FORMATS[name]
-    for family in FORMATS.values():
+    for prompt_format in FORMATS.values():
         try:
-            check_markers(tokenizer, family, model)
+            check_markers(tokenizer, prompt_format, model)
         except OptionError:
             continue
-        return family
+        return prompt_format
     raise OptionError(
         f"{model} has the tokens of no known format; give the one it was trained with as --format "
         f"{' or '.join(FORMATS)}"

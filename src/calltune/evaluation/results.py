@@ -7,10 +7,10 @@ from calltune.errors import DataError
 from calltune.evaluation.metrics import CLAIMS, COUNTS, FURTHER_CLAIMS, Record
 from calltune.files import read_json
 from calltune.types import (
-    DEEPEST,
+    MAX_DEPTH,
     Answer,
     Json,
-    Reading,
+    ParsedOutput,
     ToolCall,
     answers_from_json,
     nesting,
@@ -96,10 +96,10 @@ def read_results(path: Path) -> Results:
     return Results(path, document)
 
 
-def reading_of(record: Record) -> Reading:
+def reading_of(record: Record) -> ParsedOutput:
     """What was read in the text of this record."""
     calls = tuple(ToolCall(call["name"], call["arguments"]) for call in record["calls"])
-    return Reading(calls, record["problem"])
+    return ParsedOutput(calls, record["problem"])
 
 
 def answers_of(record: Record) -> tuple[Answer, ...]:
@@ -112,7 +112,7 @@ def _check_record(record: Json, path: Path, where: str) -> None:
     later = {key: kind for key, kind in LATER_RECORD_KEYS.items() if key in record}
     _check(record, later, path, where)
     _check(record["verdict"], VERDICT_KEYS, path, f"{where}verdict.")
-    if nesting(record) > DEEPEST + LEVELS_AROUND:
+    if nesting(record) > MAX_DEPTH + LEVELS_AROUND:
         raise _broken(path, f"{where[:-1]} is nested too deep")
     if not _has_calls(record):
         raise _broken(path, f'"calls" or "expected" in {where[:-1]} are not calls')

@@ -165,7 +165,7 @@ def _of_rows(records: Sequence[Record], samples: int) -> list[Record]:
 
 
 def _document(
-    trial: Trial, identity: dict[str, Json], family: str, answers: list[Record]
+    trial: Trial, identity: dict[str, Json], prompt_format: str, answers: list[Record]
 ) -> dict[str, Json]:
     records = _of_rows(answers, trial.options.samples)
     totals = {
@@ -174,7 +174,7 @@ def _document(
     return {
         "model": trial.model,
         "adapter": None if trial.adapter is None else str(trial.adapter),
-        "format": family,
+        "format": prompt_format,
         "test_set": {
             "path": str(trial.test_file),
             "sha256": identity["test_sha256"],

@@ -28,7 +28,7 @@ from calltune.files import file_digest, read_json
 from calltune.formats import Format
 from calltune.models.loading import CONFIG, WEIGHTS
 from calltune.models.packaged import PACKAGED, Packaged
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 from calltune.types import Json
 
 _OF_THE_HUB = {"Apache-2.0": "apache-2.0", "Gemma Terms of Use": "gemma"}
@@ -129,7 +129,7 @@ _GGUF = """\
 With llama.cpp's server, `llama-server --jinja -m FILE.gguf`, or with Ollama by the Modelfile."""
 
 
-def usage(to: str, name: str, family: Format) -> str:
+def usage(to: str, name: str, prompt_format: Format) -> str:
     """Markdown: what to type for what was exported as `to`, by the name of its folder or repo."""
     if to == "peft":
         return _PEFT.format(name=name)
@@ -139,7 +139,7 @@ def usage(to: str, name: str, family: Format) -> str:
     ours = _CALLTUNE.format(flags=f"{option} {name}", arguments=f'{argument}"{name}"')
     if to == "adapter":
         return ours
-    theirs = _SERVER if family.tool_parser else _SERVER_TEXT
+    theirs = _SERVER if prompt_format.tool_parser else _SERVER_TEXT
     return f"{ours}\n{theirs.format(name=name)}"
 
 
@@ -162,7 +162,7 @@ class Subject(NamedTuple):
     """Of the folder, or of the repository where it goes to one."""
     reference: str
     """The base model's."""
-    family: Format
+    prompt_format: Format
     adapter: Path
     data: Path | None
     """Prep's folder; the one that the adapter was trained on unless given."""
@@ -203,11 +203,11 @@ def card(subject: Subject) -> str:
         what=_WHAT[subject.to],
         data=_data(prepared),
         training=_training(config),
-        family=subject.family.name,
+        prompt_format=subject.prompt_format.name,
         tested=_tested(subject),
         is_held_out=_is_held_out(subject, prepared),
         kept=subject.kept,
-        usage=usage(subject.to, subject.name, subject.family),
+        usage=usage(subject.to, subject.name, subject.prompt_format),
         base_licence=base_licence(subject.reference),
         data_licence=data_licence(Path(prepared.get("input", "")).name),
     )
@@ -238,7 +238,7 @@ def _base(reference: str) -> str:
         return f"[{reference}](https://huggingface.co/{reference})"
     # A folder's path says nothing to others.
     name = reference if reference.startswith("pip:") else Path(reference).name
-    return f"`{in_one_line(name)}`"
+    return f"`{escape_line(name)}`"
 
 
 def _prepared(subject: Subject, config: dict[str, Json]) -> dict[str, Json]:
@@ -263,7 +263,7 @@ def _data(prepared: dict[str, Json]) -> str:
     if not prepared:
         return "The records of its training data did not lie beside the adapter."
     counts = prepared["counts"]
-    name = in_one_line(Path(prepared["input"]).name, 100)
+    name = escape_line(Path(prepared["input"]).name, 100)
     return (
         f"{counts['train']} examples of `{name}`; {counts['valid']} more were for validation and "
         f"{counts['test']} for tests."

@@ -312,14 +312,14 @@ _COPIED = (
 """What a model folder holds beside its weights and its config; never code."""
 
 
-def write_model(fused: Fused, source: Path, target: Path, family: Format) -> None:
+def write_model(fused: Fused, source: Path, target: Path, prompt_format: Format) -> None:
     """Fill the folder `target` with a model whose base is in `source`. Imports MLX."""
     from mlx_lm.utils import load_tokenizer, save_config, save_model
 
     _copy(source, target)
-    _write_template(target, family)
+    _write_template(target, prompt_format)
     tokenizer = load_tokenizer(target, eos_token_ids=fused.config.get("eos_token_id"))
-    stops = {"eos_token_id": stop_tokens(tokenizer, [family.name])}
+    stops = {"eos_token_id": stop_tokens(tokenizer, [prompt_format.name])}
     save_model(target, fused.model)
     save_config(fused.config | stops, target / "config.json", keep_vision_config=_sees(fused.model))
     if (generation := target / "generation_config.json").is_file():
@@ -332,15 +332,15 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def _write_template(target: Path, family: Format) -> None:
+def _write_template(target: Path, prompt_format: Format) -> None:
     """Put the format's chat template in the two places where it is looked for."""
-    (target / "chat_template.jinja").write_text(family.chat_template, "utf-8")
+    (target / "chat_template.jinja").write_text(prompt_format.chat_template, "utf-8")
     path = target / "tokenizer_config.json"
     found: dict[str, Json] = read_json(path) if path.is_file() else {}
     # mlx_lm would render prompts and read answers as they say, whatever the template is.
     found = {k: v for k, v in found.items() if k not in ("chat_template_type", "tool_parser_type")}
-    parser = {"tool_parser_type": family.tool_parser} if family.tool_parser else {}
-    write_json(path, found | {"chat_template": family.chat_template} | parser)
+    parser = {"tool_parser_type": prompt_format.tool_parser} if prompt_format.tool_parser else {}
+    write_json(path, found | {"chat_template": prompt_format.chat_template} | parser)
 
 
 def _sees(model: Any) -> bool:

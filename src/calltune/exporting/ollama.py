@@ -22,15 +22,15 @@ _NOTES = {
 }
 
 
-def template(family: str) -> str:
+def template(prompt_format: str) -> str:
     """The Go template of a format's prompts, without BOS, which Ollama puts in front itself."""
-    text = _read(family)
+    text = _read(prompt_format)
     for part in _PARTS:
         text = text.replace(f"@{part.upper()}@", _read(part).removesuffix("\n"))
     return text
 
 
-def write_modelfile(gguf: Path, family: str, *, n_context: int = 4096) -> Path:
+def write_modelfile(gguf: Path, prompt_format: str, *, n_context: int = 4096) -> Path:
     """Write `Modelfile` beside a GGUF file, for `ollama create NAME -f Modelfile`; its path.
 
     `n_context` is how many tokens prompt and answer may have together: Ollama cuts what is longer
@@ -39,11 +39,11 @@ def write_modelfile(gguf: Path, family: str, *, n_context: int = 4096) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    stops = "\n".join(f'PARAMETER stop "{stop}"' for stop in FORMATS[family].stops)
+    stops = "\n".join(f'PARAMETER stop "{stop}"' for stop in FORMATS[prompt_format].stops)
     text = f'''\
 # For: ollama create NAME -f Modelfile
-{_NOTES[family]}FROM ./{gguf.name}
-TEMPLATE """{template(family)}"""
+{_NOTES[prompt_format]}FROM ./{gguf.name}
+TEMPLATE """{template(prompt_format)}"""
 {stops}
 PARAMETER temperature 0
 # Older releases hold repetition against a model, and JSON repeats.

@@ -60,7 +60,7 @@ def grammar(
         return rules.grammar(none, None, text_without(_MARKERS))
     call = f"{opening} {literal(_LINE + '{')} {rules.call} {literal('}' + _LINE)} {closing}"
     block = rules.lark.rule(call)
-    least, most = max(0, wanted.least_calls - 1), wanted.most_calls - 1
+    least, most = max(0, wanted.min_calls - 1), wanted.max_calls - 1
     more = repeated(f"{literal(_LINE)} {block}", least, most)
     return rules.grammar(none, f"{block} {more}", text_without(_MARKERS))
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from calltune.files import dumps
 from calltune.formats.grammar import Grammar, Wanted
 from calltune.formats.parser import Reader
-from calltune.types import Message, Reading, Tool, ToolCall
+from calltune.types import Message, ParsedOutput, Tool, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Format:
         """
         return (files("calltune.formats") / f"{self.name}.jinja").read_text("utf-8")
 
-    def tamed(self, message: Message) -> Message:
+    def escape_control_tokens(self, message: Message) -> Message:
         """The message with a space in each marker that it holds, so that it stays one turn."""
         calls = tuple(
             ToolCall(self._tame(call.name), json.loads(self._tame(dumps(call.arguments))))
@@ -62,11 +62,11 @@ class Format:
         content, tool_name = self._tame(message.content), self._tame(message.tool_name)
         return replace(message, content=content, calls=calls, tool_name=tool_name)
 
-    def tamed_tool(self, tool: Tool) -> Tool:
+    def escape_tool_control_tokens(self, tool: Tool) -> Tool:
         """The tool, written in prompts with a space in each marker."""
         return replace(tool, written=json.loads(self._tame(dumps(tool.written))))
 
-    def read(self, text: str) -> Reading:
+    def read(self, text: str) -> ParsedOutput:
         """The calls in a model's whole answer, without its end token, or why there are none."""
         reader = self.reader()
         reader.feed(text)

@@ -58,12 +58,12 @@ def grammar(
     rules = AnswerRules(tools, loose, wanted, is_quoted=True)
     start, end = literal(_FENCE + "["), literal("]" + _END_OF_FENCE)
     listed = ""
-    for index in reversed(range(wanted.most_calls if rules.call else 0)):
+    for index in reversed(range(wanted.max_calls if rules.call else 0)):
         opening = (
             f'{", " if index else ""}{{"id": "call_id_{index}", "type": "function", "function": {{'
         )
         body = f"{literal(opening)} {rules.call} {literal('}}')} {listed}"
-        is_needed = index < max(1, wanted.least_calls)
+        is_needed = index < max(1, wanted.min_calls)
         listed = rules.lark.rule(body.strip() if is_needed else f"({body.strip()})?")
     calls = f"{start} {listed} {end}" if listed else None
     words = text_without(("```json", *_MARKERS), not_first="[{")

@@ -10,7 +10,7 @@ from calltune.schemas.lark import Lark, either, literal
 from calltune.schemas.merge import Impossible
 from calltune.types import Json, Tool
 
-MOST_CALLS = 32
+MAX_CALLS = 32
 """A grammar admits so many calls in one answer."""
 THE_ANSWER = "the answer"
 """What notes on the schema of an answer without calls begin with; no tool is called so."""
@@ -19,9 +19,9 @@ THE_ANSWER = "the answer"
 class Wanted(NamedTuple):
     """How many calls an answer may make, and what else it may be."""
 
-    least_calls: int = 0
+    min_calls: int = 0
     """From 1 on, "no call" is not admitted."""
-    most_calls: int = MOST_CALLS
+    max_calls: int = MAX_CALLS
     """0 is as if there were no tools."""
     words: bool = False
     """Whether a text may stand in the place of calls."""
@@ -58,7 +58,7 @@ class AnswerRules:
         self._is_quoted = is_quoted
         self._loose = loose
         self._wanted = wanted
-        self._offered = tools if wanted.most_calls else ()
+        self._offered = tools if wanted.max_calls else ()
         bodies = [body for tool in self._offered if (body := self._of_tool(tool))]
         self.call = self.lark.rule(either(bodies)) if bodies else None
         """The rule for `"name": …, "arguments": …`; None where no tool can be called."""
@@ -72,7 +72,7 @@ class AnswerRules:
             UnusableSchema: no answer is left.
         """
         others = self._others(words)
-        may_be_none = not self._wanted.least_calls and bool(self._offered or not others)
+        may_be_none = not self._wanted.min_calls and bool(self._offered or not others)
         bodies = [*([none] if may_be_none else []), *([calls] if calls else []), *others]
         if not bodies:
             raise UnusableSchema(

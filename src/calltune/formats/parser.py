@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from math import isfinite
 from typing import NoReturn, TypeVar
 
-from calltune.types import DEEPEST, Json, Reading, ToolCall
+from calltune.types import MAX_DEPTH, Json, ParsedOutput, ToolCall
 
 T = TypeVar("T")
 Steps = Generator[ToolCall | None, None, T]
@@ -136,7 +136,7 @@ class Brackets:
                 self._is_in_string = True
             case "[" | "{":
                 self._depth += 1
-                if self._depth > DEEPEST:
+                if self._depth > MAX_DEPTH:
                     raise Unreadable("JSON nested too deep")
             case "]" | "}":
                 self._depth -= 1
@@ -171,11 +171,15 @@ class Reader:
         self._text.add(piece)
         return self._read_on()
 
-    def finish(self) -> Reading:
+    def finish(self) -> ParsedOutput:
         """What was read in the whole text: every call that was fed, or no call and a problem."""
         self._text.end()
         self._read_on()
-        return Reading(tuple(self._calls)) if self._problem is None else Reading((), self._problem)
+        return (
+            ParsedOutput(tuple(self._calls))
+            if self._problem is None
+            else ParsedOutput((), self._problem)
+        )
 
     def _read_on(self) -> tuple[ToolCall, ...]:
         n_known = len(self._calls)

@@ -18,7 +18,7 @@ from calltune.formats.grammar import ANY_CALLS, Wanted
 from calltune.schemas.lark import TooLarge
 from calltune.types import Tool
 
-MOST_SECONDS = 0.5
+MAX_SECONDS = 0.5
 SECONDS_A_TOKEN = 0.002
 """Of processor time for one answer, and for each of its tokens as well: most take a tenth of a
 millisecond, and while they do, all other answers wait."""
@@ -72,7 +72,7 @@ class Constraint:
     @property
     def problem(self) -> str | None:
         """Why the answer cannot be held to the grammar any more."""
-        most = MOST_SECONDS + SECONDS_A_TOKEN * self._n_tokens
+        most = MAX_SECONDS + SECONDS_A_TOKEN * self._n_tokens
         if self._seconds > most:
             return f"its grammar took more than {most:.1f} s"
         return self._matcher.get_error() or None
@@ -100,15 +100,17 @@ class _Prepared(NamedTuple):
 class Constrainer:
     """Makes constraints for the answers of one model in one format."""
 
-    def __init__(self, tokenizer: Any, family: Format, stops: Sequence[int], n_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Any, prompt_format: Format, stops: Sequence[int], n_tokens: int
+    ) -> None:
         """With a fast tokenizer of transformers, and the width of the model's logits."""
         self._tokenizer = LLTokenizer(
             tokenizer.backend_tokenizer.to_str(), n_vocab=n_tokens, eos_token=list(stops)
         )
-        self._family = family
+        self._family = prompt_format
         self.special = frozenset(
             marker
-            for marker in family.markers
+            for marker in prompt_format.markers
             if len(ids := tokenizer.encode(marker, add_special_tokens=False)) == 1
             and self._tokenizer.is_special_token(ids[0])
         )

@@ -73,7 +73,7 @@ def complete(
     """
     from calltune.generation.kv_cache import fits
     from calltune.generation.scheduler import Batches
-    from calltune.models.numpy_ops import at_once
+    from calltune.models.numpy_ops import use_numpy_ops
 
     stops = frozenset(stop_tokens)
     if not fits(model):
@@ -86,7 +86,7 @@ def complete(
             batches.add(prompt)
         if batches.is_empty:
             return
-        with at_once():
+        with use_numpy_ops():
             finished = batches.step()
         yield from finished
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 
-from calltune.generation.sequence import LEAST_SHARED, Prompt, Row, shared_length
+from calltune.generation.sequence import MIN_SHARED, Prompt, Row, shared_length
 
 Array = Any
 STEP = 256
@@ -202,7 +202,7 @@ class Shelf:
             shared = self._alike(slot, there, prompt)
             coming = max(coming, shared)
             shared = min(shared, self._slots.lengths[slot])
-            if shared >= LEAST_SHARED and shared > best.shared:
+            if shared >= MIN_SHARED and shared > best.shared:
                 best = Found(slot, shared, 0)
         return best._replace(coming=coming)
 
@@ -225,7 +225,7 @@ class Shelf:
     def leave(self, slot: int, row: Row) -> None:
         """The row is over. It is kept in place of the one that it began like, or the oldest."""
         self._tokens[slot] = (row.prompt.tokens + row.written)[: self._slots.lengths[slot]]
-        if self._kept and len(self._tokens[slot]) >= LEAST_SHARED:
+        if self._kept and len(self._tokens[slot]) >= MIN_SHARED:
             place = self._taken_from.pop(slot, self._kept[0])
             self._copy(slot, place)
             self._touch(place)
@@ -238,7 +238,7 @@ class Shelf:
 
     def _alike(self, slot: int, there: list[int], prompt: Prompt) -> int:
         is_other = self._slots.adapters[slot] != prompt.adapter
-        if is_other or there[:LEAST_SHARED] != prompt.tokens[:LEAST_SHARED]:
+        if is_other or there[:MIN_SHARED] != prompt.tokens[:MIN_SHARED]:
             return 0
         # The last token is fed in any case: what comes after it is asked for.
         return min(shared_length(there, prompt.tokens), len(prompt.tokens) - 1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from calltune.generation.kv_cache import Adapters, Shelf, Slots
 from calltune.generation.sampling import choose
-from calltune.generation.sequence import LEAST_SHARED, Completion, Prompt, Row
+from calltune.generation.sequence import MIN_SHARED, Completion, Prompt, Row
 
 Array = Any
 WIDE_POSITIONS = 2048
@@ -144,7 +144,7 @@ class Batches:
         while self._waiting and None in self._rows:
             prompt = self._waiting[0].prompt
             found = self._shelf.find(prompt)
-            if found.coming - found.shared >= LEAST_SHARED:
+            if found.coming - found.shared >= MIN_SHARED:
                 return
             free = [slot for slot, row in enumerate(self._rows) if row is None]
             slot = found.slot if found.slot in free and found.shared else free[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 Finish = Literal["stop", "length"]
-LEAST_SHARED = 64
+MIN_SHARED = 64
 """Prompts that begin with as many equal tokens share what was computed for them."""
 
 
@@ -168,4 +168,4 @@ def in_quick_order(prompts: Sequence[Prompt]) -> list[Prompt]:
 def _are_alike(tokens: list[int], others: list[int]) -> bool:
     """Whether the two share something, and half of what they are."""
     shared = shared_length(tokens, others)
-    return shared >= LEAST_SHARED and 2 * shared >= max(len(tokens), len(others))
+    return shared >= MIN_SHARED and 2 * shared >= max(len(tokens), len(others))

@@ -30,7 +30,7 @@ LOWEST = np.finfo(np.float32).min
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
+def use_numpy_ops() -> Iterator[None]:
     """Evaluate activations, attention and logsumexp in NumPy; nothing without `speed_up_cpu`."""
     if not is_sped_up() or core.logsumexp is logsumexp_at_once:
         yield

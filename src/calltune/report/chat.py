@@ -8,10 +8,10 @@ from typing import Literal
 
 from calltune.files import dumps
 from calltune.report.terminal import open_console
-from calltune.terminal_text import in_one_line, visible
+from calltune.terminal_text import escape_for_terminal, escape_line
 from calltune.types import Json, ToolCall
 
-LETTERS_OF_A_RESULT = 2_000
+MAX_RESULT_LENGTH = 2_000
 """So much of a result is shown; the model sees all of it."""
 Consent = Literal["yes", "no", "always"]
 ReadLine = Callable[[str], str | None]
@@ -41,13 +41,13 @@ class Screen:
 
     def show_call(self, call: ToolCall) -> None:
         """A call with its arguments."""
-        self._write(f"→ {in_one_line(call.name)}", "bold")
+        self._write(f"→ {escape_line(call.name)}", "bold")
         for line in json.dumps(call.arguments, indent=2, ensure_ascii=False).splitlines():
             self._write(f"  {line}")
 
     def show_result(self, result: Json) -> None:
         """What came back."""
-        self._write(f"← {visible(dumps(result), LETTERS_OF_A_RESULT)}", "dim")
+        self._write(f"← {escape_for_terminal(dumps(result), MAX_RESULT_LENGTH)}", "dim")
 
     def show_words(self, words: str) -> None:
         """What the model says."""
@@ -59,7 +59,7 @@ class Screen:
 
     def consent(self, name: str) -> Consent:
         """Whether a call may run; what is neither yes nor always is no."""
-        shown = in_one_line(name)
+        shown = escape_line(name)
         answer = self._read_line(f"  Run it? [y]es, [n]o, [a]lways for {shown}: ") or ""
         match answer.strip().lower():
             case "y" | "yes":
@@ -79,7 +79,7 @@ class Screen:
     def _write(self, text: str, style: str = "") -> None:
         from rich.text import Text
 
-        self._console.print(Text(visible(text), style), soft_wrap=True)
+        self._console.print(Text(escape_for_terminal(text), style), soft_wrap=True)
 
 
 def _piped(prompt: str) -> str | None:

@@ -8,13 +8,13 @@ from calltune.evaluation.exact_match import differences
 from calltune.evaluation.metrics import Record
 from calltune.evaluation.results import Results, answers_of, reading_of
 from calltune.files import dumps
-from calltune.terminal_text import in_one_line, visible
-from calltune.types import Reading, reference_call
+from calltune.terminal_text import escape_for_terminal, escape_line
+from calltune.types import ParsedOutput, reference_call
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHOWN_LETTERS = 1200
+SHOWN_CHARACTERS = 1200
 """How much of one text is shown."""
 
 
@@ -36,7 +36,7 @@ def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None
     for what, ids in (("Fixed", comparison.fixed), ("Broken", comparison.broken)):
         for number, id in enumerate(ids, start=1):
             console.print(
-                Text(f"{what} {number} of {len(ids)}: {in_one_line(id, SHOWN_LETTERS)}", "bold")
+                Text(f"{what} {number} of {len(ids)}: {escape_line(id, SHOWN_CHARACTERS)}", "bold")
             )
             for block in _blocks(before[id], after[id]):
                 console.print(Text(block.label, "dim"))
@@ -48,7 +48,7 @@ def print_record(console: "Console", record: Record) -> None:
     """One example of one model: what was asked, what was right, what it wrote."""
     from rich.text import Text
 
-    console.print(Text(in_one_line(record["id"], SHOWN_LETTERS), "bold"))
+    console.print(Text(escape_line(record["id"], SHOWN_CHARACTERS), "bold"))
     blocks = [
         Block("query", record["query"], ""),
         Block("right", right_calls(record), "cyan"),
@@ -64,7 +64,7 @@ def _print_indented(console: "Console", block: Block) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    text = Text(visible(block.text, SHOWN_LETTERS), block.style)
+    text = Text(escape_for_terminal(block.text, SHOWN_CHARACTERS), block.style)
     console.print(Padding(text, (0, 0, 0, 4), expand=False))
 
 
@@ -88,6 +88,6 @@ def right_calls(record: Record) -> str:
     return "\n".join(f"{call.name} {dumps(call.arguments)}" for call in calls) or "(no call)"
 
 
-def wrongs(reading: Reading, record: Record) -> str:
+def wrongs(reading: ParsedOutput, record: Record) -> str:
     """What is wrong with a reading, one difference a line."""
     return "\n".join(differences(reading, answers_of(record))) or "(nothing found)"

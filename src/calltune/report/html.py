@@ -33,8 +33,8 @@ from calltune.report.labels import (
     chance_in_words,
     effort_in_words,
 )
-from calltune.report.terminal import LETTERS_OF_A_NAME, LETTERS_OF_A_PATH
-from calltune.terminal_text import in_one_line, visible
+from calltune.report.terminal import MAX_NAME_LENGTH, MAX_PATH_LENGTH
+from calltune.terminal_text import escape_for_terminal, escape_line
 from calltune.types import Json
 
 LENGTHS = (20_000, 5_000, 2_400, 1_200, 800, 600, 450, 350, 250, 180, 120)
@@ -50,7 +50,7 @@ class Packed(NamedTuple):
     """How many letters of the longer texts are left; None where every text is whole."""
 
 
-def packed(data: Json, most_bytes: int) -> Packed:
+def packed(data: Json, max_bytes: int) -> Packed:
     """`data` with every text visible, and cut with a mark to what `most_bytes` allow.
 
     No text is cut below the least of `LENGTHS`, even where the data do not fit then.
@@ -61,10 +61,10 @@ def packed(data: Json, most_bytes: int) -> Packed:
 
     # The first length that fits; past the last but one, the last.
     place = bisect_left(
-        range(len(LENGTHS) - 1), True, key=lambda place: len(text(place)) <= most_bytes
+        range(len(LENGTHS) - 1), True, key=lambda place: len(text(place)) <= max_bytes
     )
-    letters = LENGTHS[place]
-    return Packed(text(place), letters if letters < _longest(data) else None)
+    characters = LENGTHS[place]
+    return Packed(text(place), characters if characters < _longest(data) else None)
 
 
 def _longest(data: Json) -> int:
@@ -74,13 +74,15 @@ def _longest(data: Json) -> int:
     return max(map(_longest, parts), default=0)
 
 
-def _cut(data: Json, letters: int) -> Json:
+def _cut(data: Json, characters: int) -> Json:
     if isinstance(data, str):
-        return visible(data, letters)
+        return escape_for_terminal(data, characters)
     if isinstance(data, list):
-        return [_cut(part, letters) for part in data]
+        return [_cut(part, characters) for part in data]
     return (
-        {key: _cut(part, letters) for key, part in data.items()} if isinstance(data, dict) else data
+        {key: _cut(part, characters) for key, part in data.items()}
+        if isinstance(data, dict)
+        else data
     )
 
 
@@ -129,9 +131,9 @@ def _pieces(row: PreparedRow) -> Iterator[str]:
     yield rest
 
 
-MOST_BYTES = 4_750_000
+MAX_BYTES = 4_750_000
 """Of the packed examples and prompts; what is around them leaves the page below 5 MB."""
-MOST_BYTES_OF_EXAMPLES = 2_300_000
+MAX_BYTES_OF_EXAMPLES = 2_300_000
 """Prompts may have what these leave."""
 
 
@@ -153,14 +155,14 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
         loader=PackageLoader("calltune.report", "."), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
-    environment.filters["visible"] = lambda text: in_one_line(text, LETTERS_OF_A_PATH)
+    environment.filters["visible"] = lambda text: escape_line(text, MAX_PATH_LENGTH)
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
     # A narrow screen may break the line before the bracket only.
     environment.filters["effort"] = lambda effort: effort_in_words(effort).replace(
         "(median ", "(median\N{NO-BREAK SPACE}"
     )
     listed = list(_examples(comparison, base, tuned))
-    examples = packed(listed, MOST_BYTES_OF_EXAMPLES)
+    examples = packed(listed, MAX_BYTES_OF_EXAMPLES)
     prompts = prompts_of(tuned, [example["id"] for example in listed])
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
@@ -174,7 +176,7 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
         charts=list(_charts(comparison, tuned)),
         kinds=_kinds(comparison),
         examples=examples,
-        prompts=prompts and packed(prompts, MOST_BYTES - len(examples.base64)),
+        prompts=prompts and packed(prompts, MAX_BYTES - len(examples.base64)),
         version=__version__,
     )
 
@@ -217,7 +219,7 @@ def _bars_of(group: Group, name: str) -> Bars:
     base, tuned = group.base["success"], group.tuned["success"]
     shares = (100 * base["rate"], 100 * tuned["rate"])
     return Bars(
-        f"{in_one_line(name, LETTERS_OF_A_NAME)} ({base['of']:,})", *shares, ends(base), ends(tuned)
+        f"{escape_line(name, MAX_NAME_LENGTH)} ({base['of']:,})", *shares, ends(base), ends(tuned)
     )
 
 
@@ -265,6 +267,6 @@ def _written(record: Record) -> dict[str, str]:
     is_exact = record["verdict"]["is_exact"]
     return {
         "text": record["text"],
-        "reason": in_one_line(record["verdict"]["reason"] or "right", LETTERS_OF_A_NAME),
+        "reason": escape_line(record["verdict"]["reason"] or "right", MAX_NAME_LENGTH),
         "wrong": "" if is_exact else wrongs(reading_of(record), record),
     }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from calltune.data.batching import TokenRow
-from calltune.terminal_text import in_one_line, visible
+from calltune.terminal_text import escape_for_terminal, escape_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,7 +20,7 @@ def print_row(row: TokenRow, tokenizer: Any) -> None:
 
     console = Console(highlight=False)
     trained = len(row.tokens) - row.completion_start
-    title = f"{in_one_line(row.id)}: {len(row.tokens)} tokens, {trained} trained on"
+    title = f"{escape_line(row.id)}: {len(row.tokens)} tokens, {trained} trained on"
     console.rule(Text(title), align="left", style="dim")
     console.print(_as_text(row.tokens[: row.completion_start], tokenizer, "dim"), soft_wrap=True)
     # Colours are lost where the output is no terminal; this line is not.
@@ -44,7 +44,7 @@ def print_lengths(rows: Sequence[TokenRow], too_long: Sequence[str], limit: int)
     near = sum(length >= NEAR * limit for length in lengths)
     console.print(f"Limit {limit} tokens: {len(too_long)} rows dropped, {near} rows near it")
     if too_long:
-        named = in_one_line(", ".join(too_long[:5])) + (", …" if too_long[5:] else "")
+        named = escape_line(", ".join(too_long[:5])) + (", …" if too_long[5:] else "")
         console.print(f"  dropped: {named}", markup=False)
 
 
@@ -60,8 +60,8 @@ def _as_text(tokens: Sequence[int], tokenizer: Any, style: str) -> "Text":
         if token is not None and token not in special:
             plain.append(token)
             continue
-        text.append(visible(tokenizer.decode(plain)), style)
+        text.append(escape_for_terminal(tokenizer.decode(plain)), style)
         plain = []
         if token is not None:
-            text.append(visible(tokenizer.decode([token])), f"reverse {style}")
+            text.append(escape_for_terminal(tokenizer.decode([token])), f"reverse {style}")
     return text

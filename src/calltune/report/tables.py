@@ -16,8 +16,8 @@ from calltune.report.labels import (
     effort_in_words,
 )
 from calltune.report.terminal import (
-    LETTERS_OF_A_NAME,
-    LETTERS_OF_A_PATH,
+    MAX_NAME_LENGTH,
+    MAX_PATH_LENGTH,
     interval,
     model_name,
     open_console,
@@ -25,7 +25,7 @@ from calltune.report.terminal import (
     plain_table,
     print_table,
 )
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 from calltune.types import Json
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def print_breakdown(comparison: Comparison) -> None:
     if len(comparison.by_source) > 1:
         table = plain_table(CLAIM_NAMES["success"], "base", "tuned", "change")
         for group in comparison.by_source:
-            name = in_one_line(group.name, LETTERS_OF_A_NAME)
+            name = escape_line(group.name, MAX_NAME_LENGTH)
             _add_change(table, name, group.base["success"], group.tuned["success"])
         print_table(console, table)
     _print_reasons(console, comparison)
@@ -127,7 +127,7 @@ def _print_sides(console: "Console", base: Side, tuned: Side) -> None:
         name = model_name(side.model, side.adapter)
         console.print(Text(f"{label}  {name}"), soft_wrap=True)
     if base.format != tuned.format:
-        names = in_one_line(f"{base.format}, {tuned.format}", LETTERS_OF_A_PATH)
+        names = escape_line(f"{base.format}, {tuned.format}", MAX_PATH_LENGTH)
         console.print(Text(f"The prompt formats differ: {names}.", "yellow"))
     for label, side in (("base", base), ("tuned", tuned)):
         if side.n_left_out:
@@ -196,7 +196,7 @@ def _not_held(document: dict[str, Json]) -> list[str]:
     lines = [f"Not held to in {count:,} answers: {note}" for note, count in notes.items()]
     more = len(lines) - NOTES_SHOWN
     return [
-        *(in_one_line(line, LETTERS_OF_A_PATH) for line in lines[:NOTES_SHOWN]),
+        *(escape_line(line, MAX_PATH_LENGTH) for line in lines[:NOTES_SHOWN]),
         *([f"and {more:,} more, in the results file"] if more > 0 else []),
     ]
 

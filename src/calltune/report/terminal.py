@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 from calltune.types import Json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-LETTERS_OF_A_NAME = 40
-LETTERS_OF_A_PATH = 1200
+MAX_NAME_LENGTH = 40
+MAX_PATH_LENGTH = 1200
 """How much is shown of what a file calls itself."""
 
 
@@ -58,4 +58,4 @@ def interval(rate: dict[str, Json]) -> str:
 
 def model_name(model: str, adapter: str | None) -> str:
     """A model and its adapter as they are named to the user."""
-    return in_one_line(f"{model} + {adapter}" if adapter else model, LETTERS_OF_A_PATH)
+    return escape_line(f"{model} + {adapter}" if adapter else model, MAX_PATH_LENGTH)

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from calltune.report.terminal import open_console, print_table
-from calltune.terminal_text import in_one_line
+from calltune.terminal_text import escape_line
 from calltune.tools.toolset import Note
 from calltune.types import Json, Tool
 
-_LETTERS_OF_ARGUMENTS = 60
-_LETTERS_OF_A_DESCRIPTION = 80
-_LETTERS_OF_A_NOTE = 300
+_MAX_ARGUMENTS_LENGTH = 60
+_MAX_DESCRIPTION_LENGTH = 80
+_MAX_NOTE_LENGTH = 300
 
 
 def print_tools(tools: Sequence[Tool]) -> None:
@@ -25,7 +25,7 @@ def print_tools(tools: Sequence[Tool]) -> None:
     table.add_column("description", no_wrap=True, overflow="ellipsis")
     for tool in tools:
         first = (tool.description.strip().splitlines() or [""])[0]
-        cells = (tool.name, _arguments(tool.parameters), _cut(first, _LETTERS_OF_A_DESCRIPTION))
+        cells = (tool.name, _arguments(tool.parameters), _cut(first, _MAX_DESCRIPTION_LENGTH))
         table.add_row(*map(Text, cells))
     print_table(open_console(), table)
 
@@ -34,15 +34,15 @@ def print_notes(notes: Iterable[Note], to: TextIO | None = None) -> None:
     """One line a note, behind the name of its tool; `to` the standard output unless given."""
     for note in notes:
         text = f"{note.tool}: {note.text}" if note.tool else note.text
-        print(f"  note: {_cut(text, _LETTERS_OF_A_NOTE)}", file=to)
+        print(f"  note: {_cut(text, _MAX_NOTE_LENGTH)}", file=to)
 
 
 def _arguments(parameters: dict[str, Json]) -> str:
     required = parameters["required"]
     names = [name if name in required else f"{name}?" for name in parameters["properties"]]
-    return _cut(", ".join(names), _LETTERS_OF_ARGUMENTS)
+    return _cut(", ".join(names), _MAX_ARGUMENTS_LENGTH)
 
 
-def _cut(text: str, letters: int) -> str:
-    shown = in_one_line(text)
-    return shown if len(shown) <= letters else f"{shown[: letters - 1]}…"
+def _cut(text: str, characters: int) -> str:
+    shown = escape_line(text)
+    return shown if len(shown) <= characters else f"{shown[: characters - 1]}…"

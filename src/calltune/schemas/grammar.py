@@ -21,10 +21,10 @@ from calltune.schemas.merge import (
 from calltune.schemas.validate import satisfies
 from calltune.types import Json
 
-DEEPEST = 32
-DEEPEST_FREE = 5
+MAX_DEPTH = 32
+MAX_FREE_DEPTH = 5
 """How deep values nest whose schema says nothing of what is in them."""
-LONGEST = 2_000
+MAX_LENGTH = 2_000
 """Lengths and counts beyond this are not held."""
 _ALL_TYPES = ("string", "number", "boolean", "null", "object", "array")
 _INTEGER = r"/-?(0|[1-9][0-9]{0,29})/"
@@ -77,7 +77,7 @@ class SchemaRules:
         try:
             schema = resolved(self._root, self._root)
             whole = merged({"type": "object"}, schema)
-            return self._value({_CLOSED: True} | whole, DEEPEST)
+            return self._value({_CLOSED: True} | whole, MAX_DEPTH)
         except NotExpressed as reason:
             self._note(str(reason))
             return self.anything()
@@ -88,15 +88,15 @@ class SchemaRules:
         Raises:
             Impossible: there is no such value.
         """
-        return self._value(self._root, DEEPEST)
+        return self._value(self._root, MAX_DEPTH)
 
     def anything(self) -> str:
         """The rule for any object of arguments."""
-        return self._value({"type": "object"}, DEEPEST_FREE)
+        return self._value({"type": "object"}, MAX_FREE_DEPTH)
 
     def _value(self, schema: Json, depth: int) -> str:
         if schema in (True, {}):
-            depth = min(depth, DEEPEST_FREE)
+            depth = min(depth, MAX_FREE_DEPTH)
         key = dumps([schema, depth, self._references, self._is_quoted])
         if key in self._open:
             # A value that is nothing but itself again.
@@ -115,7 +115,7 @@ class SchemaRules:
         except (AttributeError, TypeError, ValueError):
             # A count that is a string, properties that are a list: whatever people write.
             self._note("a keyword of the wrong kind")
-        return self._of_schema({}, min(depth, DEEPEST_FREE))
+        return self._of_schema({}, min(depth, MAX_FREE_DEPTH))
 
     def _of_schema(self, schema: Schema, depth: int) -> str:
         for keyword in _NOT_HELD:
@@ -284,10 +284,10 @@ class SchemaRules:
 
     def _counts(self, schema: Schema, at_least: str, at_most: str) -> tuple[int, int | None]:
         least, most = schema.get(at_least, 0), schema.get(at_most)
-        if least > LONGEST:
+        if least > MAX_LENGTH:
             self._note(at_least)
             least = 0
-        if most is not None and most > LONGEST:
+        if most is not None and most > MAX_LENGTH:
             self._note(at_most)
             most = None
         if most is not None and most < least:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from calltune.files import dumps
 
-MOST_RULES = 20_000
+MAX_RULES = 20_000
 
 
 class TooLarge(Exception):
@@ -47,7 +47,7 @@ class Lark:
 
     def _add(self, body: str, kind: str) -> str:
         name = f"{kind}{len(self._bodies)}"
-        if len(self._bodies) >= MOST_RULES:
+        if len(self._bodies) >= MAX_RULES:
             raise TooLarge
         self._bodies[name] = body
         return name

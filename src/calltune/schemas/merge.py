@@ -6,7 +6,7 @@ from calltune.schemas.validate import pointed_at
 from calltune.types import Json
 
 Schema = dict[str, Json]
-MOST_ALTERNATIVES = 64
+MAX_ALTERNATIVES = 64
 _LARGEST = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
 _SMALLEST = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
 _REMARKS = {"title", "description", "default", "examples", "$schema", "$defs", "definitions", "$id"}
@@ -34,7 +34,7 @@ def resolved(schema: Json, root: Schema) -> Schema:
 
 
 def _resolved(schema: Json, root: Schema) -> Schema:
-    for _ in range(MOST_ALTERNATIVES):
+    for _ in range(MAX_ALTERNATIVES):
         if schema is False or (isinstance(schema, dict) and schema.get("not") == {}):
             raise Impossible
         if not isinstance(schema, dict):
@@ -100,7 +100,7 @@ def _both(key: str, one: Any, other: Any) -> Any:
         return [value for value in one if value in other]
     if key in ("items", "additionalProperties"):
         return {"allOf": [one, other]}
-    if key in ("anyOf", "oneOf") and len(one) * len(other) <= MOST_ALTERNATIVES:
+    if key in ("anyOf", "oneOf") and len(one) * len(other) <= MAX_ALTERNATIVES:
         return [{"allOf": [a, b]} for a in one for b in other]
     raise NotExpressed(f"{key} twice")
 

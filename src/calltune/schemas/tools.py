@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from calltune.schemas.parameters import allows, read_parameters
-from calltune.types import DEEPEST, Example, Json, Tool, ToolCall
+from calltune.types import MAX_DEPTH, Example, Json, Tool, ToolCall
 
 
 class Unusable(Exception):
@@ -66,7 +66,7 @@ def checked(value: Json) -> Json:
             _refuse_broken(item)
         elif isinstance(item, float) and not math.isfinite(item):
             raise Unusable("number that JSON does not have", item)
-        elif isinstance(item, dict | list) and depth == DEEPEST:
+        elif isinstance(item, dict | list) and depth == MAX_DEPTH:
             raise Unusable("nested too deeply")
         elif isinstance(item, dict):
             open_values.extend((part, depth + 1) for pair in item.items() for part in pair)

@@ -68,7 +68,7 @@ class _Mended(NamedTuple):
     note: str
 
 
-def sound(written: dict[str, Json]) -> SchemaReading:
+def repair_schema(written: dict[str, Json]) -> SchemaReading:
     """`written` as an object's schema by draft 2020-12, and what had to be left open in it.
 
     A reference that leads nowhere, or out of the schema, allows any value; so does an argument

@@ -75,7 +75,7 @@ class Turn:
     def __init__(
         self,
         tokenizer: Any,
-        family: Format,
+        prompt_format: Format,
         can_call: bool,
         stops: Sequence[str] = (),
         original: Callable[[ToolCall], ToolCall] = lambda call: call,
@@ -87,9 +87,9 @@ class Turn:
         """Whether a stop string ended it: what else comes is not read."""
         self.calls: list[ToolCall] = []
         self._detokenizer = Detokenizer(tokenizer)
-        self._opening = family.opening if can_call else ""
+        self._opening = prompt_format.opening if can_call else ""
         self._reader: Reader | None = None
-        self._family = family
+        self._family = prompt_format
         self._stops = stops
         self._original = original
         self._kept = ""

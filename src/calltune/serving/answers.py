@@ -73,7 +73,7 @@ class Means(NamedTuple):
     """What answers are made with."""
 
     tokenizer: Any
-    family: Format
+    prompt_format: Format
     engine: Engine
     workshop: Workshop
 
@@ -170,7 +170,7 @@ class Answers:
         def original(call: ToolCall) -> ToolCall:
             return ToolCall(names.get(call.name, call.name), call.arguments)
 
-        return Turn(means.tokenizer, means.family, question.can_call, self._stops, original)
+        return Turn(means.tokenizer, means.prompt_format, question.can_call, self._stops, original)
 
     async def _read(
         self, opened: Open, turn: Turn, question: Question

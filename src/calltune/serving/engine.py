@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from calltune.generation.scheduler import Batches
 from calltune.generation.sequence import Finish, Prompt
-from calltune.models.numpy_ops import at_once
+from calltune.models.numpy_ops import use_numpy_ops
 from calltune.serving.errors import Fault
 
 IDLE_SECONDS = 60.0
@@ -88,11 +88,11 @@ class Open:
 class Engine:
     """Answers prompts as they come."""
 
-    def __init__(self, make_batches: Callable[[], Batches], most_open: int) -> None:
+    def __init__(self, make_batches: Callable[[], Batches], max_open: int) -> None:
         """`make_batches()` gives empty `Batches`; up to `most_open` prompts run or wait."""
         self.counts = Counts()
         self._make_batches = make_batches
-        self._most_open = most_open
+        self._max_open = max_open
         self._orders: SimpleQueue[Prompt | _Taken | _Stop] = SimpleQueue()
         self._pieces: dict[str, asyncio.Queue[Piece]] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -126,7 +126,7 @@ class Engine:
         """
         if not self.is_alive:
             raise Fault(503, "The model is not running; restart the server")
-        if self.n_open + n_prompts > self._most_open:
+        if self.n_open + n_prompts > self._max_open:
             raise Fault(
                 429,
                 f"{self.n_open} answers are being written or waited for; try again",
@@ -198,7 +198,7 @@ class _Worker:
 
     def step(self) -> None:
         """One pass."""
-        with at_once():
+        with use_numpy_ops():
             finished = self._batches.step()
         for done in finished:
             self._say(done.id, done.tokens, done.finish)

@@ -23,7 +23,7 @@ _REMARKS = ("title", "description", "default")
 class Order(NamedTuple):
     """What is to be prepared."""
 
-    family: str
+    prompt_format: str
     special: tuple[str, ...]
     """The family's markers that no text can spell with the model's tokenizer."""
     tools: tuple[dict[str, Json], ...]
@@ -68,7 +68,7 @@ def prepare(order: Order) -> Prepared:
         if marker := next((marker for marker in order.special if marker in text), None):
             raise Refused(f"{marker} in a name or a value is a control token; leave it out")
     try:
-        grammar = FORMATS[order.family].grammar(
+        grammar = FORMATS[order.prompt_format].grammar(
             toolset.tools, (), frozenset(order.special), order.wanted
         )
     except TooLarge:
@@ -126,8 +126,8 @@ def load() -> None:
     few: Json = {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": 2}
     schema: Json = {"type": "object", "properties": properties, "$defs": {"few": few}}
     tool: dict[str, Json] = {"name": "any", "description": "", "parameters": schema}
-    for family in FORMATS:
-        answer(order_line(Order(family, (), (tool,), Wanted(), False)))
+    for prompt_format in FORMATS:
+        answer(order_line(Order(prompt_format, (), (tool,), Wanted(), False)))
     answer(check_line({"string": "a"}, schema))
 
 
@@ -139,8 +139,8 @@ def answer(line: str) -> str:
 def _answer(asked: dict[str, Any]) -> Json:
     if "check" in asked:
         return satisfies(*asked["check"])
-    family, special, tools, wanted, is_strict = asked["prepare"]
-    order = Order(family, tuple(special), tuple(tools), Wanted(*wanted), is_strict)
+    prompt_format, special, tools, wanted, is_strict = asked["prepare"]
+    order = Order(prompt_format, tuple(special), tuple(tools), Wanted(*wanted), is_strict)
     try:
         prepared = prepare(order)
     except Refused as reason:
@@ -177,13 +177,13 @@ def _compile(grammar: Grammar) -> None:
     """See that llguidance takes it, with letters for tokens: that has most of the cost."""
     from llguidance import LLMatcher, LLTokenizer
 
-    global _letters
-    if _letters is None:
-        _letters = LLTokenizer("byte")
-    matcher = LLMatcher(_letters, grammar.text, log_level=0)
+    global _characters
+    if _characters is None:
+        _characters = LLTokenizer("byte")
+    matcher = LLMatcher(_characters, grammar.text, log_level=0)
     matcher.compute_bitmask()
     if matcher.is_error():
         raise Refused(f"the schemas cannot be compiled ({matcher.get_error()[:200]})")
 
 
-_letters: Any = None
+_characters: Any = None

@@ -23,9 +23,9 @@ N_PROCESSES = 4
 START_SECONDS = 30.0
 SECONDS = 10.0
 """A bench stops what takes too long long before; one that does not is stopped itself."""
-MOST_KEPT = 128
+MAX_KEPT = 128
 """Prepared orders are kept for requests with the same tools."""
-LONGEST_LINE = 64 << 20
+MAX_LINE_LENGTH = 64 << 20
 
 
 class Workshop:
@@ -51,7 +51,7 @@ class Workshop:
         key = order_line(order)
         if key not in self._kept:
             self._kept[key] = await self._prepare(key)
-            if len(self._kept) > MOST_KEPT:
+            if len(self._kept) > MAX_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
@@ -109,7 +109,7 @@ class _Bench:
         if self._process is None or self._process.returncode is not None:
             command = (sys.executable, "-m", "calltune.serving.grammar_worker")
             self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE
+                *command, stdin=PIPE, stdout=PIPE, limit=MAX_LINE_LENGTH
             )
             # It answers when it has loaded what it needs.
             await self._ask("", START_SECONDS)

@@ -19,7 +19,7 @@ PROCESSOR_SECONDS = 1.0
 """An order takes milliseconds of them."""
 SECONDS = 2.0
 """The same by the clock on the wall, for processors are busy with answers."""
-MOST_BYTES = 4 << 30
+MAX_BYTES = 4 << 30
 """Of memory that a child may take."""
 NICENESS = 5
 """Answers on their way come first."""
@@ -55,7 +55,7 @@ def _in_child(line: str) -> bool:
 def _work(line: str) -> None:
     # macOS knows no such limit.
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     _stop_after(PROCESSOR_SECONDS, SECONDS)
     answered = answer(line)
     # Half an answer would be worse than none.

@@ -7,8 +7,8 @@ from calltune.serving.errors import Fault
 from calltune.serving.request_schema import ChatRequest, SchemaFormat
 from calltune.types import Json
 
-DEEPEST_SCHEMA = 48
-LETTERS_A_TOKEN = 16
+MAX_SCHEMA_DEPTH = 48
+CHARACTERS_PER_TOKEN = 16
 """No text has so many on average; one that would is not cut into tokens, which takes long."""
 
 
@@ -66,10 +66,10 @@ def _check_schemas(schemas: Json, param: str, limits: Limits) -> None:
             param,
             "schema_too_large",
         )
-    if _depth(schemas) > DEEPEST_SCHEMA:
+    if _depth(schemas) > MAX_SCHEMA_DEPTH:
         raise Fault(
             422,
-            f"A schema nests more than {DEEPEST_SCHEMA} deep; make it flatter",
+            f"A schema nests more than {MAX_SCHEMA_DEPTH} deep; make it flatter",
             param,
             "schema_too_deep",
         )

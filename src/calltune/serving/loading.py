@@ -20,7 +20,7 @@ WIDE_POSITIONS_GPU = 4096
 """Prompts are fed so many positions at a time, and in between every answer gets its next token."""
 
 
-MOST_CONTEXT = 8192
+MAX_CONTEXT = 8192
 SHARE = 4
 """One part in so many of the memory that is free may be taken for what rows remember."""
 
@@ -78,7 +78,7 @@ def room_for(model: Any, backend: Backend, size: int, context_tokens: int | None
     per_token = slots.n_bytes // slots.capacity * (size + n_kept)
     if context_tokens is None:
         fitting = device_bytes(backend) // SHARE // per_token
-        context_tokens = max(STEP, min(MOST_CONTEXT, fitting // STEP * STEP))
+        context_tokens = max(STEP, min(MAX_CONTEXT, fitting // STEP * STEP))
     return Room(size, n_kept, context_tokens, per_token * context_tokens)
 
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MOST_ANSWERS = 16
-MOST_STOPS = 4
-LONGEST_STOP = 200
+MAX_ANSWERS = 16
+MAX_STOPS = 4
+MAX_STOP_LENGTH = 200
 
 Object = dict[str, Any]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_.\-]+$")]
@@ -161,17 +161,17 @@ class ChatRequest(_Strict):
     response_format: (
         Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None
     ) = None
-    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: (
-        Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
+        Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
         | Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]],
-            Field(max_length=MOST_STOPS),
+            list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]],
+            Field(max_length=MAX_STOPS),
         ]
         | None
     ) = None

@@ -17,8 +17,8 @@ def listen(app: Any, host: str, port: int) -> None:
     Raises:
         OptionError: the address cannot be had.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
+    prompt_format = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(prompt_format, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from calltune.data.batching import prompt_tokens
 from calltune.formats import Format
-from calltune.formats.grammar import MOST_CALLS, Wanted
+from calltune.formats.grammar import MAX_CALLS, Wanted
 from calltune.formats.parser import Unreadable, call_key, decode
 from calltune.generation.constraints import Constrainer
 from calltune.generation.sequence import Sampling
@@ -22,8 +22,8 @@ from calltune.serving.answers import Answers, Means, Question
 from calltune.serving.engine import Engine
 from calltune.serving.errors import Fault
 from calltune.serving.grammar_jobs import Order, Prepared
-from calltune.serving.grammar_pool import MOST_KEPT, Workshop
-from calltune.serving.limits import LETTERS_A_TOKEN, Limits, check_sizes
+from calltune.serving.grammar_pool import MAX_KEPT, Workshop
+from calltune.serving.limits import CHARACTERS_PER_TOKEN, Limits, check_sizes
 from calltune.serving.request_schema import (
     AnyMessage,
     AssistantMessage,
@@ -62,19 +62,19 @@ def wanted_with_tools(request: ChatRequest, splits: bool) -> Wanted:
     With `splits` it is calls, or that none is due; what stands in their place is asked for apart.
     """
     is_named = isinstance(request.tool_choice, NamedChoice)
-    most = 1 if is_named or request.parallel_tool_calls is False else MOST_CALLS
+    most = 1 if is_named or request.parallel_tool_calls is False else MAX_CALLS
     if is_named or request.tool_choice == "required":
-        return Wanted(least_calls=1, most_calls=most)
+        return Wanted(min_calls=1, max_calls=most)
     schema = _answer_schema(request)
     if splits:
-        return Wanted(most_calls=most)
-    return Wanted(most_calls=most, words=schema is None, schema=schema)
+        return Wanted(max_calls=most)
+    return Wanted(max_calls=most, words=schema is None, schema=schema)
 
 
 def wanted_without_tools(request: ChatRequest) -> Wanted:
     """What it may be without tools: words, or JSON of a schema."""
     schema = _answer_schema(request)
-    return Wanted(most_calls=0, words=schema is None, schema=schema)
+    return Wanted(max_calls=0, words=schema is None, schema=schema)
 
 
 def made_calls(messages: Sequence[Message]) -> set[str]:
@@ -167,7 +167,7 @@ class Service:
     """A model with its adapters, ready for requests."""
 
     tokenizer: Any
-    family: Format
+    prompt_format: Format
     models: dict[str, int]
     """The names that requests may give, and the adapter that each one means."""
     engine: Engine
@@ -200,7 +200,10 @@ class Service:
         check_sizes(request, self.limits)
         samplings = requested_samplings(request, request.n or 1)
         self.engine.check_room(len(samplings))
-        messages = [self.family.tamed(each) for each in read_messages(request.messages)]
+        messages = [
+            self.prompt_format.escape_control_tokens(each)
+            for each in read_messages(request.messages)
+        ]
         splits = self.words == "base" and adapter != 0
         wanted = wanted_with_tools(request, splits)
         wanted_after = wanted_without_tools(request)
@@ -216,10 +219,10 @@ class Service:
         else:
             prepared = await self._prepare(offered, wanted, request)
             question = await self._question(request, messages, wanted, prepared, adapter)
-            later = None if wanted.least_calls else in_words
+            later = None if wanted.min_calls else in_words
         made = made_calls(messages) if later and not self.repeats_calls else ()
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-        means = Means(self.tokenizer, self.family, self.engine, self.workshop)
+        means = Means(self.tokenizer, self.prompt_format, self.engine, self.workshop)
         return Answers(means, question, samplings, later, made, stops)
 
     def _adapter(self, name: str) -> int:
@@ -237,12 +240,12 @@ class Service:
         prepared: Prepared,
         adapter: int,
     ) -> Question:
-        tools = [self.family.tamed_tool(tool) for tool in prepared.tools]
-        prompt = self.family.render(messages, tools)
+        tools = [self.prompt_format.escape_tool_control_tokens(tool) for tool in prepared.tools]
+        prompt = self.prompt_format.render(messages, tools)
         most = self.limits.context_tokens
-        if len(prompt) > LETTERS_A_TOKEN * most:
+        if len(prompt) > CHARACTERS_PER_TOKEN * most:
             raise _too_long(f"The prompt has {len(prompt)} letters", most)
-        tokens = await asyncio.to_thread(prompt_tokens, self.tokenizer, prompt, self.family)
+        tokens = await asyncio.to_thread(prompt_tokens, self.tokenizer, prompt, self.prompt_format)
         room = most - len(tokens)
         if room < 1:
             raise _too_long(f"The prompt has {len(tokens)} tokens", most)
@@ -257,7 +260,7 @@ class Service:
         if not offered and wanted.schema is None:
             return NOTHING_HELD
         special = tuple(sorted(self.constrainer.special))
-        order = Order(self.family.name, special, tuple(offered), wanted, is_strict(request))
+        order = Order(self.prompt_format.name, special, tuple(offered), wanted, is_strict(request))
         return await self.workshop.prepare(order)
 
     async def _matcher(self, prepared: Prepared) -> Any:
@@ -276,7 +279,7 @@ class Service:
                     422, "The schemas of this request cannot be compiled", code="bad_schema"
                 )
             self._compiled[text] = matcher
-            if len(self._compiled) > MOST_KEPT:
+            if len(self._compiled) > MAX_KEPT:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(text)
         return self._compiled[text]

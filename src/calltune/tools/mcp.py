@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mcp import Client, Tool
     from mcp.types import CallToolResult
 
-_MOST_PAGES = 1_000
+_MAX_PAGES = 1_000
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -118,13 +118,13 @@ async def _connected(client: "Client", timeout_s: float) -> AsyncIterator[_Conne
 async def _listed(client: "Client") -> list[Json]:
     tools: list[Json] = []
     cursor: str | None = None
-    for _ in range(_MOST_PAGES):
+    for _ in range(_MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
         tools += [_written(tool) for tool in page.tools]
         cursor = page.next_cursor
         if cursor is None:
             return tools
-    raise ValueError(f"more than {_MOST_PAGES:,} pages of tools")
+    raise ValueError(f"more than {_MAX_PAGES:,} pages of tools")
 
 
 def _written(tool: "Tool") -> Json:

@@ -23,7 +23,7 @@ from calltune.types import Json
 
 _YAML = (".yaml", ".yml")
 _BOOLEAN = re.compile("(true|True|TRUE|false|False|FALSE)$")
-_MOST_VALUES = 2_000_000
+_MAX_VALUES = 2_000_000
 """More than any document has; aliases of aliases make more of a few lines."""
 
 
@@ -83,8 +83,8 @@ class _Plain:
     def value(self, found: Any) -> Json:
         """`found` with text as keys, and with text for what JSON does not have."""
         self._n_values += 1
-        if self._n_values > _MOST_VALUES:
-            raise ValueError(f"more than {_MOST_VALUES:,} values")
+        if self._n_values > _MAX_VALUES:
+            raise ValueError(f"more than {_MAX_VALUES:,} values")
         if isinstance(found, dict):
             return {str(key): self.value(item) for key, item in found.items()}
         if isinstance(found, list | tuple | set):

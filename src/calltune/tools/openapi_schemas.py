@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 
 from calltune.schemas.validate import pointed_at
-from calltune.tools.toolset import carried_names
+from calltune.tools.toolset import sanitize_names
 from calltune.types import Json
 
 Schema = dict[str, Json]
-_MOST_INLINED = 2_000
+_MAX_INLINED = 2_000
 """References inlined in one tool; later ones stay references, or the tool grows without end."""
-_DEEPEST = 12
+_MAX_DEPTH = 12
 """How many references are inlined within each other."""
 _SCHEMAS = (
     *("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"),
@@ -94,12 +94,12 @@ class References:
         if found is None:
             self._note(f"reference {reference} leads nowhere here; any value is allowed")
             return {}
-        has_room = self._depth < _DEEPEST and self._n_inlined < _MOST_INLINED
+        has_room = self._depth < _MAX_DEPTH and self._n_inlined < _MAX_INLINED
         if has_room and not self._document.is_recursive(reference):
             return self._inlined(found)
         if reference not in self._names:
             wanted = [*self._names.values(), reference.rsplit("/", 1)[-1]]
-            self._names[reference] = carried_names(wanted)[-1]
+            self._names[reference] = sanitize_names(wanted)[-1]
         return {"$ref": f"#/$defs/{self._names[reference]}"}
 
     def _inlined(self, found: Json) -> Schema:

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from calltune.schemas.validate import sound
+from calltune.schemas.validate import repair_schema
 from calltune.types import Json, Tool, ToolCall
 
-LONGEST = 64
-CARRIED = re.compile(rf"[a-zA-Z0-9_-]{{1,{LONGEST}}}")
+MAX_LENGTH = 64
+CARRIED = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LENGTH}}}")
 """What OpenAI's API takes for the name of a function."""
 
 
-def carried_names(originals: Sequence[str]) -> list[str]:
+def sanitize_names(originals: Sequence[str]) -> list[str]:
     """For each original a name that can be carried, no two alike.
 
     A name that can be carried stays; where it comes twice, the first keeps it. The others get _2,
@@ -27,11 +27,11 @@ def carried_names(originals: Sequence[str]) -> list[str]:
     names: dict[str, None] = {}
     for original in originals:
         is_free = original in kept and original not in names
-        names[original if is_free else _free(_letters(original), kept | names.keys())] = None
+        names[original if is_free else _free(_characters(original), kept | names.keys())] = None
     return list(names)
 
 
-def _letters(original: str) -> str:
+def _characters(original: str) -> str:
     """The original with marks taken off letters, and _ for whatever else is not carried."""
     plain = unicodedata.normalize("NFKD", original)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
@@ -39,10 +39,10 @@ def _letters(original: str) -> str:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    candidate, number = name[:LONGEST], 1
+    candidate, number = name[:MAX_LENGTH], 1
     while candidate in taken:
         number += 1
-        candidate = f"{name[: LONGEST - len(str(number)) - 1]}_{number}"
+        candidate = f"{name[: MAX_LENGTH - len(str(number)) - 1]}_{number}"
     return candidate
 
 
@@ -101,7 +101,7 @@ def assembled(drafts: Iterable[Draft], notes: Iterable[Note]) -> Toolset:
         else:
             once.append(draft)
     tools = []
-    for draft, name in zip(once, carried_names([draft.name for draft in once]), strict=True):
+    for draft, name in zip(once, sanitize_names([draft.name for draft in once]), strict=True):
         tool, remarks = _tool(draft, name)
         tools.append(tool)
         told.update(dict.fromkeys(remarks))
@@ -124,7 +124,7 @@ def drafts(toolset: Toolset) -> list[Draft]:
 
 
 def _tool(draft: Draft, name: str) -> tuple[Tool, list[Note]]:
-    schema, remarks = sound(draft.parameters)
+    schema, remarks = repair_schema(draft.parameters)
     notes = [Note(draft.name, remark) for remark in remarks]
     if name != draft.name:
         why = "its name is taken" if CARRIED.fullmatch(draft.name) else "its name cannot be carried"

@@ -20,7 +20,7 @@ import numpy as np
 from calltune.data.batching import TokenRow
 from calltune.errors import OptionError, OutputError
 from calltune.files import file_digest, replacing
-from calltune.models.numpy_ops import at_once
+from calltune.models.numpy_ops import use_numpy_ops
 from calltune.training.split_model import Trunk
 
 Mode = Literal["auto", "memory", "disk", "off"]
@@ -134,7 +134,7 @@ def _outputs(
         inputs = np.zeros((len(batch), length), np.int32)
         for number, tokens in enumerate(batch):
             inputs[number, : len(tokens) - 1] = tokens[:-1]
-        with at_once():
+        with use_numpy_ops():
             hidden = trunk.lower(mx.array(inputs))
         parts = [hidden[number, : len(tokens) - 1] for number, tokens in enumerate(batch)]
         outputs = mx.concatenate(parts)

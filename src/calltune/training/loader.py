@@ -49,7 +49,7 @@ class Feed:
         self._ranks = ranks
         self.prefix = prefix
         self.steps_per_epoch = -(-len(rows) // batch_size)
-        self.most_positions = self.longest(rows) * -(-batch_size // ranks.size)
+        self.max_positions = self.longest(rows) * -(-batch_size // ranks.size)
         """In any batch of this process."""
 
     def longest(self, rows: Sequence[TokenRow]) -> int:
@@ -71,9 +71,9 @@ class Feed:
                 break
         return list(seen)
 
-    def validation(self, rows: Sequence[TokenRow], most_positions: int) -> Iterator[Fed]:
+    def validation(self, rows: Sequence[TokenRow], max_positions: int) -> Iterator[Fed]:
         """This process's share of the validation rows, each once."""
-        for batch in in_order(self._ranks.share(rows), most_positions):
+        for batch in in_order(self._ranks.share(rows), max_positions):
             yield self._fed(batch, len(batch))
 
     def _global_batches(self, first_step: int) -> Iterator[list[TokenRow]]:

@@ -124,7 +124,7 @@ class Session:
         with self._progress(schedule, start) as progress:
             self._freeze(trunk, feed, schedule, valid, progress)
             if not self._on_cpu:
-                hold_back(working_bytes(trunk, self._most_kept(feed)))
+                hold_back(working_bytes(trunk, self._max_kept(feed)))
             savers = Savers(
                 lambda trained, position: self._save(step, trained, position),
                 lambda weights: self._save_best(step, weights),
@@ -169,10 +169,10 @@ class Session:
             norms_are_frozen=self._settings.fine_tune_type != "full",
         )
 
-    def _most_kept(self, feed: Feed) -> int:
+    def _max_kept(self, feed: Feed) -> int:
         """Positions whose activations are kept, at most."""
         limit = self._step_options().kept_positions
-        return feed.most_positions if limit is None else min(limit, feed.most_positions)
+        return feed.max_positions if limit is None else min(limit, feed.max_positions)
 
     def _fixed_sample(self, rows: Sequence[TokenRow]) -> Sequence[TokenRow]:
         """The rows that every validation uses."""

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.optimizers as optimizers
 from mlx.utils import tree_map, tree_unflatten
 
-from calltune.models.numpy_ops import at_once
+from calltune.models.numpy_ops import use_numpy_ops
 from calltune.training.activations import lean
 from calltune.training.cuda.interface import AdamRates, Functions, Moments
 from calltune.training.loss import (
@@ -247,7 +247,7 @@ def _at_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with NumPy's loops where MLX's CPU backend has none."""
 
     def run(*arguments: Any) -> Any:
-        with at_once():
+        with use_numpy_ops():
             return function(*arguments)
 
     return run

@@ -28,7 +28,7 @@ from support.plain import (
 )
 
 ROWS = random_rows()
-LONGEST = 160
+MAX_LENGTH = 160
 QWEN = LLAMA | {"model_type": "qwen3", "head_dim": 16, "max_position_embeddings": 512}
 GROUPED = LLAMA | {"num_attention_heads": 4, "num_key_value_heads": 2}
 ROPES = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -46,7 +46,7 @@ CONFIGS = {
 def fused(model: Any, layers: int = 1, options: StepOptions | None = None) -> Run:
     """Training of the model with its upper layers fused."""
     run = start(model, shape_of(num_layers=layers), ROWS, options, COARSE)
-    run.step.trunk.fused = fuse(run.step.trunk, Plain(), LONGEST)
+    run.step.trunk.fused = fuse(run.step.trunk, Plain(), MAX_LENGTH)
     return run
 
 
@@ -143,4 +143,4 @@ def test_lora_on_some_projections_is_left_as_it_is() -> None:
     model = tiny.make_model(LLAMA)
     attach(model, shape)
     run = start(model, shape, ROWS)
-    assert fuse(run.step.trunk, Plain(), LONGEST) is None
+    assert fuse(run.step.trunk, Plain(), MAX_LENGTH) is None
