@@ -16,16 +16,16 @@ from worker import Block, Desk  # noqa: E402
 
 from calltune.commands.train import LARGE_BATCH  # noqa: E402
 from calltune.data.batching import COARSE, FINE, TokenRow  # noqa: E402
-from calltune.models.memory import hold_back  # noqa: E402
+from calltune.models.memory import limit_queued_memory  # noqa: E402
 from calltune.training import adapter  # noqa: E402
 from calltune.training.activation_cache import Place, Source, make_cache  # noqa: E402
 from calltune.training.checkpoint import Position  # noqa: E402
 from calltune.training.cuda.decoder import fuse  # noqa: E402
 from calltune.training.cuda.kernels import Cuda  # noqa: E402
 from calltune.training.distributed import Ranks  # noqa: E402
-from calltune.training.loader import Fed, Feed  # noqa: E402
+from calltune.training.loader import DeviceBatch, Loader  # noqa: E402
 from calltune.training.logging import Progress  # noqa: E402
-from calltune.training.loop import Loop, Savers, Schedule  # noqa: E402
+from calltune.training.loop import Loop, SaveCallbacks, Schedule  # noqa: E402
 from calltune.training.run import FILL_BYTES, KEPT_POSITIONS, VALID_POSITIONS  # noqa: E402
 from calltune.training.schedule import LearningRate  # noqa: E402
 from calltune.training.split_model import cut  # noqa: E402
@@ -36,24 +36,24 @@ ENDLESS = 10**9
 """Steps; the desk says when it is enough."""
 
 
-class HeldFeed(Feed):
+class HeldLoader(Loader):
     """Batches that wait for the next command after each block of steps."""
 
     desk: Desk
     engine: "Calltune"
 
-    def training(self, done: int, total: int) -> Iterator[Fed]:
+    def training(self, done: int, total: int) -> Iterator[DeviceBatch]:
         """Batches as long as the desk wants them."""
         batches = super().training(done, total)
         for count in self.desk.blocks(self.engine):
             started = time.perf_counter()
             tokens = positions = 0
             for _ in range(count):
-                fed = next(batches)
-                tokens += fed.batch.n_tokens
+                batch = next(batches)
+                tokens += batch.host.n_tokens
                 # A row's last token is only a target: the width of its tokens is one more.
-                positions += fed.n_positions + len(fed.batch.inputs)
-                yield fed
+                positions += batch.n_positions + len(batch.host.inputs)
+                yield batch
             mx.synchronize()
             self.desk.done(Block(time.perf_counter() - started, count, tokens, positions))
 
@@ -74,16 +74,16 @@ class Calltune:
         adapter.pack_layers(model)
         trunk = cut(model, shape.n_frozen(model))
         train, self._valid = token_rows(rows.train), token_rows(rows.valid)
-        ladder = FINE if on_cpu else COARSE
-        self.feed = HeldFeed(train, setting.batch_size, setting.seed, ladder, ranks)
+        buckets = FINE if on_cpu else COARSE
+        self.loader = HeldLoader(train, setting.batch_size, setting.seed, buckets, ranks)
         if BACKEND.device == "cuda":
-            trunk.fused = fuse(trunk, Cuda(), self.feed.longest([*train, *self._valid]))
+            trunk.fused = fuse(trunk, Cuda(), self.loader.longest([*train, *self._valid]))
         mx.reset_peak_memory()
         started = time.perf_counter()
         if BACKEND.device != "cpu":
-            hold_back(FILL_BYTES)
+            limit_queued_memory(FILL_BYTES)
         place = Place("memory", 0, "asked for")
-        self.feed.prefix = make_cache(
+        self.loader.prefix = make_cache(
             trunk,
             [*train, *self._valid],
             place,
@@ -109,12 +109,12 @@ class Calltune:
         )
         self._trained = self._step.begin(adapter.trainable(model))
         if kept is not None:
-            hold_back(working_bytes(trunk, kept))
-        nowhere = Savers(lambda *_: None, lambda *_: None)
+            limit_queued_memory(working_bytes(trunk, kept))
+        nowhere = SaveCallbacks(lambda *_: None, lambda *_: None)
         self.progress = Progress(ENDLESS, None, shown=False)
-        self.loop = Loop(self._step, self.feed, [], schedule, ranks, self.progress, nowhere)
+        self.loop = Loop(self._step, self.loader, [], schedule, ranks, self.progress, nowhere)
         self._validation = Loop(
-            self._step, self.feed, self._valid, schedule, ranks, self.progress, nowhere
+            self._step, self.loader, self._valid, schedule, ranks, self.progress, nowhere
         )
 
     def train(self) -> None:
@@ -126,10 +126,10 @@ class Calltune:
         started = time.perf_counter()
         loss = self._validation.validate(self._trained.weights)
         seconds = time.perf_counter() - started
-        fed = list(self.feed.validation(self._valid, VALID_POSITIONS))
-        tokens = sum(each.batch.n_tokens for each in fed)
-        padded = sum(each.n_positions + len(each.batch.inputs) for each in fed)
-        return Block(seconds, len(fed), tokens, padded, loss)
+        batch = list(self.loader.validation(self._valid, VALID_POSITIONS))
+        tokens = sum(each.host.n_tokens for each in batch)
+        padded = sum(each.n_positions + len(each.host.inputs) for each in batch)
+        return Block(seconds, len(batch), tokens, padded, loss)
 
     def peak_gb(self) -> float:
         """MLX's own count, filling the cache included."""
@@ -141,12 +141,12 @@ class Calltune:
 
     def details(self) -> dict[str, Any]:
         """The device, and what filling the cache of the frozen layers took."""
-        assert self.feed.prefix is not None
+        assert self.loader.prefix is not None
         return {
             "device": mlx_model.device_name(),
             "prefix_fill_s": self._fill_s * self._share,
             "prefix_tokens": self._tokens,
-            "prefix_gb": self.feed.prefix.n_bytes / 1e9,
+            "prefix_gb": self.loader.prefix.n_bytes / 1e9,
             "prefix_peak_gb": self._fill_peak / 1e9,
             "fused_layers": self._step.trunk.fused is not None,
         }
@@ -155,7 +155,7 @@ class Calltune:
 def serve(rows: Rows, setting: Setting, desk: Desk) -> None:
     """Train until the desk closes."""
     engine = Calltune(rows, setting)
-    engine.feed.desk, engine.feed.engine = desk, engine
+    engine.loader.desk, engine.loader.engine = desk, engine
     with engine.progress:
         engine.train()
 

@@ -8,11 +8,11 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from calltune.data.batching import FINE, Ladder, TokenRow
+from calltune.data.batching import FINE, Buckets, TokenRow
 from calltune.training import activation_cache, adapter
 from calltune.training.adapter import AdapterShape, Kind
 from calltune.training.distributed import Ranks
-from calltune.training.loader import Feed
+from calltune.training.loader import Loader
 from calltune.training.split_model import cut
 from calltune.training.step import (
     Gradients,
@@ -59,7 +59,7 @@ class Run(NamedTuple):
     model: Any
     step: Step
     trained: Trained
-    feed: Feed
+    loader: Loader
 
 
 def random_rows(lengths: tuple[int, ...] = ROWS_OF, seed: int = 0) -> list[TokenRow]:
@@ -103,27 +103,27 @@ def start(
     shape: AdapterShape,
     rows: list[TokenRow],
     options: StepOptions | None = None,
-    ladder: Ladder = FINE,
+    buckets: Buckets = FINE,
     batch_size: int = 3,
 ) -> Run:
     """Training as `calltune train` sets it up, of a model that has its adapter."""
     adapter.pack_layers(model)
     step = Step(cut(model, shape.n_frozen(model)), options or StepOptions())
     trained = step.begin(adapter.trainable(model))
-    return Run(model, step, trained, Feed(rows, batch_size, 3, ladder, Ranks()))
+    return Run(model, step, trained, Loader(rows, batch_size, 3, buckets, Ranks()))
 
 
 def keep_frozen(run: Run, rows: list[TokenRow], file: Path | None = None) -> None:
     """From now on the frozen layers' output is read from memory, or from `file`."""
     key = activation_cache.Key("tiny", run.step.trunk.n_frozen, "float32")
-    run.feed.prefix = activation_cache.fill(run.step.trunk, rows, lambda _: None, file, key)
+    run.loader.prefix = activation_cache.fill(run.step.trunk, rows, lambda _: None, file, key)
     run.step.trunk.release_lower()
 
 
 def batches(run: Run, count: int | None = None) -> list[StepBatch]:
     """The first batches, those of an epoch where no count is given."""
-    count = run.feed.steps_per_epoch if count is None else count
-    return [fed.arrays for fed in run.feed.training(0, count)]
+    count = run.loader.steps_per_epoch if count is None else count
+    return [batch.arrays for batch in run.loader.training(0, count)]
 
 
 def summed(run: Run, given: list[StepBatch] | None = None) -> Gradients:

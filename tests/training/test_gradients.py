@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from calltune.data.batching import COARSE, FINE, Ladder
+from calltune.data.batching import COARSE, FINE, Buckets
 from calltune.models import cpu_math
 from calltune.training import loss
 from calltune.training.split_model import Trunk, WholeModel
@@ -63,11 +63,11 @@ def fresh(config: dict[str, Any] = GEMMA, **changes: Any) -> Any:
 @pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
 @pytest.mark.parametrize("cache", ["off", "memory", "disk"])
 def test_loss_and_gradients_equal_plain_ones(
-    name: str, ladder: Ladder, cache: str, tmp_path: Path
+    name: str, buckets: Buckets, cache: str, tmp_path: Path
 ) -> None:
     model = fresh(CONFIGS[name])
     plain = plain_gradients(model, ROWS)
-    run = start(model, shape_of(), ROWS, StepOptions(on_cpu=cache == "memory"), ladder)
+    run = start(model, shape_of(), ROWS, StepOptions(on_cpu=cache == "memory"), buckets)
     if cache != "off":
         keep_frozen(run, ROWS, tmp_path / "file" if cache == "disk" else None)
     assert type(run.step.trunk) is Trunk

@@ -14,7 +14,7 @@ from calltune.training.adapter import Kind
 from calltune.training.checkpoint import Position
 from calltune.training.distributed import Ranks
 from calltune.training.logging import Diverged, Progress
-from calltune.training.loop import Loop, Savers, Schedule
+from calltune.training.loop import Loop, SaveCallbacks, Schedule
 from calltune.training.schedule import LearningRate
 from calltune.training.step import StepOptions, Trained, Weights
 
@@ -34,8 +34,8 @@ class Notes:
     best: list[Weights] = field(default_factory=list)
 
     @property
-    def savers(self) -> Savers:
-        return Savers(
+    def callbacks(self) -> SaveCallbacks:
+        return SaveCallbacks(
             lambda trained, position: self.saved.append((trained, position)), self.best.append
         )
 
@@ -55,7 +55,7 @@ def loop(run: plain.Run, notes: Notes, valid: Sequence[TokenRow] = (), **changes
     wanted = {"iters": 8, "learning_rate": LearningRate(1e-2), "save_every": 3}
     schedule = Schedule(**(wanted | {"steps_per_report": 2, "steps_per_eval": 2} | changes))
     progress = Progress(schedule.iters, None, shown=False)
-    return Loop(run.step, run.feed, valid, schedule, Ranks(), progress, notes.savers)
+    return Loop(run.step, run.loader, valid, schedule, Ranks(), progress, notes.callbacks)
 
 
 def losing(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
@@ -214,7 +214,7 @@ def test_metrics_are_the_means_since_the_last_report() -> None:
 
     schedule = Schedule(3, LearningRate(1e-3, "linear", 0, 3))
     quiet = Heard(3, None, shown=False)
-    Loop(run.step, run.feed, (), schedule, Ranks(), quiet, Notes().savers).run(
+    Loop(run.step, run.loader, (), schedule, Ranks(), quiet, Notes().callbacks).run(
         run.trained, BEGINNING
     )
     assert [report.step for report in reports] == [1, 2, 3]

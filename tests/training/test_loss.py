@@ -4,7 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from calltune.data.batching import COARSE, FINE, Ladder, collate
+from calltune.data.batching import COARSE, FINE, Buckets, collate
 from calltune.training import loss
 from calltune.training.loss import completion_loss, completion_loss_alone
 from calltune.training.split_model import Trunk, WholeModel, cut
@@ -141,9 +141,9 @@ def test_the_head_is_applied_to_the_trained_positions_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
-def test_prompt_and_padding_tokens_get_no_gradient(ladder: Ladder) -> None:
+def test_prompt_and_padding_tokens_get_no_gradient(buckets: Buckets) -> None:
     rows = random_rows((40, 33))
-    batch = collate(rows, ladder, 3)
+    batch = collate(rows, buckets, 3)
 
     def of_all(logits: mx.array) -> mx.array:
         """The loss as `step` takes it, of all logits (B, L, V)."""

@@ -6,7 +6,7 @@ import mlx.optimizers as optimizers
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from calltune.data.batching import COARSE, FINE, Ladder, TokenRow, collate
+from calltune.data.batching import COARSE, FINE, Buckets, TokenRow, collate
 from calltune.training import adapter
 from calltune.training.split_model import cut
 from calltune.training.step import (
@@ -39,8 +39,8 @@ NAMES = pytest.mark.parametrize("name", CONFIGS)
 ROWS = random_rows()
 
 
-def batch_of(rows: list[TokenRow], ladder: Ladder = FINE) -> StepBatch:
-    batch = collate(rows, ladder, len(rows))
+def batch_of(rows: list[TokenRow], buckets: Buckets = FINE) -> StepBatch:
+    batch = collate(rows, buckets, len(rows))
     parts = (batch.inputs, batch.positions, batch.targets, batch.weights)
     return StepBatch(*(mx.array(part) for part in parts), None)
 
@@ -77,8 +77,8 @@ def test_only_large_batches_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_row_has_the_same_loss_in_every_company() -> None:
     run = start(fresh(), shape_of(), ROWS)
     alone = [float(run.step.loss(run.trained.weights, batch_of([row]))) for row in ROWS]
-    for ladder in (FINE, COARSE):
-        together = float(run.step.loss(run.trained.weights, batch_of(ROWS, ladder)))
+    for buckets in (FINE, COARSE):
+        together = float(run.step.loss(run.trained.weights, batch_of(ROWS, buckets)))
         assert together == pytest.approx(sum(alone), rel=2e-6)
     first, other, third = ROWS[:3]
     beside = [

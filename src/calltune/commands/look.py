@@ -32,7 +32,7 @@ class LookOptions:
 
 def run(options: LookOptions) -> Path:
     """Show rows and lengths; the file that was looked at."""
-    from calltune.data.batching import check_markers, read_prepared, tokenize
+    from calltune.data.batching import check_control_tokens, read_prepared, tokenize
     from calltune.formats import FORMATS
 
     path = options.data / f"{options.split}.jsonl"
@@ -44,7 +44,7 @@ def run(options: LookOptions) -> Path:
     from calltune.report.rows import print_lengths, print_row
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(options.model))
-    check_markers(tokenizer, FORMATS[rows[0].format], options.model)
+    check_control_tokens(tokenizer, FORMATS[rows[0].format], options.model)
     tokenized = tokenize(rows, tokenizer, options.max_seq_length)
     for row in tokenized.rows[: options.num_examples]:
         print_row(row, tokenizer)

@@ -23,7 +23,7 @@ def run(options: Any) -> Path:
         OptionError: a model that is not understood, or options that contradict each other.
         DataError: the rows are missing, or too long.
     """
-    from calltune.data.batching import check_markers, read_prepared
+    from calltune.data.batching import check_control_tokens, read_prepared
     from calltune.formats import FORMATS
 
     if options.memory_gb is not None and not options.memory_gb > 0:
@@ -38,7 +38,7 @@ def run(options: Any) -> Path:
 
     folder = resolve(options.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    check_markers(tokenizer, FORMATS[prepared[0].format], options.model)
+    check_control_tokens(tokenizer, FORMATS[prepared[0].format], options.model)
     train = _tokens(prepared, tokenizer, options, "train")
     valid = _valid(options, tokenizer)
     planner, is_dense = _planner(folder, device, memory, options)
@@ -166,7 +166,7 @@ def _choices(options: Any, n_layers: int, n_rows: int, is_dense: bool) -> Any:
 
 
 def _show(planner: Any, rows: Any, chosen: Any, folder: Path) -> None:
-    from calltune.training.suggestions import remedies
+    from calltune.training.suggestions import suggest_changes
 
     plan = planner.plan(rows, chosen)
     print(f"{folder.name}: predicted peak {_gb(plan.peak)}, while {plan.largest.name}\n")
@@ -178,9 +178,9 @@ def _show(planner: Any, rows: Any, chosen: Any, folder: Path) -> None:
     limit = planner.machine.memory - (PROGRAM_BYTES if planner.machine.is_eager else 0)
     print(f"\nA run may use {_gb(limit)}: {_verdict(plan.peak, limit)}")
     if plan.peak > limit:
-        for remedy in remedies(planner, rows, chosen, limit):
-            fits = "fits" if remedy.plan.peak <= limit else "does not fit"
-            print(f"  {remedy.option:<26}{_gb(remedy.plan.peak):>9}, {fits}; {remedy.cost}")
+        for found in suggest_changes(planner, rows, chosen, limit):
+            fits = "fits" if found.plan.peak <= limit else "does not fit"
+            print(f"  {found.option:<26}{_gb(found.plan.peak):>9}, {fits}; {found.cost}")
 
 
 def _verdict(peak: int, limit: int) -> str:

@@ -121,18 +121,18 @@ def run(options: TrainOptions) -> Path:
     was made with the same options from the same rows is kept as it is; a run that was killed goes
     on where its last checkpoint was, and ends with the same weights.
     """
-    rows, made_from = _read(options.data), _made_from(options)
-    with _one_voice():
-        if _is_done(options.adapter_path, made_from):
+    rows, run_fingerprint = _read(options.data), _run_fingerprint(options)
+    with rank0_output():
+        if _is_done(options.adapter_path, run_fingerprint):
             print(
                 f"{options.adapter_path} was trained with these options on these rows; "
                 "delete it to train again"
             )
             return options.adapter_path
         started = time.perf_counter()
-        is_first = _train(rows, options, made_from)
+        is_first = _train(rows, options, run_fingerprint)
         if is_first:
-            run_record = made_from | describe() | {"seconds": time.perf_counter() - started}
+            run_record = run_fingerprint | describe() | {"seconds": time.perf_counter() - started}
             write_json(options.adapter_path / RUN_FILE, run_record)
         print(f"Saved the adapter to {options.adapter_path}")
     return options.adapter_path
@@ -154,7 +154,7 @@ def _read(data: Path) -> _Rows:
     return _Rows(read_prepared(data / "train.jsonl"), read_prepared(valid) if has_valid else [])
 
 
-def _made_from(options: TrainOptions) -> dict[str, Json]:
+def _run_fingerprint(options: TrainOptions) -> dict[str, Json]:
     """What decides the weights of a run: its options and its rows."""
     files = [options.data / "train.jsonl", options.data / "valid.jsonl"]
     digests = {file.name: file_digest(file) for file in files if file.exists()}
@@ -165,16 +165,16 @@ def _made_from(options: TrainOptions) -> dict[str, Json]:
     }
 
 
-def _is_done(adapter_path: Path, made_from: dict[str, Json]) -> bool:
+def _is_done(adapter_path: Path, run_fingerprint: dict[str, Json]) -> bool:
     record = adapter_path / RUN_FILE
     if not record.exists():
         return False
     recorded = read_json(record)
-    return all(recorded.get(key) == value for key, value in made_from.items())
+    return all(recorded.get(key) == value for key, value in run_fingerprint.items())
 
 
 @contextlib.contextmanager
-def _one_voice() -> Iterator[None]:
+def rank0_output() -> Iterator[None]:
     """Print in the first of several processes only."""
     if os.environ.get("MLX_RANK", "0") == "0":
         yield
@@ -183,21 +183,21 @@ def _one_voice() -> Iterator[None]:
         yield
 
 
-def _train(rows: _Rows, options: TrainOptions, made_from: dict[str, Json]) -> bool:
+def _train(rows: _Rows, options: TrainOptions, run_fingerprint: dict[str, Json]) -> bool:
     """Train; whether this process is the one that writes."""
     from calltune.models.backend import announce, choose
 
     backend = choose(options.device, is_step_small=options.batch_size < LARGE_BATCH)
     announce(backend)
 
-    from calltune.data.batching import check_markers
+    from calltune.data.batching import check_control_tokens
     from calltune.formats import FORMATS
     from calltune.models.loading import load
     from calltune.training.run import Session
 
     loaded = load(options.model, backend, compute=options.compute)
     prompt_format = FORMATS[rows.train[0].format]
-    check_markers(loaded.tokenizer, prompt_format, options.model)
+    check_control_tokens(loaded.tokenizer, prompt_format, options.model)
     tokens = _Rows(
         _fitting(rows.train, loaded.tokenizer, options, "train"),
         _fitting(rows.valid, loaded.tokenizer, options, "valid"),
@@ -208,7 +208,7 @@ def _train(rows: _Rows, options: TrainOptions, made_from: dict[str, Json]) -> bo
             f"{options.max_seq_length} tokens; raise --max-seq-length"
         )
     _print_rows(tokens)
-    session = Session(loaded, backend, _settings(options), made_from)
+    session = Session(loaded, backend, _settings(options), run_fingerprint)
     session.run(
         tokens.train, tokens.valid, options_to_json(options) | {"format": prompt_format.name}
     )

@@ -18,7 +18,7 @@ from calltune.types import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class Buckets:
     """The shapes that batches are rounded up to."""
 
     steps_per_octave: int | None
@@ -42,9 +42,9 @@ class Ladder:
         return max(1, -(-count // step)) * step
 
 
-FINE = Ladder(None, pads_rows=False)
+FINE = Buckets(None, pads_rows=False)
 """For backends where a new shape costs nothing: little padding."""
-COARSE = Ladder(4, pads_rows=True)
+COARSE = Buckets(4, pads_rows=True)
 """For compiled steps: each new shape is traced once, which takes longer than many steps."""
 
 
@@ -131,7 +131,7 @@ def read_prepared(path: Path) -> list[PreparedRow]:
     return rows
 
 
-def check_markers(tokenizer: Tokenizer, prompt_format: Format, model: str) -> None:
+def check_control_tokens(tokenizer: Tokenizer, prompt_format: Format, model: str) -> None:
     """Refuse a model whose tokenizer does not know the format's control tokens.
 
     Raises:
@@ -176,7 +176,7 @@ def tokenize(
 
 
 def epoch(
-    rows: Sequence[TokenRow], batch_size: int, seed: int, number: int, ladder: Ladder = FINE
+    rows: Sequence[TokenRow], batch_size: int, seed: int, number: int, buckets: Buckets = FINE
 ) -> list[list[TokenRow]]:
     """Every row once, in batches of rows of like length, the batches in random order.
 
@@ -186,14 +186,14 @@ def epoch(
     """
     rng = np.random.default_rng([seed, number])
     order = sorted(
-        rng.permutation(len(rows)).tolist(), key=lambda i: ladder.length(len(rows[i].tokens) - 1)
+        rng.permutation(len(rows)).tolist(), key=lambda i: buckets.length(len(rows[i].tokens) - 1)
     )
     starts = range(0, len(order), batch_size)
     chosen = [order[first : first + batch_size] for first in starts]
     return [[rows[i] for i in chosen[j]] for j in rng.permutation(len(chosen)).tolist()]
 
 
-def in_order(rows: Sequence[TokenRow], max_positions: int) -> Iterator[list[TokenRow]]:
+def batches_by_length(rows: Sequence[TokenRow], max_positions: int) -> Iterator[list[TokenRow]]:
     """Every row once, from short to long, in batches of at most so many positions, or one row."""
     batch: list[TokenRow] = []
     for row in sorted(rows, key=lambda row: (len(row.tokens), row.tokens)):
@@ -205,10 +205,10 @@ def in_order(rows: Sequence[TokenRow], max_positions: int) -> Iterator[list[Toke
         yield batch
 
 
-def collate(rows: Sequence[TokenRow], ladder: Ladder = FINE, batch_size: int = 0) -> Batch:
-    """Pad rows into one batch; with a ladder that pads rows, to `batch_size` of them."""
-    length = ladder.length(max((len(row.tokens) - 1 for row in rows), default=1))
-    n_rows = max(len(rows), batch_size if ladder.pads_rows else 1)
+def collate(rows: Sequence[TokenRow], buckets: Buckets = FINE, batch_size: int = 0) -> Batch:
+    """Pad rows into one batch; where `buckets` pads rows, to `batch_size` of them."""
+    length = buckets.length(max((len(row.tokens) - 1 for row in rows), default=1))
+    n_rows = max(len(rows), batch_size if buckets.pads_rows else 1)
     inputs = np.zeros((n_rows, length), np.int32)
     positions: list[int] = []
     targets: list[int] = []
@@ -218,7 +218,7 @@ def collate(rows: Sequence[TokenRow], ladder: Ladder = FINE, batch_size: int = 0
         first, last = row.completion_start - 1, len(row.tokens) - 1
         positions.extend(range(index * length + first, index * length + last))
         targets.extend(row.tokens[row.completion_start :])
-    padding = ladder.targets(len(targets)) - len(targets)
+    padding = buckets.targets(len(targets)) - len(targets)
     return Batch(
         tuple(rows),
         inputs,

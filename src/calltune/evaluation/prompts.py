@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from calltune.data.batching import PreparedRow, check_markers, prompt_tokens
+from calltune.data.batching import PreparedRow, check_control_tokens, prompt_tokens
 from calltune.errors import DataError, OptionError
 from calltune.evaluation.options import AnswerOptions
 from calltune.formats import FORMATS, Format
@@ -63,7 +63,7 @@ class Questions:
     ) -> None:
         families = {question.row.format for question in questions}
         for name in families:
-            check_markers(loaded.tokenizer, FORMATS[name], loaded.reference)
+            check_control_tokens(loaded.tokenizer, FORMATS[name], loaded.reference)
         self._options = options
         self._tokenizer = loaded.tokenizer
         self._by_key = {question.key: question for question in questions}
@@ -153,11 +153,11 @@ def prompt_format_of(name: str | None, tokenizer: Any, model: str) -> Format:
     if name is not None and name not in FORMATS:
         raise OptionError(f"No format {name}; choose one of {', '.join(FORMATS)}")
     if name is not None:
-        check_markers(tokenizer, FORMATS[name], model)
+        check_control_tokens(tokenizer, FORMATS[name], model)
         return FORMATS[name]
     for prompt_format in FORMATS.values():
         try:
-            check_markers(tokenizer, prompt_format, model)
+            check_control_tokens(tokenizer, prompt_format, model)
         except OptionError:
             continue
         return prompt_format

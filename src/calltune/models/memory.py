@@ -29,7 +29,7 @@ def device_bytes(backend: Backend) -> int:
     return int(size or info.get("memory_size") or available_bytes())
 
 
-def hold_back(n_bytes: int) -> None:
+def limit_queued_memory(n_bytes: int) -> None:
     """Let MLX wait for its GPU where `n_bytes` more than now would be in use.
 
     Work is queued faster than it is done, and what is queued holds its memory. This is no limit

@@ -24,7 +24,7 @@ from calltune.files import (
     replacing,
     write_json,
 )
-from calltune.training.logging import drop_after
+from calltune.training.logging import truncate_metrics
 from calltune.training.step import Trained
 from calltune.types import Json
 
@@ -58,11 +58,11 @@ class Checkpoint(NamedTuple):
 
 
 def save(
-    folder: Path, trained: Trained, position: Position, made_from: Json, keep: int = 1
+    folder: Path, trained: Trained, position: Position, run_fingerprint: Json, keep: int = 1
 ) -> None:
     """Write a checkpoint, then remove all but the last `keep`.
 
-    `made_from` says what the run is: a checkpoint is found again only with the same.
+    `run_fingerprint` says what the run is: a checkpoint is found again only with the same.
 
     Raises:
         OutputError: the folder cannot be written; earlier checkpoints are kept.
@@ -73,18 +73,20 @@ def save(
         _write_arrays(beside / WEIGHTS, trained.weights)
         _write_arrays(beside / OPTIMIZER, _flat(trained.optimizer))
         digests = {name: file_digest(beside / name) for name in (WEIGHTS, OPTIMIZER)}
-        state = {"position": asdict(position), "made_from": made_from, "sha256": digests}
+        state = {"position": asdict(position), "made_from": run_fingerprint, "sha256": digests}
         state["layout"] = LAYOUT
         write_json(beside / STATE, state)
     for old in _numbered(folder)[:-keep]:
         _remove(old)
 
 
-def latest(folder: Path, made_from: Json, tell: Callable[[str], None] = print) -> Checkpoint | None:
+def latest(
+    folder: Path, run_fingerprint: Json, tell: Callable[[str], None] = print
+) -> Checkpoint | None:
     """The newest whole checkpoint of this run, or None; `tell` hears of those passed over."""
     for candidate in reversed(_numbered(folder)):
         try:
-            return _read(candidate, made_from)
+            return _read(candidate, run_fingerprint)
         except (_PassedOver, DataError, OSError, KeyError, TypeError, AttributeError) as error:
             reason = error if isinstance(error, _PassedOver) else "is damaged"
             tell(f"The checkpoint {candidate} {reason}; it is passed over")
@@ -95,10 +97,10 @@ class _PassedOver(Exception):
     """Why a checkpoint is not this run's, or not whole."""
 
 
-def _read(folder: Path, made_from: Json) -> Checkpoint:
+def _read(folder: Path, run_fingerprint: Json) -> Checkpoint:
     """The checkpoint in `folder`, if it is whole and of this run."""
     state = read_json(folder / STATE)
-    if state["made_from"] != made_from:
+    if state["made_from"] != run_fingerprint:
         raise _PassedOver("was made with other options or rows")
     if state.get("layout") != LAYOUT:
         raise _PassedOver("was written by another version of calltune")
@@ -158,7 +160,7 @@ def _remove(folder: Path) -> None:
             raise output_error(folder, error) from error
 
 
-def forget_after(folder: Path, step: int) -> None:
+def truncate_run(folder: Path, step: int) -> None:
     """Remove what was recorded after `step`: it speaks for weights that are no longer there.
 
     So is what a killed process left half written. Adapters stay until others take their place.
@@ -169,7 +171,7 @@ def forget_after(folder: Path, step: int) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("", "state", "best"):
-            sweep(folder / name)
+            remove_partial_files(folder / name)
         (folder / "run.json").unlink(missing_ok=True)
         if step == 0:
             (folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -177,10 +179,10 @@ def forget_after(folder: Path, step: int) -> None:
                 _remove(folder / name)
     except OSError as error:
         raise output_error(folder, error) from error
-    drop_after(folder / "metrics.jsonl", step)
+    truncate_metrics(folder / "metrics.jsonl", step)
 
 
-def sweep(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove half-written files and checkpoints; by their names, nothing else that is hidden."""
     for path in folder.glob(".*") if folder.is_dir() else ():
         if re.fullmatch(r"\.\d{7,}\.\w+", path.name):

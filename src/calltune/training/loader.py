@@ -7,30 +7,30 @@ import mlx.core as mx
 
 from calltune.data.batching import (
     Batch,
-    Ladder,
+    Buckets,
     TokenRow,
+    batches_by_length,
     collate,
     epoch,
-    in_order,
 )
 from calltune.training.activation_cache import PrefixCache
 from calltune.training.distributed import Ranks
 from calltune.training.step import StepBatch
 
 
-class Fed(NamedTuple):
-    """One batch of this process."""
+class DeviceBatch(NamedTuple):
+    """One batch of this process: its arrays on the device, and the rows and counts on the host."""
 
     arrays: StepBatch
-    batch: Batch
+    host: Batch
 
     @property
     def n_positions(self) -> int:
         """Positions computed, padding included."""
-        return self.batch.inputs.size
+        return self.host.inputs.size
 
 
-class Feed:
+class Loader:
     """The batches of a run. They depend on the rows and the seed alone, not on what was done."""
 
     def __init__(
@@ -38,14 +38,14 @@ class Feed:
         rows: Sequence[TokenRow],
         batch_size: int,
         seed: int,
-        ladder: Ladder,
+        buckets: Buckets,
         ranks: Ranks,
         prefix: PrefixCache | None = None,
     ) -> None:
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
-        self._ladder = ladder
+        self._buckets = buckets
         self._ranks = ranks
         self.prefix = prefix
         self.steps_per_epoch = -(-len(rows) // batch_size)
@@ -54,13 +54,13 @@ class Feed:
 
     def longest(self, rows: Sequence[TokenRow]) -> int:
         """The length of the longest batch with one of these rows."""
-        return self._ladder.length(max(len(row.tokens) for row in rows))
+        return self._buckets.length(max(len(row.tokens) for row in rows))
 
-    def training(self, done: int, total: int) -> Iterator[Fed]:
+    def training(self, done: int, total: int) -> Iterator[DeviceBatch]:
         """This process's share of every batch of a run of `total` steps, `done` of them done."""
         share = -(-self._batch_size // self._ranks.size)
         for _, rows in zip(range(done, total), self._global_batches(done), strict=False):
-            yield self._fed(self._ranks.share(rows), share)
+            yield self._to_device(self._ranks.share(rows), share)
 
     def seen(self, n_steps: int) -> list[TokenRow]:
         """The rows that this process uses in the first `n_steps` steps, each once."""
@@ -71,22 +71,22 @@ class Feed:
                 break
         return list(seen)
 
-    def validation(self, rows: Sequence[TokenRow], max_positions: int) -> Iterator[Fed]:
+    def validation(self, rows: Sequence[TokenRow], max_positions: int) -> Iterator[DeviceBatch]:
         """This process's share of the validation rows, each once."""
-        for batch in in_order(self._ranks.share(rows), max_positions):
-            yield self._fed(batch, len(batch))
+        for batch in batches_by_length(self._ranks.share(rows), max_positions):
+            yield self._to_device(batch, len(batch))
 
     def _global_batches(self, first_step: int) -> Iterator[list[TokenRow]]:
         number, skip = divmod(first_step, self.steps_per_epoch)
         while True:
-            yield from epoch(self._rows, self._batch_size, self._seed, number, self._ladder)[skip:]
+            yield from epoch(self._rows, self._batch_size, self._seed, number, self._buckets)[skip:]
             number, skip = number + 1, 0
 
-    def _fed(self, rows: Sequence[TokenRow], batch_size: int) -> Fed:
-        batch = collate(rows, self._ladder, batch_size)
+    def _to_device(self, rows: Sequence[TokenRow], batch_size: int) -> DeviceBatch:
+        batch = collate(rows, self._buckets, batch_size)
         frozen = None
         if self.prefix is not None:
             frozen = self.prefix.gather(batch.rows, batch.inputs.shape)
         parts = (batch.inputs, batch.positions, batch.targets, batch.weights)
         inputs, positions, targets, weights = (mx.array(part) for part in parts)
-        return Fed(StepBatch(inputs, positions, targets, weights, frozen), batch)
+        return DeviceBatch(StepBatch(inputs, positions, targets, weights, frozen), batch)

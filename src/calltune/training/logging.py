@@ -24,7 +24,7 @@ from calltune.training.trackers import Tracker
 from calltune.types import Json
 
 
-class LiveLine:
+class ProgressBar:
     """A bar on the terminal's last line, and printed lines above it.
 
     Where there is no terminal the printed lines are all; with `shown` false there is nothing.
@@ -83,7 +83,7 @@ def append(path: Path, record: dict[str, Json]) -> None:
         raise output_error(path, error) from error
 
 
-def drop_after(metrics_file: Path, step: int) -> int:
+def truncate_metrics(metrics_file: Path, step: int) -> int:
     """Take what was recorded after `step` out of a metrics file; the number of lines taken out.
 
     So is a last line that was cut short. Without a file there is nothing to do.
@@ -182,7 +182,7 @@ class Progress:
         self._total_steps, self._first_step = total_steps, first_step
         self._file = metrics_file
         self._trackers = list(trackers)
-        self._line = LiveLine(total_steps, first_step, shown)
+        self._line = ProgressBar(total_steps, first_step, shown)
         self._sums = _Sums()
         self._tokens = first_tokens
         self._first_elapsed_s = first_elapsed_s

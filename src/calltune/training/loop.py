@@ -12,7 +12,7 @@ import numpy as np
 from calltune.data.batching import TokenRow
 from calltune.training.checkpoint import Position
 from calltune.training.distributed import Ranks
-from calltune.training.loader import Fed, Feed
+from calltune.training.loader import DeviceBatch, Loader
 from calltune.training.logging import Diverged, Progress, StepReport
 from calltune.training.schedule import LearningRate
 from calltune.training.step import (
@@ -44,7 +44,7 @@ class Schedule:
     """Of what is drawn in a step, by dropout."""
 
 
-class Savers(NamedTuple):
+class SaveCallbacks(NamedTuple):
     """Where a run's results go; called in the first process only."""
 
     checkpoint: Callable[[Trained, Position], None]
@@ -57,16 +57,16 @@ class Loop:
     def __init__(
         self,
         step: Step,
-        feed: Feed,
+        loader: Loader,
         valid_rows: Sequence[TokenRow],
         schedule: Schedule,
         ranks: Ranks,
         progress: Progress,
-        savers: Savers,
+        callbacks: SaveCallbacks,
     ) -> None:
-        self._step, self._feed, self._valid_rows = step, feed, valid_rows
+        self._step, self._loader, self._valid_rows = step, loader, valid_rows
         self._schedule, self._ranks = schedule, ranks
-        self._progress, self._savers = progress, savers
+        self._progress, self._callbacks = progress, callbacks
 
     def run(self, trained: Trained, start: Position) -> Trained:
         """Train to the end of the schedule, or until patience ends; what was trained.
@@ -77,17 +77,17 @@ class Loop:
         self._step.trunk.model.train()
         self._at = start
         self._clock = time.perf_counter() - start.elapsed_s
-        self._unsettled: list[tuple[int, Updated | Gradients, Fed, float]] = []
+        self._unsettled: list[tuple[int, Updated | Gradients, DeviceBatch, float]] = []
         self._sum: Gradients | None = None
-        self._in_sum: list[Fed] = []
+        self._in_sum: list[DeviceBatch] = []
         if start.step == 0 and self._valid_rows:
             self._validate(trained.weights)
         save_is_due = False
-        batches = self._feed.training(start.step, self._schedule.iters)
-        for number, fed in enumerate(batches, start=start.step + 1):
+        batches = self._loader.training(start.step, self._schedule.iters)
+        for number, batch in enumerate(batches, start=start.step + 1):
             if self._is_patience_over():
                 break
-            trained = self._one(trained, fed, number)
+            trained = self._one(trained, batch, number)
             is_last = number == self._schedule.iters
             if number % self._schedule.steps_per_report == 0 or is_last:
                 self._report()
@@ -107,16 +107,16 @@ class Loop:
         total, count = 0.0, 0
         self._step.trunk.model.eval()
         with self._progress.phase("validating", len(self._valid_rows)) as advance:
-            batches = self._feed.validation(self._valid_rows, self._schedule.valid_positions)
-            for fed in batches:
-                total += float(self._step.loss(weights, fed.arrays))
-                count += fed.batch.n_trained
-                advance(len(fed.batch.rows) * self._ranks.size)
+            batches = self._loader.validation(self._valid_rows, self._schedule.valid_positions)
+            for batch in batches:
+                total += float(self._step.loss(weights, batch.arrays))
+                count += batch.host.n_trained
+                advance(len(batch.host.rows) * self._ranks.size)
         self._step.trunk.model.train()
         total, n_trained = self._ranks.total(total, count)
         return total / n_trained
 
-    def _one(self, trained: Trained, fed: Fed, number: int) -> Trained:
+    def _one(self, trained: Trained, batch: DeviceBatch, number: int) -> Trained:
         """One batch; an update where it is the last of its group."""
         self._draw_anew(number)
         accumulate = self._schedule.accumulate
@@ -124,16 +124,16 @@ class Loop:
         is_alone = accumulate == 1 and self._ranks.size == 1
         result: Updated | Gradients
         if is_alone:
-            result = self._step.step(trained, fed.arrays, fed.batch.n_trained, rate)
+            result = self._step.step(trained, batch.arrays, batch.host.n_trained, rate)
             trained = result.trained
         else:
-            result = self._step.gradients(trained.weights, fed.arrays)
-            self._sum, self._in_sum = added(self._sum, result), [*self._in_sum, fed]
+            result = self._step.gradients(trained.weights, batch.arrays)
+            self._sum, self._in_sum = added(self._sum, result), [*self._in_sum, batch]
             if number % accumulate == 0 or number == self._schedule.iters:
                 trained = self._update(trained, rate)
         mx.async_eval(trained, result.loss, self._sum)  # type: ignore[no-untyped-call]
         self._settle()
-        self._unsettled.append((number, result, fed, rate))
+        self._unsettled.append((number, result, batch, rate))
         return trained
 
     def _draw_anew(self, number: int) -> None:
@@ -145,16 +145,16 @@ class Loop:
         """An update with the gradients of all batches and processes since the last one."""
         assert self._sum is not None
         summed = Gradients(self._sum.loss, self._ranks.summed(self._sum.of))
-        (n_trained,) = self._ranks.total(sum(fed.batch.n_trained for fed in self._in_sum))
+        (n_trained,) = self._ranks.total(sum(batch.host.n_trained for batch in self._in_sum))
         self._sum, self._in_sum = None, []
         return self._step.update(trained, summed, n_trained, rate).trained
 
     def _settle(self) -> None:
         """Take in the loss of steps that are under way: one step late, so that none waits."""
-        for number, result, fed, rate in self._unsettled:
-            batch = fed.batch
+        for number, result, batch, rate in self._unsettled:
+            host = batch.host
             sums = self._ranks.total(
-                float(result.loss), batch.n_trained, batch.n_tokens, fed.n_positions
+                float(result.loss), host.n_trained, host.n_tokens, batch.n_positions
             )
             loss, n_trained, n_tokens, n_positions = sums
             self._progress.step(
@@ -184,7 +184,7 @@ class Loop:
         if is_best:
             self._at = replace(self._at, best_loss=loss, best_step=self._at.step, worse=0)
             if self._ranks.is_first:
-                self._savers.best(weights)
+                self._callbacks.best(weights)
         elif self._at.step > 0:
             self._at = replace(self._at, worse=self._at.worse + 1)
         seconds = time.perf_counter() - started
@@ -201,7 +201,7 @@ class Loop:
         elapsed = time.perf_counter() - self._clock
         self._at = replace(self._at, elapsed_s=elapsed)
         if self._ranks.is_first:
-            self._savers.checkpoint(trained, self._at)
+            self._callbacks.checkpoint(trained, self._at)
 
     def _is_patience_over(self) -> bool:
         return 0 < self._schedule.patience <= self._at.worse

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from calltune.data.batching import Ladder, TokenRow, epoch, in_order
+from calltune.data.batching import Buckets, TokenRow, batches_by_length, epoch
 from calltune.training.model_shape import Linear, ModelShape
 from calltune.training.step import n_recomputed
 
@@ -206,7 +206,7 @@ class Planner:
     shape: ModelShape
     machine: Machine
     limits: Limits
-    ladder: Ladder
+    buckets: Buckets
 
     def plan(self, rows: Rows, chosen: Choices) -> Plan:
         """The plan of a run with these rows and options."""
@@ -231,15 +231,15 @@ class Planner:
         return Plan(tuple(phases), place)
 
     def _batches(self, rows: Rows, chosen: Choices) -> list[list[TokenRow]]:
-        batches = epoch(rows.train, chosen.batch_size, chosen.seed, 0, self.ladder)
+        batches = epoch(rows.train, chosen.batch_size, chosen.seed, 0, self.buckets)
         return batches[: chosen.iters]
 
     def _sizes(self, batches: Iterator[list[TokenRow]], n_rows: int) -> Iterator[Size]:
         for batch in batches:
-            length = self.ladder.length(max(len(row.tokens) for row in batch) - 1)
-            count = max(len(batch), n_rows if self.ladder.pads_rows else 1)
+            length = self.buckets.length(max(len(row.tokens) for row in batch) - 1)
+            count = max(len(batch), n_rows if self.buckets.pads_rows else 1)
             targets = sum(len(row.tokens) - row.completion_start for row in batch)
-            yield Size(count * length, length, self.ladder.targets(targets))
+            yield Size(count * length, length, self.buckets.targets(targets))
 
     def _weights(self, n_layers: int, chosen: Choices) -> int:
         shape, size = self.shape, self.machine.number_bytes
@@ -284,7 +284,7 @@ class Planner:
 
     def _filling(self, held: tuple[Part, ...], rows: Sequence[TokenRow], chosen: Choices) -> Phase:
         _, trained, cache = held
-        sizes = self._sizes(in_order(rows, self.limits.bulk_positions), 1)
+        sizes = self._sizes(batches_by_length(rows, self.limits.bulk_positions), 1)
         forward = max(self._bytes(size, self._layer.forward(size)) for size in sizes)
         if not self.machine.is_eager:
             # What is queued may take so much.
@@ -305,7 +305,7 @@ class Planner:
             forward = self._bytes(size, self._layer.forward(size))
             return Part("activations", forward), Part("head", logits), copies
 
-        sizes = self._sizes(in_order(rows, self.limits.valid_positions), 1)
+        sizes = self._sizes(batches_by_length(rows, self.limits.valid_positions), 1)
         return max(map(needed, sizes), key=_total)
 
     def _step(self, size: Size, chosen: Choices) -> tuple[Part, ...]:

@@ -12,17 +12,17 @@ from calltune.downloads import cache_folder
 from calltune.errors import OptionError
 from calltune.models.backend import Backend
 from calltune.models.loading import LoadedModel
-from calltune.models.memory import device_bytes, hold_back
+from calltune.models.memory import device_bytes, limit_queued_memory
 from calltune.training import adapter, checkpoint
 from calltune.training.activation_cache import Mode, Source, choose_place, make_cache
 from calltune.training.adapter import AdapterShape
-from calltune.training.checkpoint import Checkpoint, Position, forget_after
+from calltune.training.checkpoint import Checkpoint, Position, truncate_run
 from calltune.training.cuda.decoder import fuse
 from calltune.training.cuda.kernels import Cuda
 from calltune.training.distributed import Ranks
-from calltune.training.loader import Feed
+from calltune.training.loader import Loader
 from calltune.training.logging import Progress
-from calltune.training.loop import Loop, Savers, Schedule
+from calltune.training.loop import Loop, SaveCallbacks, Schedule
 from calltune.training.schedule import Kind, LearningRate
 from calltune.training.split_model import Trunk, WholeModel, cut
 from calltune.training.step import (
@@ -88,11 +88,11 @@ class Session:
     """One call of `calltune train`."""
 
     def __init__(
-        self, loaded: LoadedModel, backend: Backend, settings: Settings, made_from: Json
+        self, loaded: LoadedModel, backend: Backend, settings: Settings, run_fingerprint: Json
     ) -> None:
         self.ranks = Ranks()
         self._loaded, self._backend = loaded, backend
-        self._settings, self._made_from = settings, made_from
+        self._settings, self._run_fingerprint = settings, run_fingerprint
         self._on_cpu = backend.device == "cpu"
         self._folder = settings.adapter_path
         self._metrics = settings.adapter_path / "metrics.jsonl"
@@ -112,36 +112,36 @@ class Session:
         trunk = cut(model, settings.shape.n_frozen(model))
         if isinstance(trunk, WholeModel):
             print(f"{type(model).__module__} cannot be cut into layers: every step runs all of it")
-        feed = self._feed(rows)
-        schedule = self._schedule(feed)
+        loader = self._loader(rows)
+        schedule = self._schedule(loader)
         valid = self._fixed_sample(valid_rows)
         if self._backend.device == "cuda":
-            trunk.fused = fuse(trunk, Cuda(), feed.longest([*rows, *valid]))
+            trunk.fused = fuse(trunk, Cuda(), loader.longest([*rows, *valid]))
             if trunk.fused is None:
                 print("calltune's CUDA kernels do not fit these layers; MLX's own run, slower")
         step = Step(trunk, self._step_options())
         trained, start = self._beginning(step)
         with self._progress(schedule, start) as progress:
-            self._freeze(trunk, feed, schedule, valid, progress)
+            self._freeze(trunk, loader, schedule, valid, progress)
             if not self._on_cpu:
-                hold_back(working_bytes(trunk, self._max_kept(feed)))
-            savers = Savers(
+                limit_queued_memory(working_bytes(trunk, self._max_kept(loader)))
+            callbacks = SaveCallbacks(
                 lambda trained, position: self._save(step, trained, position),
                 lambda weights: self._save_best(step, weights),
             )
-            loop = Loop(step, feed, valid, schedule, self.ranks, progress, savers)
+            loop = Loop(step, loader, valid, schedule, self.ranks, progress, callbacks)
             loop.run(trained, start)
         self.ranks.wait()
 
-    def _feed(self, rows: Sequence[TokenRow]) -> Feed:
-        ladder = FINE if self._on_cpu else COARSE
-        return Feed(rows, self._settings.batch_size, self._settings.seed, ladder, self.ranks)
+    def _loader(self, rows: Sequence[TokenRow]) -> Loader:
+        buckets = FINE if self._on_cpu else COARSE
+        return Loader(rows, self._settings.batch_size, self._settings.seed, buckets, self.ranks)
 
-    def _schedule(self, feed: Feed) -> Schedule:
+    def _schedule(self, loader: Loader) -> Schedule:
         chosen = self._settings
         iters = chosen.iters
         if chosen.epochs is not None:
-            iters = chosen.epochs * feed.steps_per_epoch
+            iters = chosen.epochs * loader.steps_per_epoch
         updates = -(-iters // chosen.grad_accumulation_steps)
         return Schedule(
             iters=iters,
@@ -169,10 +169,10 @@ class Session:
             norms_are_frozen=self._settings.fine_tune_type != "full",
         )
 
-    def _max_kept(self, feed: Feed) -> int:
+    def _max_kept(self, loader: Loader) -> int:
         """Positions whose activations are kept, at most."""
         limit = self._step_options().kept_positions
-        return feed.max_positions if limit is None else min(limit, feed.max_positions)
+        return loader.max_positions if limit is None else min(limit, loader.max_positions)
 
     def _fixed_sample(self, rows: Sequence[TokenRow]) -> Sequence[TokenRow]:
         """The rows that every validation uses."""
@@ -184,11 +184,11 @@ class Session:
 
     def _beginning(self, step: Step) -> tuple[Trained, Position]:
         """The state to start from: the last checkpoint of this run, or none."""
-        found: Checkpoint | None = checkpoint.latest(self._folder / "state", self._made_from)
+        found: Checkpoint | None = checkpoint.latest(self._folder / "state", self._run_fingerprint)
         self._agree_on(0 if found is None else found.position.step)
         begun = step.begin(adapter.trainable(step.trunk.model))
         if self.ranks.is_first:
-            forget_after(self._folder, 0 if found is None else found.position.step)
+            truncate_run(self._folder, 0 if found is None else found.position.step)
         if found is None:
             return begun, Position()
         print(f"Going on after step {found.position.step}, where the run was interrupted")
@@ -225,13 +225,13 @@ class Session:
     def _freeze(
         self,
         trunk: Trunk,
-        feed: Feed,
+        loader: Loader,
         schedule: Schedule,
         valid: Sequence[TokenRow],
         progress: Progress,
     ) -> None:
         """Compute what the frozen layers give for every row that the run will use."""
-        rows = [*feed.seen(schedule.iters), *self.ranks.share(valid)]
+        rows = [*loader.seen(schedule.iters), *self.ranks.share(valid)]
         if not rows:
             # There may be fewer rows than processes.
             return
@@ -249,11 +249,11 @@ class Session:
         source = Source(self._loaded.folder, self._backend.precision, folder)
         with progress.phase("frozen layers", len(set(rows))) as advance:
             if not self._on_cpu:
-                hold_back(FILL_BYTES)
-            feed.prefix = make_cache(trunk, rows, place, source, advance)
+                limit_queued_memory(FILL_BYTES)
+            loader.prefix = make_cache(trunk, rows, place, source, advance)
 
     def _save(self, step: Step, trained: Trained, position: Position) -> None:
-        checkpoint.save(self._folder / "state", trained, position, self._made_from)
+        checkpoint.save(self._folder / "state", trained, position, self._run_fingerprint)
         self._save_adapter(step, trained, position)
 
     def _save_adapter(self, step: Step, trained: Trained, position: Position) -> None:

@@ -10,7 +10,7 @@ LENGTHS_TRIED = 16
 """Limits on the length of rows that are tried, at most."""
 
 
-class Remedy(NamedTuple):
+class Suggestion(NamedTuple):
     """A change of options, and the plan with it."""
 
     option: str
@@ -18,7 +18,7 @@ class Remedy(NamedTuple):
     plan: Plan
 
 
-def remedies(planner: Planner, rows: Rows, chosen: Choices, limit: int) -> list[Remedy]:
+def suggest_changes(planner: Planner, rows: Rows, chosen: Choices, limit: int) -> list[Suggestion]:
     """Changes that need less than the run as it is, each on its own; `limit` in bytes.
 
     Of lengths, batch sizes and numbers of layers the mildest that fits is given, or the last one
@@ -33,26 +33,26 @@ def remedies(planner: Planner, rows: Rows, chosen: Choices, limit: int) -> list[
         *_first_fitting(_shallower(planner, rows, chosen), limit),
         *_quantised(planner, rows, chosen),
     ]
-    return [remedy for remedy in tried if remedy.plan.peak < peak]
+    return [suggestion for suggestion in tried if suggestion.plan.peak < peak]
 
 
-def _recomputed(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Remedy]:
+def _recomputed(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
     if not chosen.grad_checkpoint:
         plan = planner.plan(rows, replace(chosen, grad_checkpoint=True))
-        yield Remedy("--grad-checkpoint", "more time a step", plan)
+        yield Suggestion("--grad-checkpoint", "more time a step", plan)
 
 
-def _other_places(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Remedy]:
+def _other_places(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
     place = planner.plan(rows, chosen).place
     if place == "memory":
         plan = planner.plan(rows, replace(chosen, prefix_cache="disk"))
-        yield Remedy("--prefix-cache disk", "reads from the disk in every step", plan)
+        yield Suggestion("--prefix-cache disk", "reads from the disk in every step", plan)
     if place != "off":
         plan = planner.plan(rows, replace(chosen, prefix_cache="off"))
-        yield Remedy("--prefix-cache off", "computes the frozen layers in every step", plan)
+        yield Suggestion("--prefix-cache off", "computes the frozen layers in every step", plan)
 
 
-def _shorter(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Remedy]:
+def _shorter(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
     lengths = sorted({-(-len(row.tokens) // 32) * 32 for row in rows.train}, reverse=True)[1:]
     for length in lengths[:: -(-len(lengths) // LENGTHS_TRIED) or 1]:
         kept = Rows(*([row for row in part if len(row.tokens) <= length] for part in rows))
@@ -60,33 +60,33 @@ def _shorter(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Remedy]:
             return
         lost = 1 - len(kept.train) / len(rows.train)
         cost = f"leaves out {len(rows.train) - len(kept.train)} rows ({lost:.0%})"
-        yield Remedy(f"--max-seq-length {length}", cost, planner.plan(kept, chosen))
+        yield Suggestion(f"--max-seq-length {length}", cost, planner.plan(kept, chosen))
 
 
-def _smaller(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Remedy]:
+def _smaller(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
     size = chosen.batch_size
     while size > 1:
         size //= 2
         cost = "noisier steps, unless --grad-accumulation-steps makes up for it"
         plan = planner.plan(rows, replace(chosen, batch_size=size))
-        yield Remedy(f"--batch-size {size}", cost, plan)
+        yield Suggestion(f"--batch-size {size}", cost, plan)
 
 
-def _shallower(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Remedy]:
+def _shallower(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
     count = chosen.n_trained
     while count > 1:
         count //= 2
         plan = planner.plan(rows, replace(chosen, n_trained=count))
-        yield Remedy(f"--num-layers {count}", "trains less of the model", plan)
+        yield Suggestion(f"--num-layers {count}", "trains less of the model", plan)
 
 
-def _quantised(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Remedy]:
+def _quantised(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
     if chosen.is_dense and planner.shape.is_quantised and chosen.kind != "full":
         plan = planner.plan(rows, replace(chosen, is_dense=False))
-        yield Remedy("--compute quantized", "slower, much so on a CPU", plan)
+        yield Suggestion("--compute quantized", "slower, much so on a CPU", plan)
 
 
-def _first_fitting(tried: Iterator[Remedy], limit: int) -> Iterator[Remedy]:
+def _first_fitting(tried: Iterator[Suggestion], limit: int) -> Iterator[Suggestion]:
     last = None
     for last in tried:
         if last.plan.peak <= limit:

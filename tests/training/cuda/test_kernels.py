@@ -126,7 +126,7 @@ def test_training_through_the_kernels_equals_plain_training() -> None:
     model = tiny.make_model(GEMMA)
     attach(model, shape_of(num_layers=2))
     plain = plain_gradients(model, rows)
-    run = start(model, shape_of(num_layers=2), rows, ladder=COARSE)
+    run = start(model, shape_of(num_layers=2), rows, buckets=COARSE)
     run.step.trunk.fused = fuse(run.step.trunk, Cuda(), 160)
     assert run.step.trunk.fused is not None
     assert_equal(run, summed(run), plain)

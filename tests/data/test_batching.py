@@ -9,13 +9,13 @@ from transformers import AutoTokenizer
 from calltune.data.batching import (
     COARSE,
     FINE,
-    Ladder,
+    Buckets,
     PreparedRow,
     TokenRow,
-    check_markers,
+    batches_by_length,
+    check_control_tokens,
     collate,
     epoch,
-    in_order,
     prompt_tokens,
     read_prepared,
     tokenize,
@@ -24,7 +24,7 @@ from calltune.errors import DataError, OptionError
 from calltune.formats import FORMATS
 
 GEMMA = FORMATS["gemma"]
-LADDERS = pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
+BUCKETS = pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
 
 
 def prepared(prompt: str, completion: str, id: str = "a") -> PreparedRow:
@@ -63,13 +63,13 @@ def test_a_row_that_is_too_long_is_left_out_whole_and_named(tiny_gemma: Path) ->
 
 def test_a_model_without_the_formats_tokens_is_refused(tiny_llama: Path) -> None:
     with pytest.raises(OptionError, match="has no token <bos>.*gemma"):
-        check_markers(AutoTokenizer.from_pretrained(tiny_llama), GEMMA, "some-model")
+        check_control_tokens(AutoTokenizer.from_pretrained(tiny_llama), GEMMA, "some-model")
 
 
-@LADDERS
-def test_targets_are_the_tokens_after_the_positions(ladder: Ladder) -> None:
+@BUCKETS
+def test_targets_are_the_tokens_after_the_positions(buckets: Buckets) -> None:
     rows = rows_of([10, 7])
-    batch = collate(rows, ladder, 4)
+    batch = collate(rows, buckets, 4)
     flat = batch.inputs.reshape(-1)
     trained = batch.weights == 1
     assert trained.sum() == batch.n_trained == 5 + 4
@@ -78,31 +78,31 @@ def test_targets_are_the_tokens_after_the_positions(ladder: Ladder) -> None:
     # Token numbers rise by one within a row, so each target follows its position's input.
     assert (flat[batch.positions[trained]] + 1 == batch.targets[trained]).all()
     assert batch.n_tokens == 17 and batch.rows == tuple(rows)
-    assert batch.inputs.shape == (4 if ladder is COARSE else 2, 32)
+    assert batch.inputs.shape == (4 if buckets is COARSE else 2, 32)
     assert {len(batch.positions), len(batch.targets), len(batch.weights)} == {64}
 
 
-@LADDERS
-def test_a_batch_of_no_rows_trains_on_nothing(ladder: Ladder) -> None:
-    batch = collate([], ladder, 2)
+@BUCKETS
+def test_a_batch_of_no_rows_trains_on_nothing(buckets: Buckets) -> None:
+    batch = collate([], buckets, 2)
     assert batch.n_trained == batch.n_tokens == 0 and not batch.weights.any()
-    assert batch.inputs.shape == (2 if ladder is COARSE else 1, 32)
+    assert batch.inputs.shape == (2 if buckets is COARSE else 1, 32)
 
 
-@LADDERS
+@BUCKETS
 @given(count=st.integers(0, 100_000))
-def test_a_ladder_rounds_up_by_a_bounded_part(ladder: Ladder, count: int) -> None:
-    for rounded, least in ((ladder.length(count), 32), (ladder.targets(count), 64)):
+def test_a_ladder_rounds_up_by_a_bounded_part(buckets: Buckets, count: int) -> None:
+    for rounded, least in ((buckets.length(count), 32), (buckets.targets(count), 64)):
         assert rounded % least == 0 and rounded >= max(count, least)
-        extra = count / 4 if ladder is COARSE else 0
+        extra = count / 4 if buckets is COARSE else 0
         assert rounded < count + max(extra, least) or count == 0
 
 
-@LADDERS
-def test_a_ladder_never_falls(ladder: Ladder) -> None:
-    lengths = [ladder.length(count) for count in range(1, 5000)]
+@BUCKETS
+def test_a_ladder_never_falls(buckets: Buckets) -> None:
+    lengths = [buckets.length(count) for count in range(1, 5000)]
     assert lengths == sorted(lengths)
-    assert all(ladder.length(length) == length for length in set(lengths))
+    assert all(buckets.length(length) == length for length in set(lengths))
 
 
 def test_a_coarse_ladder_has_four_lengths_an_octave() -> None:
@@ -111,10 +111,10 @@ def test_a_coarse_ladder_has_four_lengths_an_octave() -> None:
     assert len({FINE.length(count) for count in range(1025, 2049)}) == 32
 
 
-@LADDERS
-def test_an_epoch_has_every_row_once_in_batches_of_like_length(ladder: Ladder) -> None:
+@BUCKETS
+def test_an_epoch_has_every_row_once_in_batches_of_like_length(buckets: Buckets) -> None:
     rows = rows_of([5, 300, 7, 290, 6, 301, 8])
-    batches = epoch(rows, 2, 0, 0, ladder)
+    batches = epoch(rows, 2, 0, 0, buckets)
     for batch in batches:
         lengths = [len(row.tokens) for row in batch]
         assert max(lengths) - min(lengths) < 32
@@ -142,14 +142,16 @@ def test_rows_of_one_length_meet_in_new_company_each_epoch() -> None:
 
 def test_validation_goes_from_short_to_long_in_batches_of_bounded_size() -> None:
     rows = rows_of([41, 5, 70, 6, 40, 7, 8])
-    batches = list(in_order(rows, 64))
+    batches = list(batches_by_length(rows, 64))
     assert [[len(row.tokens) for row in batch] for batch in batches] == [
         [5, 6, 7, 8],
         [40],
         [41],
         [70],
     ]
-    assert list(in_order(rows[::-1], 64)) == batches and list(in_order([], 64)) == []
+    assert (
+        list(batches_by_length(rows[::-1], 64)) == batches and list(batches_by_length([], 64)) == []
+    )
 
 
 def test_a_line_that_prep_did_not_write_is_named(tmp_path: Path) -> None:

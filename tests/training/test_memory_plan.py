@@ -17,7 +17,7 @@ from calltune.training.memory_plan import (
     lora_numbers,
 )
 from calltune.training.model_shape import Linear, ModelShape, shape_of
-from calltune.training.suggestions import remedies
+from calltune.training.suggestions import suggest_changes
 
 from support import tiny
 
@@ -179,13 +179,13 @@ def test_eager_steps_hold_the_head_or_one_backward_pass() -> None:
     assert "head" not in found
 
 
-def test_remedies_need_less_and_come_in_the_order_of_harm() -> None:
+def test_suggestions_need_less_and_come_in_the_order_of_harm() -> None:
     chosen = replace(CHOSEN, grad_checkpoint=False, n_trained=4)
     mixed = Rows([*rows(24, 129), *rows(4, 513)], rows(4, 65))
     whole = planner(GPU).plan(mixed, chosen)
-    found = remedies(planner(GPU), mixed, chosen, limit=whole.peak // 2)
-    assert all(remedy.plan.peak < whole.peak for remedy in found)
-    names = [remedy.option.split()[0] for remedy in found]
+    found = suggest_changes(planner(GPU), mixed, chosen, limit=whole.peak // 2)
+    assert all(suggestion.plan.peak < whole.peak for suggestion in found)
+    names = [suggestion.option.split()[0] for suggestion in found]
     order = ["--grad-checkpoint", "--prefix-cache", "--max-seq-length", "--batch-size"]
     order += ["--num-layers", "--compute"]
     assert names == sorted(names, key=order.index)
@@ -195,13 +195,15 @@ def test_remedies_need_less_and_come_in_the_order_of_harm() -> None:
 def test_a_limit_on_length_says_how_many_rows_it_loses() -> None:
     mixed = Rows([*rows(24, 129), *rows(8, 513)], [])
     peak = planner().plan(mixed, CHOSEN).peak
-    (found,) = [r for r in remedies(planner(), mixed, CHOSEN, peak - 1) if "length" in r.option]
+    (found,) = [
+        r for r in suggest_changes(planner(), mixed, CHOSEN, peak - 1) if "length" in r.option
+    ]
     assert found.option == "--max-seq-length 160" and "8 rows (25%)" in found.cost
 
 
 def test_nothing_is_offered_that_does_not_help() -> None:
     least = Choices(batch_size=1, n_trained=1, prefix_cache="off", is_dense=False)
-    assert remedies(planner(), Rows(rows(4, 33), []), least, limit=1) == []
+    assert suggest_changes(planner(), Rows(rows(4, 33), []), least, limit=1) == []
 
 
 @pytest.mark.parametrize("config", [tiny.GEMMA_CONFIG, tiny.LLAMA_CONFIG])
