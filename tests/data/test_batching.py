@@ -24,7 +24,7 @@ from calltune.errors import DataError, OptionError
 from calltune.formats import FORMATS
 
 GEMMA = FORMATS["gemma"]
-BUCKETS = pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
+BUCKETS = pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coarse"])
 
 
 def prepared(prompt: str, completion: str, id: str = "a") -> PreparedRow:

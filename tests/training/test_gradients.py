@@ -60,7 +60,7 @@ def fresh(config: dict[str, Any] = GEMMA, **changes: Any) -> Any:
 
 
 @NAMES
-@pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
+@pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coarse"])
 @pytest.mark.parametrize("cache", ["off", "memory", "disk"])
 def test_loss_and_gradients_equal_plain_ones(
     name: str, buckets: Buckets, cache: str, tmp_path: Path

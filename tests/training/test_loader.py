@@ -15,7 +15,7 @@ from support import tiny
 from support.plain import GEMMA, random_rows
 
 ROWS = random_rows((20, 90, 131, 150, 40, 33, 77, 21, 22, 23, 24))
-BUCKETS = pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
+BUCKETS = pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coarse"])
 
 
 class Rank(Ranks):

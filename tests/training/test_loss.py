@@ -140,7 +140,7 @@ def test_the_head_is_applied_to_the_trained_positions_alone(name: str) -> None:
     assert seen == [len(batch.positions)] and seen[0] < batch.inputs.size
 
 
-@pytest.mark.parametrize("ladder", [FINE, COARSE], ids=["fine", "coarse"])
+@pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coarse"])
 def test_prompt_and_padding_tokens_get_no_gradient(buckets: Buckets) -> None:
     rows = random_rows((40, 33))
     batch = collate(rows, buckets, 3)
