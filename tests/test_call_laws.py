@@ -6,7 +6,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calltune.evaluation.exact_match import differences, judge
+from calltune.evaluation.exact_match import differences, has_right_names, is_exact_match
 from calltune.types import (
     Acceptable,
     Answer,
@@ -63,14 +63,14 @@ def test_answers_come_back_from_json(written: tuple[Answer, ...]) -> None:
 @settings(deadline=None)
 @given(calls)
 def test_a_call_is_exact_for_its_exact_answer(call: ToolCall) -> None:
-    assert judge(ParsedOutput((call,)), (exact_answer(call),)).is_exact
+    assert is_exact_match(ParsedOutput((call,)), (exact_answer(call),))
 
 
 @settings(deadline=None)
 @given(st.lists(answers, max_size=3).map(tuple), queries)
 def test_reference_calls_are_exact_for_any_query(right: tuple[Answer, ...], query: str) -> None:
     written = tuple(reference_call(answer, query) for answer in right)
-    assert judge(ParsedOutput(written), right).is_exact
+    assert is_exact_match(ParsedOutput(written), right)
 
 
 @settings(deadline=None)
@@ -90,11 +90,13 @@ def test_order_changes_no_verdict(
 ) -> None:
     if is_nearly_right:
         made = [reference_call(answer, query) for answer in right] + made[:1]
-    verdict = judge(ParsedOutput(tuple(made)), tuple(right))
+    checks = (is_exact_match, has_right_names)
+    verdict = [check(ParsedOutput(tuple(made)), tuple(right)) for check in checks]
     shuffled_calls, shuffled_answers = list(made), list(right)
     shuffler.shuffle(shuffled_calls)
     shuffler.shuffle(shuffled_answers)
-    assert judge(ParsedOutput(tuple(shuffled_calls)), tuple(shuffled_answers)) == verdict
+    shuffled = ParsedOutput(tuple(shuffled_calls)), tuple(shuffled_answers)
+    assert [check(*shuffled) for check in checks] == verdict
 
 
 @settings(deadline=None)
@@ -104,6 +106,6 @@ def test_a_reading_is_exact_when_nothing_is_told_against_it(
 ) -> None:
     if is_nearly_right:
         made = [reference_call(answer, query) for answer in right] + made[:1]
-    reading = ParsedOutput(tuple(made))
-    is_exact = judge(reading, tuple(right)).is_exact
-    assert is_exact == (differences(reading, tuple(right)) == ())
+    parsed = ParsedOutput(tuple(made))
+    is_exact = is_exact_match(parsed, tuple(right))
+    assert is_exact == (differences(parsed, tuple(right)) == ())

@@ -12,7 +12,7 @@ import pytest
 from calltune.data.readers.recognise import parse
 from calltune.data.sources import bfcl
 from calltune.evaluation import ast_match
-from calltune.evaluation.ast_match import accepts, passes
+from calltune.evaluation.ast_match import accepts, is_ast_match
 from calltune.evaluation.exact_match import cheapest_pairs
 from calltune.schemas.tools import Unusable
 from calltune.types import (
@@ -52,7 +52,7 @@ def rows() -> Iterator[tuple[str, dict[str, Json], Example]]:
 
 def ours(calls: list[Call], example: Example) -> bool:
     tools = {tool.name: tool for tool in example.tools}
-    return passes(ParsedOutput(tool_calls(calls)), example.answers, tools)
+    return is_ast_match(ParsedOutput(tool_calls(calls)), example.answers, tools)
 
 
 def tool_calls(calls: list[Call]) -> tuple[ToolCall, ...]:

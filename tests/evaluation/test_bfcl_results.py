@@ -19,13 +19,13 @@ from calltune.downloads import fetch
 from calltune.evaluation.bfcl import (
     MODEL,
     Section,
+    bfcl_sections,
     category_of,
     result,
     sections,
-    sections_there,
     write_bfcl_results,
 )
-from calltune.evaluation.judge import judgement
+from calltune.evaluation.judge import judge
 from calltune.evaluation.metrics import Record
 from calltune.formats import FORMATS
 from calltune.types import Example, Json, ParsedOutput, ToolCall
@@ -37,15 +37,15 @@ PER_CATEGORY = 12
 UNREADABLE = "[calls: none that can be read"
 
 
-def record(example: Example, reading: ParsedOutput, text: str = "") -> Record:
+def record(example: Example, parsed: ParsedOutput, text: str = "") -> Record:
     tools = {tool.name: tool for tool in example.tools}
     return {
         "id": example.id,
         "source": example.source,
         "text": text,
-        "calls": [asdict(call) for call in reading.calls],
-        "problem": reading.problem,
-        "verdict": asdict(judgement(reading, example.answers, tools)),
+        "calls": [asdict(call) for call in parsed.calls],
+        "problem": parsed.problem,
+        "verdict": asdict(judge(parsed, example.answers, tools)),
     }
 
 
@@ -129,7 +129,7 @@ def test_bfcl_reads_every_answer_and_its_verdicts_are_ours(
 
 @pytest.mark.real
 def test_bfcl_adds_up_to_the_same_accuracies(scores: Path, records: list[Record]) -> None:
-    there = totals(sections_there(records))
+    there = totals(bfcl_sections(records))
     overall, non_live = cells(scores, "overall"), cells(scores, "non_live")
     assert overall["Live Acc"] == f"{100 * there['Live AST']['rate']:.2f}%"
     irrelevance = there["Irrelevance Detection"]["rate"]

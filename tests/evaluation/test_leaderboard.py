@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from calltune.evaluation.bfcl import mean, sections, sections_there
+from calltune.evaluation.bfcl import bfcl_sections, mean, sections
 from calltune.evaluation.metrics import Record, rate
 from calltune.types import Json
 
@@ -40,7 +40,7 @@ IDLE = [
 
 
 def totals(found: Sequence[Record], there: bool = False) -> dict[str, Json]:
-    made = (sections_there if there else sections)(found)
+    made = (bfcl_sections if there else sections)(found)
     return {section.name: section.total for section in made}
 
 

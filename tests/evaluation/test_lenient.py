@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from calltune.evaluation.ast_match import passes, standard
+from calltune.evaluation.ast_match import is_ast_match, standard
 from calltune.types import Answer, Choice, Fields, Json, ParsedOutput, Tool, ToolCall
 
 
@@ -15,7 +15,7 @@ def tool(required: tuple[str, ...] = (), **types: Json) -> Tool:
 def passes_as(right: Any, written: Json, kind: Json = "string") -> bool:
     choice = right if isinstance(right, Choice) else Choice((right,))
     call = ToolCall("f", {"x": written})
-    return passes(ParsedOutput((call,)), (Answer("f", {"x": choice}),), {"f": tool(x=kind)})
+    return is_ast_match(ParsedOutput((call,)), (Answer("f", {"x": choice}),), {"f": tool(x=kind)})
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_fields_of_an_object_have_choices_of_their_own() -> None:
 def test_a_required_argument_must_be_there_whatever_the_answer_allows() -> None:
     answers = (Answer("f", {"x": Choice((1,), is_optional=True)}),)
     nothing = ParsedOutput((ToolCall("f", {}),))
-    assert passes(nothing, answers, {"f": tool(x="integer")})
-    assert not passes(nothing, answers, {"f": tool(("x",), x="integer")})
+    assert is_ast_match(nothing, answers, {"f": tool(x="integer")})
+    assert not is_ast_match(nothing, answers, {"f": tool(("x",), x="integer")})
 
 
 def test_calls_are_paired_so_that_all_fit_where_they_can() -> None:
@@ -94,14 +94,14 @@ def test_calls_are_paired_so_that_all_fit_where_they_can() -> None:
     narrow = Answer("f", {"x": Choice((1,))})
     calls = (ToolCall("f", {"x": 1}), ToolCall("f", {"x": 2}))
     tools = {"f": tool(x="integer")}
-    assert passes(ParsedOutput(calls), (wide, narrow), tools)
-    assert not passes(ParsedOutput(calls[:1] * 2), (narrow, Answer("g", {})), tools)
-    assert not passes(ParsedOutput(calls[:1]), (wide, narrow), tools)
+    assert is_ast_match(ParsedOutput(calls), (wide, narrow), tools)
+    assert not is_ast_match(ParsedOutput(calls[:1] * 2), (narrow, Answer("g", {})), tools)
+    assert not is_ast_match(ParsedOutput(calls[:1]), (wide, narrow), tools)
 
 
 def test_broken_text_never_passes_and_silence_passes_for_no_call() -> None:
-    assert passes(ParsedOutput(()), (), {})
-    assert not passes(ParsedOutput((), "unclosed brace"), (), {})
+    assert is_ast_match(ParsedOutput(()), (), {})
+    assert not is_ast_match(ParsedOutput((), "unclosed brace"), (), {})
 
 
 def test_standard_text() -> None:

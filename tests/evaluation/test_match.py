@@ -1,15 +1,25 @@
 import pytest
 
-from calltune.evaluation.exact_match import Verdict, differences, judge
+from calltune.evaluation.exact_match import differences, has_right_names, is_exact_match
 from calltune.types import Answer, Choice, Fields, Json, ParsedOutput, ToolCall
 
-RIGHT = Verdict(is_exact=True, has_right_names=True, is_parsed=True)
-ONLY_NAMES = Verdict(is_exact=False, has_right_names=True, is_parsed=True)
-ONLY_PARSED = Verdict(is_exact=False, has_right_names=False, is_parsed=True)
-UNREAD = Verdict(is_exact=False, has_right_names=False, is_parsed=False)
+RIGHT = "exact match"
+ONLY_NAMES = "only the function names are right"
+ONLY_PARSED = "only parsed"
+UNREAD = "not parsed"
 
 
-def reading(*calls: ToolCall) -> ParsedOutput:
+def level(output: ParsedOutput, answers: tuple[Answer, ...]) -> str:
+    """The strictest of the three that holds, which implies the others."""
+    if is_exact_match(output, answers):
+        assert has_right_names(output, answers)
+        return RIGHT
+    if has_right_names(output, answers):
+        return ONLY_NAMES
+    return UNREAD if output.problem else ONLY_PARSED
+
+
+def parsed(*calls: ToolCall) -> ParsedOutput:
     return ParsedOutput(calls)
 
 
@@ -25,33 +35,33 @@ def answer(**arguments: Json) -> Answer:
 
 
 def test_calls_in_another_order_are_exact() -> None:
-    assert judge(reading(f(x=1), f(x=2)), (answer(x=2), answer(x=1))) == RIGHT
+    assert level(parsed(f(x=1), f(x=2)), (answer(x=2), answer(x=1))) == RIGHT
 
 
 def test_any_of_the_acceptable_values_is_right() -> None:
     answers = (answer(unit=Choice(("m", "metre"))),)
-    assert judge(reading(f(unit="metre")), answers) == RIGHT
-    assert judge(reading(f(unit="cm")), answers) == ONLY_NAMES
+    assert level(parsed(f(unit="metre")), answers) == RIGHT
+    assert level(parsed(f(unit="cm")), answers) == ONLY_NAMES
 
 
 def test_only_an_optional_argument_may_be_left_out() -> None:
-    assert judge(reading(f()), (answer(x=Choice((1,), is_optional=True)),)) == RIGHT
-    assert judge(reading(f()), (answer(x=1),)) == ONLY_NAMES
+    assert level(parsed(f()), (answer(x=Choice((1,), is_optional=True)),)) == RIGHT
+    assert level(parsed(f()), (answer(x=1),)) == ONLY_NAMES
 
 
 def test_an_optional_argument_that_is_there_must_be_right() -> None:
     answers = (answer(x=Choice((1,), is_optional=True)),)
-    assert judge(reading(f(x=2)), answers) == ONLY_NAMES
+    assert level(parsed(f(x=2)), answers) == ONLY_NAMES
 
 
 def test_an_optional_argument_without_values_must_be_left_out() -> None:
     answers = (answer(x=Choice((), is_optional=True)),)
-    assert judge(reading(f()), answers) == RIGHT
-    assert judge(reading(f(x=None)), answers) == ONLY_NAMES
+    assert level(parsed(f()), answers) == RIGHT
+    assert level(parsed(f(x=None)), answers) == ONLY_NAMES
 
 
 def test_an_unknown_argument_is_wrong() -> None:
-    assert judge(reading(f(x=1, y=2)), (answer(x=1),)) == ONLY_NAMES
+    assert level(parsed(f(x=1, y=2)), (answer(x=1),)) == ONLY_NAMES
 
 
 @pytest.mark.parametrize(
@@ -77,7 +87,7 @@ def test_an_unknown_argument_is_wrong() -> None:
     ],
 )
 def test_json_values_that_are_not_equal_are_wrong(written: Json, right: Json) -> None:
-    assert judge(reading(f(x=written)), (answer(x=right),)) == ONLY_NAMES
+    assert level(parsed(f(x=written)), (answer(x=right),)) == ONLY_NAMES
 
 
 @pytest.mark.parametrize(
@@ -94,73 +104,73 @@ def test_json_values_that_are_not_equal_are_wrong(written: Json, right: Json) ->
     ],
 )
 def test_json_values_that_are_equal_are_right(written: Json, right: Json) -> None:
-    assert judge(reading(f(x=written)), (answer(x=right),)) == RIGHT
+    assert level(parsed(f(x=written)), (answer(x=right),)) == RIGHT
 
 
 def test_an_object_matches_key_by_key() -> None:
     fields = Fields({"low": Choice((1, 2)), "high": Choice((9,), is_optional=True)})
     answers = (answer(x=fields),)
-    assert judge(reading(f(x={"low": 2})), answers) == RIGHT
-    assert judge(reading(f(x={"low": 1, "high": 9})), answers) == RIGHT
-    assert judge(reading(f(x={"high": 9})), answers) == ONLY_NAMES
-    assert judge(reading(f(x={"low": 1, "high": 8})), answers) == ONLY_NAMES
-    assert judge(reading(f(x={"low": 1, "middle": 5})), answers) == ONLY_NAMES
-    assert judge(reading(f(x=1)), answers) == ONLY_NAMES
+    assert level(parsed(f(x={"low": 2})), answers) == RIGHT
+    assert level(parsed(f(x={"low": 1, "high": 9})), answers) == RIGHT
+    assert level(parsed(f(x={"high": 9})), answers) == ONLY_NAMES
+    assert level(parsed(f(x={"low": 1, "high": 8})), answers) == ONLY_NAMES
+    assert level(parsed(f(x={"low": 1, "middle": 5})), answers) == ONLY_NAMES
+    assert level(parsed(f(x=1)), answers) == ONLY_NAMES
 
 
 def test_objects_with_choices_are_found_inside_lists_and_objects() -> None:
     deep = [{"a": [Fields({"b": Choice((1, 2))})]}]
-    assert judge(reading(f(x=[{"a": [{"b": 2}]}])), (answer(x=deep),)) == RIGHT
-    assert judge(reading(f(x=[{"a": [{"b": 3}]}])), (answer(x=deep),)) == ONLY_NAMES
+    assert level(parsed(f(x=[{"a": [{"b": 2}]}])), (answer(x=deep),)) == RIGHT
+    assert level(parsed(f(x=[{"a": [{"b": 3}]}])), (answer(x=deep),)) == ONLY_NAMES
 
 
 def test_a_call_leaves_the_answer_that_only_another_call_fits() -> None:
     # f(x=1) fits both answers and f(x=2) the first only: first come, first served fails here.
     wide, narrow = answer(x=Choice((1, 2))), answer(x=1)
-    assert judge(reading(f(x=1), f(x=2)), (wide, narrow)) == RIGHT
-    assert judge(reading(f(x=2), f(x=2)), (wide, narrow)) == ONLY_NAMES
+    assert level(parsed(f(x=1), f(x=2)), (wide, narrow)) == RIGHT
+    assert level(parsed(f(x=2), f(x=2)), (wide, narrow)) == ONLY_NAMES
 
 
 def test_one_call_does_not_serve_two_answers() -> None:
-    assert judge(reading(f(x=1)), (answer(x=1), answer(x=1))) == ONLY_PARSED
+    assert level(parsed(f(x=1)), (answer(x=1), answer(x=1))) == ONLY_PARSED
 
 
 def test_a_call_too_many_is_wrong() -> None:
-    assert judge(reading(f(x=1), f(x=1)), (answer(x=1),)) == ONLY_PARSED
+    assert level(parsed(f(x=1), f(x=1)), (answer(x=1),)) == ONLY_PARSED
 
 
 def test_another_function_is_wrong_though_its_arguments_are_right() -> None:
-    assert judge(reading(ToolCall("g", {"x": 1})), (answer(x=1),)) == ONLY_PARSED
+    assert level(parsed(ToolCall("g", {"x": 1})), (answer(x=1),)) == ONLY_PARSED
 
 
 def test_calling_nothing_is_right_where_nothing_is_to_be_called() -> None:
-    assert judge(reading(), ()) == RIGHT
-    assert judge(reading(f()), ()) == ONLY_PARSED
-    assert judge(reading(), (answer(),)) == ONLY_PARSED
+    assert level(parsed(), ()) == RIGHT
+    assert level(parsed(f()), ()) == ONLY_PARSED
+    assert level(parsed(), (answer(),)) == ONLY_PARSED
 
 
 def test_an_unread_text_is_wrong_even_where_nothing_is_to_be_called() -> None:
-    assert judge(ParsedOutput((), "unclosed brace"), ()) == UNREAD
-    assert judge(ParsedOutput((f(x=1),), "text after the call"), (answer(x=1),)) == UNREAD
+    assert level(ParsedOutput((), "unclosed brace"), ()) == UNREAD
+    assert level(ParsedOutput((f(x=1),), "text after the call"), (answer(x=1),)) == UNREAD
 
 
 def test_a_wrong_value_is_told_with_the_right_one() -> None:
     area = Answer("area", {"unit": Choice(("m",))})
     wrong = ToolCall("area", {"unit": "cm"})
-    assert differences(reading(wrong), (area,)) == ('area.unit: "cm" where "m" was right',)
+    assert differences(parsed(wrong), (area,)) == ('area.unit: "cm" where "m" was right',)
 
 
 def test_several_right_values_are_told_and_many_are_counted() -> None:
     two, five = answer(x=Choice((1, 2))), answer(x=Choice((1, 2, 3, 4, 5)))
-    assert differences(reading(f(x=0)), (two,)) == ("f.x: 0 where 1 or 2 was right",)
-    assert differences(reading(f(x=0)), (five,)) == (
+    assert differences(parsed(f(x=0)), (two,)) == ("f.x: 0 where 1 or 2 was right",)
+    assert differences(parsed(f(x=0)), (five,)) == (
         "f.x: 0 where 1, 2, 3 or one of 2 more was right",
     )
 
 
 def test_missing_extra_and_unknown_are_told() -> None:
     told = differences(
-        reading(f(x=1, z=3), ToolCall("g", {})), (answer(x=1, y=True), Answer("h", {}))
+        parsed(f(x=1, z=3), ToolCall("g", {})), (answer(x=1, y=True), Answer("h", {}))
     )
     assert told == (
         "f: argument z is not known",
@@ -172,26 +182,26 @@ def test_missing_extra_and_unknown_are_told() -> None:
 
 def test_a_wrong_value_inside_an_object_is_told_by_its_path() -> None:
     right = answer(x=Fields({"low": Choice((1,)), "high": Choice((9,))}))
-    assert differences(reading(f(x={"low": 1, "high": 8})), (right,)) == (
+    assert differences(parsed(f(x={"low": 1, "high": 8})), (right,)) == (
         "f.x.high: 8 where 9 was right",
     )
-    assert differences(reading(f(x=5)), (right,)) == (
+    assert differences(parsed(f(x=5)), (right,)) == (
         'f.x: 5 where {"low": 1, "high": 9} was right',
     )
 
 
 def test_calls_are_held_against_the_answers_they_differ_least_from() -> None:
     answers = (answer(x=1, y=1), answer(x=2, y=2))
-    assert differences(reading(f(x=2, y=3), f(x=1, y=1)), answers) == ("f.y: 3 where 2 was right",)
+    assert differences(parsed(f(x=2, y=3), f(x=1, y=1)), answers) == ("f.y: 3 where 2 was right",)
 
 
 def test_the_extra_call_is_the_one_that_differs_most() -> None:
-    told = differences(reading(f(x=7, y=7), f(x=1, y=2)), (answer(x=1, y=1),))
+    told = differences(parsed(f(x=7, y=7), f(x=1, y=2)), (answer(x=1, y=1),))
     assert told == ("f.y: 2 where 1 was right", "extra call to f")
 
 
 def test_a_long_value_is_cut_for_display() -> None:
-    (told,) = differences(reading(f(x="a" * 500)), (answer(x="b"),))
+    (told,) = differences(parsed(f(x="a" * 500)), (answer(x="b"),))
     assert len(told) < 100
     assert "…" in told
 

@@ -2,7 +2,7 @@ from math import sqrt
 
 import pytest
 
-from calltune.evaluation.metrics import by_group, details, pass_at, rate, summarise
+from calltune.evaluation.metrics import details, pass_at, rate, summarise, summarise_by
 from calltune.types import Json
 
 from support.verdicts import verdict
@@ -55,7 +55,7 @@ def test_no_examples_give_no_rate_and_know_nothing() -> None:
 
 def test_groups_are_summarised_apart_in_order_of_appearance() -> None:
     records = [EXACT | {"size": "b"}, UNREAD | {"size": "a"}, NAMED | {"size": "b"}]
-    groups = by_group(records, lambda r: str(r["size"]))
+    groups = summarise_by(records, lambda r: str(r["size"]))
     assert list(groups) == ["b", "a"]
     assert groups["b"]["success"]["count"] == 1
     assert groups["b"]["examples"] == 2

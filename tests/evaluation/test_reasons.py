@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from calltune.evaluation.failure_reasons import REASONS, abstention, reason
-from calltune.evaluation.judge import judgement
+from calltune.evaluation.judge import judge
 from calltune.formats import FORMATS, Format
 from calltune.types import Answer, Choice, Fields, ParsedOutput, Tool, ToolCall
 
@@ -47,9 +47,9 @@ def test_the_first_reason_is_told(calls: tuple[ToolCall, ...], expected: str | N
 
 def test_a_tool_that_takes_any_argument_has_none_invented() -> None:
     open_one = {"f": Tool("f", "", SCHEMA | {"additionalProperties": True}, {})}
-    found = judgement(ParsedOutput((f(x=1, speed=2),)), RIGHT, open_one)
+    found = judge(ParsedOutput((f(x=1, speed=2),)), RIGHT, open_one)
     assert found.reason == "wrong value" and not found.invents_argument
-    closed = judgement(ParsedOutput((f(x=1, speed=2),)), RIGHT, TOOLS)
+    closed = judge(ParsedOutput((f(x=1, speed=2),)), RIGHT, TOOLS)
     assert closed.reason == "invented argument" and closed.invents_argument
 
 
@@ -88,7 +88,7 @@ def test_abstention_has_three_outcomes() -> None:
 
 def test_a_judgement_has_a_reason_just_where_it_is_not_exact() -> None:
     for calls in ((), (f(x=1),), (f(x=1, unit="Metre"),)):
-        found = judgement(ParsedOutput(calls), RIGHT, TOOLS)
+        found = judge(ParsedOutput(calls), RIGHT, TOOLS)
         assert (found.reason is None) == found.is_exact
         assert found.reason is None or found.reason in REASONS
     # Spelt otherwise: right by BFCL's rules, not exactly.
@@ -105,11 +105,11 @@ def test_a_model_that_never_stops_is_cut_off(prompt_format: Format, goes_on: str
         prompt_format.write([f(x=1)])[:-20],
         "Let me think. ",
     ):
-        found = judgement(prompt_format.read(written + goes_on), RIGHT, TOOLS, "length")
+        found = judge(prompt_format.read(written + goes_on), RIGHT, TOOLS, "length")
         assert found.reason == "cut off" and not found.is_parsed
 
 
 @pytest.mark.parametrize("prompt_format", FORMATS.values(), ids=FORMATS.keys())
 def test_a_call_that_ends_just_at_the_limit_is_right(prompt_format: Format) -> None:
-    found = judgement(prompt_format.read(prompt_format.write([f(x=1)])), RIGHT, TOOLS, "length")
+    found = judge(prompt_format.read(prompt_format.write([f(x=1)])), RIGHT, TOOLS, "length")
     assert found.is_exact and found.reason is None

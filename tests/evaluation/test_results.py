@@ -5,12 +5,12 @@ import pytest
 
 from calltune.errors import DataError
 from calltune.evaluation.exact_match import differences
-from calltune.evaluation.judge import judgement
+from calltune.evaluation.judge import judge
 from calltune.evaluation.results import (
     LEVELS_AROUND,
     answers_of,
+    parsed_of,
     read_results,
-    reading_of,
 )
 from calltune.types import (
     MAX_DEPTH,
@@ -61,7 +61,7 @@ def test_a_results_file_is_read_whole(tmp_path: Path) -> None:
     results = read_results(written(tmp_path / "r.json", document(record("a"), record("b"))))
     assert list(results.records) == ["a", "b"]
     assert results.test_digest == "ab"
-    assert reading_of(results.records["a"]) == ParsedOutput((ToolCall("f", {"x": 2}),))
+    assert parsed_of(results.records["a"]) == ParsedOutput((ToolCall("f", {"x": 2}),))
     assert answers_of(results.records["b"]) == (ANSWER,)
 
 
@@ -158,11 +158,11 @@ def test_a_value_as_deep_as_formats_read_is_taken(tmp_path: Path) -> None:
     deep = record() | {"calls": [{"name": "f", "arguments": {"x": value}}]}
     deep["expected"] = answers_to_json((Answer("f", {"x": Choice((value,))}),))
     one = read_results(written(tmp_path / "r.json", document(deep))).records["e1"]
-    found = judgement(reading_of(one), answers_of(one), {})
+    found = judge(parsed_of(one), answers_of(one), {})
     assert found.is_exact and found.is_ast
     other = ParsedOutput((ToolCall("f", {"x": [value]}),))
     tools = {"f": Tool("f", "", {"properties": {}}, {})}
-    assert judgement(other, answers_of(one), tools).reason == "wrong value"
+    assert judge(other, answers_of(one), tools).reason == "wrong value"
     assert differences(other, answers_of(one))
     assert reference_call(answers_of(one)[0], "2").arguments == {"x": value}
 

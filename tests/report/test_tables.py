@@ -5,8 +5,8 @@ import pytest
 from calltune.evaluation.compare import Comparison, compare
 from calltune.evaluation.metrics import summarise
 from calltune.evaluation.results import Results
-from calltune.report.labels import chance_in_words
-from calltune.report.tables import print_breakdown, print_comparison, print_summary
+from calltune.report.labels import describe_significance
+from calltune.report.tables import print_comparison, print_details, print_summary
 from calltune.types import Json
 
 from support.verdicts import verdict
@@ -142,7 +142,9 @@ def test_large_counts_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_chance_is_told_in_plain_words() -> None:
     def words(before: str, after: str) -> str:
-        return chance_in_words(comparison([c == "r" for c in before], [c == "r" for c in after]))
+        return describe_significance(
+            comparison([c == "r" for c in before], [c == "r" for c in after])
+        )
 
     assert words("rw", "rw").startswith("No example changed sides")
     assert words("www", "rrw").startswith("The difference may be chance")
@@ -152,14 +154,14 @@ def test_chance_is_told_in_plain_words() -> None:
 
 
 def test_the_breakdown_counts_reasons_for_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    print_breakdown(comparison([False, False, True], [False, True, True]))
+    print_details(comparison([False, False, True], [False, True, True]))
     lines = shown(capsys)
     assert "wrong value 2 1" in lines
     assert "arguments, F1 0.33 0.67" in lines and "functions, F1 1.00 1.00" in lines
     assert "keeps to the tools' schemas 3 of 3 100 % 3 of 3 100 %" in lines
     # Of nothing, nothing is told.
     assert not any("none is due" in line or "every call right" in line for line in lines)
-    print_breakdown(comparison([True], [True]))
+    print_details(comparison([True], [True]))
     assert not any("not right" in line for line in shown(capsys))
 
 
@@ -173,12 +175,12 @@ def test_the_breakdown_tells_how_long_answers_are_and_take(
         return Results(Path(name), made)
 
     base = results("a", [512, 512, 20, 512], [40.0, 30.0, 2.0, 8.0])
-    print_breakdown(compare(base, results("b", [30, 31, 33, 1_030], [0.5, 1.25, 1.5, 2.0])))
+    print_details(compare(base, results("b", [30, 31, 33, 1_030], [0.5, 1.25, 1.5, 2.0])))
     lines = shown(capsys)
     assert "tokens an answer 389 (median 512) 281 (median 32)" in lines
     assert "seconds an answer 20 (median 19) 1.3 (median 1.4)" in lines
     # Results from before records had them.
-    print_breakdown(comparison([True], [True]))
+    print_details(comparison([True], [True]))
     assert not any("an answer" in line for line in shown(capsys))
 
 
@@ -191,7 +193,7 @@ def test_the_breakdown_tells_sources_apart_where_there_are_several(
             one["source"] = f"source/{number}"
         return Results(Path(name), made)
 
-    print_breakdown(compare(results("a", [False, True]), results("b", [True, True])))
+    print_details(compare(results("a", [False, True]), results("b", [True, True])))
     lines = shown(capsys)
     assert "source/0 0 of 1 0 % 1 of 1 100 % +100 points" in lines
     assert "source/1 1 of 1 100 % 1 of 1 100 % same" in lines
@@ -203,7 +205,7 @@ def test_what_came_of_rows_without_a_call_is_counted(capsys: pytest.CaptureFixtu
         made["results"][0]["verdict"] |= {"reason": None, "abstention": outcome}
         return Results(Path(f"{outcome}.json"), made)
 
-    print_breakdown(compare(results("called anyway"), results("abstained")))
+    print_details(compare(results("called anyway"), results("abstained")))
     lines = shown(capsys)
     assert "abstained 0 1" in lines and "called anyway 1 0" in lines
     assert "makes none where none is due 0 of 1 0 % 1 of 1 100 %" in lines

@@ -13,7 +13,7 @@ from calltune.evaluation.metrics import summarise
 from calltune.evaluation.results import Results, read_results
 from calltune.report.examples import print_changed, print_record
 from calltune.report.rows import print_lengths, print_row
-from calltune.report.tables import print_breakdown, print_comparison, print_summary
+from calltune.report.tables import print_comparison, print_details, print_summary
 from calltune.types import Json
 
 from support.hostile import HOSTILE, obeyed
@@ -53,7 +53,7 @@ def test_hostile_results_are_shown_as_text(
     comparison = compare(base, tuned)
     print_changed(comparison, base, tuned)
     print_comparison(comparison)
-    print_breakdown(comparison)
+    print_details(comparison)
     speed = {"seconds": 1.0, "prompt_tokens": 1, "generated_tokens": 1}
     summary = summarise(list(base.records.values())) | speed
     print_summary(base.document | {"summary": summary})

@@ -63,7 +63,7 @@ def run(options: AnalyzeOptions) -> Path:
     """
     from calltune.report.examples import print_changed
     from calltune.report.html import write_report
-    from calltune.report.tables import print_breakdown, print_comparison
+    from calltune.report.tables import print_comparison, print_details
 
     base = _read(options.base_results, BASE_WRITERS)
     tuned = _read(options.finetuned_results, TUNED_WRITERS)
@@ -75,7 +75,7 @@ def run(options: AnalyzeOptions) -> Path:
         print_changed(comparison, base, tuned)
     print_comparison(comparison)
     if options.verbose:
-        print_breakdown(comparison)
+        print_details(comparison)
     print(f"Report: {options.report_file}")
     return options.output
 

@@ -13,7 +13,7 @@ from calltune.formats import FORMATS
 from calltune.types import Json
 
 if TYPE_CHECKING:
-    from calltune.evaluation.run import Trial
+    from calltune.evaluation.run import EvaluationRun
 
 _MODEL = "mlx-community/gemma-3-1b-it-4bit"
 _REPORT = "leaderboard.json"
@@ -46,7 +46,7 @@ class BfclOptions(AnswerOptions):
 
 
 class _Prepared(NamedTuple):
-    """Rows of BFCL as a trial reads them."""
+    """Rows of BFCL as a evaluation reads them."""
 
     by_category: dict[str, list[dict[str, Json]]]
     left_out: dict[str, list[str]]
@@ -56,7 +56,7 @@ class _Prepared(NamedTuple):
 def run(options: BfclOptions) -> Path:
     """Answer BFCL's questions, print its accuracies and write its result files; leaderboard.json.
 
-    Questions that are answered are not asked again, be it that --num_examples has been raised.
+    PromptBuilder that are answered are not asked again, be it that --num_examples has been raised.
 
     Raises:
         DataError: no such category.
@@ -64,7 +64,7 @@ def run(options: BfclOptions) -> Path:
         ModelNotFound: no such model, or no adapter in its folder.
         OptionError: the output folder holds answers to something else.
     """
-    from calltune.evaluation.run import run_trial
+    from calltune.evaluation.run import evaluate
     from calltune.models.backend import announce, choose
     from calltune.models.loading import base_of
 
@@ -79,7 +79,7 @@ def run(options: BfclOptions) -> Path:
     }
     _refuse_another(options.output_dir / _REPORT, asked)
     prepared = _prepare(options)
-    trial = _trial(options, model, list(prepared.by_category.values()))
+    evaluation = _evaluation_run(options, model, list(prepared.by_category.values()))
     _print_left_out(prepared.left_out)
 
     backend = choose(options.device, is_step_small=True)
@@ -88,28 +88,30 @@ def run(options: BfclOptions) -> Path:
     from calltune.report.progress import progress_of
 
     with progress_of("BFCL", options.verbose) as show:
-        document = run_trial(trial, backend, show)
+        document = evaluate(evaluation, backend, show)
     return _report(options.output_dir, document, asked | {"left_out": prepared.left_out})
 
 
-def _trial(options: BfclOptions, model: str, groups: list[list[dict[str, Json]]]) -> "Trial":
-    """One trial over all categories; writes its test rows.
+def _evaluation_run(
+    options: BfclOptions, model: str, groups: list[list[dict[str, Json]]]
+) -> "EvaluationRun":
+    """One evaluation over all categories; writes its test rows.
 
     They stand in turns, one of each category, so that the first of each come first: more of them
     later is more of the same file, and the answers that are there stay.
     """
-    from calltune.evaluation.run import Trial
+    from calltune.evaluation.run import EvaluationRun
 
     most = None if options.num_examples < 0 else options.num_examples
-    trial = Trial(
+    evaluation = EvaluationRun(
         model=model,
         adapter=options.adapter_path,
         test_file=options.output_dir / "test.jsonl",
         results_file=options.output_dir / "bfcl_test_results.json",
         options=replace(options, num_examples=sum(len(rows[:most]) for rows in groups)),
     )
-    write_rows(trial.test_file, (row for turn in zip_longest(*groups) for row in turn if row))
-    return trial
+    write_rows(evaluation.test_file, (row for turn in zip_longest(*groups) for row in turn if row))
+    return evaluation
 
 
 def _refuse_another(report: Path, asked: dict[str, Json]) -> None:
@@ -155,11 +157,11 @@ def _print_left_out(left_out: dict[str, list[str]]) -> None:
 
 def _report(folder: Path, document: dict[str, Json], asked: dict[str, Json]) -> Path:
     """Print and write what the answers amount to; leaderboard.json."""
-    from calltune.evaluation.bfcl import MODEL, sections, sections_there, write_bfcl_results
+    from calltune.evaluation.bfcl import MODEL, bfcl_sections, sections, write_bfcl_results
     from calltune.report.leaderboard import print_leaderboard
 
     records = document["results"]
-    ours, theirs = sections(records), sections_there(records)
+    ours, theirs = sections(records), bfcl_sections(records)
     print_leaderboard(document["model"], document["adapter"], ours, theirs)
     write_bfcl_results(folder / "result", records)
     found = {

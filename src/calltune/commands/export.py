@@ -175,13 +175,13 @@ def _tuned(options: ExportOptions, scratch: Path) -> _Tuned:
 
 def _write_mlx(options: ExportOptions, tuned: _Tuned, folder: Path) -> dict[str, Json]:
     survival = _fuse_into(folder, tuned, options.bits)
-    print(survival.in_words())
-    facts: dict[str, Json] = {"survival": survival._asdict(), "in_words": [survival.in_words()]}
+    print(survival.describe())
+    facts: dict[str, Json] = {"survival": survival._asdict(), "in_words": [survival.describe()]}
     found = None if options.data is None else _success(options, tuned, folder, options.data)
     if found is not None:
-        print(found.in_words())
+        print(found.describe())
         facts["success"] = found._asdict()
-        facts["in_words"].append(found.in_words())
+        facts["in_words"].append(found.describe())
     if (not survival.is_good) if found is None else found.fell:
         is_quantised = "quantization" in read_json(folder / "config.json")
         print(f"To lose less, export with {_finer(options.bits, is_quantised)}")
@@ -274,7 +274,7 @@ def _write_card(
 
 def _success(options: ExportOptions, tuned: _Tuned, exported: Path, data: Path) -> "Success":
     from calltune.evaluation.options import AnswerOptions
-    from calltune.evaluation.run import Trial, run_trial
+    from calltune.evaluation.run import EvaluationRun, evaluate
     from calltune.exporting.card import compared
     from calltune.report.progress import progress_of
 
@@ -284,14 +284,14 @@ def _success(options: ExportOptions, tuned: _Tuned, exported: Path, data: Path) 
         files = [Path(scratch) / f"{name}.json" for name in models]
         _take_over(options.results, files[0])
         for file, (name, (model, adapter)) in zip(files, models.items(), strict=True):
-            trial = Trial(model, adapter, data / "test.jsonl", file, asked)
+            evaluation = EvaluationRun(model, adapter, data / "test.jsonl", file, asked)
             with progress_of(f"{name} the export", False) as show:
-                run_trial(trial, tuned.backend, show)
+                evaluate(evaluation, tuned.backend, show)
         return compared(*files)
 
 
 def _take_over(results: Path | None, file: Path) -> None:
-    """Lay the answers of an earlier test where a trial of these results looks for them."""
+    """Lay the answers of an earlier test where a evaluation of these results looks for them."""
     from calltune.evaluation.run import records_beside
 
     kept = None if results is None else records_beside(results / TUNED_RESULTS)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from calltune.errors import DataError, OptionError, WorseThanBaseline
 from calltune.evaluation.compare import changes, mcnemar
-from calltune.evaluation.metrics import CLAIMS
+from calltune.evaluation.metrics import SUMMARY_METRICS
 from calltune.evaluation.results import read_results
 
 
@@ -41,8 +41,8 @@ def run(options: GateOptions) -> Path:
             results lack examples of the baseline.
     """
     baseline, results = read_results(options.baseline), read_results(options.results)
-    claim = CLAIMS["success" if options.verdict == "exact" else "ast"]
-    found = changes(baseline, results, claim)
+    metric = SUMMARY_METRICS["success" if options.verdict == "exact" else "ast"]
+    found = changes(baseline, results, metric)
     if missing := len(baseline.records) - found.n_shared:
         raise DataError(
             f"{options.results} lacks {missing} of the baseline's {len(baseline.records)} "

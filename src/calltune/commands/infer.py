@@ -26,11 +26,11 @@ def run(options: InferOptions) -> Path:
     backend = choose(options.device, is_step_small=True)
     announce(backend)
 
-    from calltune.evaluation.run import Trial, run_trial
+    from calltune.evaluation.run import EvaluationRun, evaluate
     from calltune.report.progress import progress_of
     from calltune.report.tables import print_summary
 
-    trial = Trial(
+    evaluation = EvaluationRun(
         model=options.model,
         adapter=None,
         test_file=options.data / "test.jsonl",
@@ -38,7 +38,7 @@ def run(options: InferOptions) -> Path:
         options=options,
     )
     with progress_of("base model", options.verbose) as show:
-        document = run_trial(trial, backend, show)
+        document = evaluate(evaluation, backend, show)
     print_summary(document)
-    print(f"Wrote {trial.results_file}")
-    return trial.results_file
+    print(f"Wrote {evaluation.results_file}")
+    return evaluation.results_file

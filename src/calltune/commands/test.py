@@ -39,11 +39,11 @@ def run(options: TestOptions) -> Path:
     backend = choose(options.device, is_step_small=True)
     announce(backend)
 
-    from calltune.evaluation.run import Trial, run_trial
+    from calltune.evaluation.run import EvaluationRun, evaluate
     from calltune.report.progress import progress_of
     from calltune.report.tables import print_summary
 
-    trial = Trial(
+    evaluation = EvaluationRun(
         model=model,
         adapter=options.adapter_path,
         test_file=options.data / "test.jsonl",
@@ -51,13 +51,13 @@ def run(options: TestOptions) -> Path:
         options=options,
     )
     with progress_of("tuned model", options.verbose) as show:
-        document = run_trial(trial, backend, show)
+        document = evaluate(evaluation, backend, show)
     # The manual names both files.
     write_json(options.results_dir / "test_model_results.json", {"results_file": TUNED_RESULTS})
     print_summary(document)
-    print(f"Wrote {trial.results_file}")
-    _print_comparison(options.results_dir / BASE_RESULTS, trial.results_file)
-    return trial.results_file
+    print(f"Wrote {evaluation.results_file}")
+    _print_comparison(options.results_dir / BASE_RESULTS, evaluation.results_file)
+    return evaluation.results_file
 
 
 def _print_comparison(base_file: Path, tuned_file: Path) -> None:

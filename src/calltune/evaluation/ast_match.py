@@ -27,15 +27,17 @@ _NUMBER = re.compile(r"(?<![\w.,])(-?)(\d+(?:\.\d+)?|\.\d+)(?![\w.]|,\d|-\d|/\d)
 _MARKS = str.maketrans({"-": "\N{MINUS SIGN}", ".": "\N{MIDDLE DOT}"})
 
 
-def passes(reading: ParsedOutput, answers: tuple[Answer, ...], tools: Mapping[str, Tool]) -> bool:
-    """Whether a reading's calls pass for the answers, in any order; a broken text never does.
+def is_ast_match(
+    parsed: ParsedOutput, answers: tuple[Answer, ...], tools: Mapping[str, Tool]
+) -> bool:
+    """Whether the parsed calls pass for the answers, in any order; a broken text never does.
 
     `tools` are those offered, by name.
     """
-    if reading.problem is not None or len(reading.calls) != len(answers):
+    if parsed.problem is not None or len(parsed.calls) != len(answers):
         return False
     return all_fit(
-        reading.calls, answers, lambda answer, call: accepts(answer, call, tools.get(call.name))
+        parsed.calls, answers, lambda answer, call: accepts(answer, call, tools.get(call.name))
     )
 
 

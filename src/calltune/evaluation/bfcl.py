@@ -43,7 +43,7 @@ def sections(records: Sequence[Record]) -> list[Section]:
     return _sections(records, _is_right)
 
 
-def sections_there(records: Sequence[Record]) -> list[Section]:
+def bfcl_sections(records: Sequence[Record]) -> list[Section]:
     """The same as BFCL counts, for which text that cannot be read is no call, too.
 
     Source: `_evaluate_single_relevance_entry` in bfcl_eval/eval_checker/eval_runner.py.

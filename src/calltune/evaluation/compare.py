@@ -10,7 +10,7 @@ from math import comb
 
 from calltune.errors import DataError
 from calltune.evaluation.failure_reasons import ABSTENTIONS, REASONS
-from calltune.evaluation.metrics import Record, by_group, details, summarise
+from calltune.evaluation.metrics import Record, details, summarise, summarise_by
 from calltune.evaluation.results import Results
 from calltune.types import Json
 
@@ -62,7 +62,7 @@ def _groups(
 ) -> tuple[Group, ...]:
     # An example is of one kind: other versions may have noted it otherwise, or not at all.
     kind_of = {record["id"]: kind(record) for record in before}
-    base, tuned = (by_group(part, lambda r: kind_of[r["id"]]) for part in (before, after))
+    base, tuned = (summarise_by(part, lambda r: kind_of[r["id"]]) for part in (before, after))
     return tuple(Group(name, base[name], tuned[name]) for name in kinds if name in base)
 
 
@@ -84,7 +84,7 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ModelResults:
     """One of the two models and how it did on the shared examples."""
 
     path: str
@@ -110,7 +110,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class CountPair:
     """How many examples of one kind there are, before and after."""
 
     name: str
@@ -124,8 +124,8 @@ class Comparison:
 
     test_path: str
     test_sha256: str
-    base: Side
-    tuned: Side
+    base: ModelResults
+    tuned: ModelResults
     by_tools: tuple[Group, ...]
     """By how many tools were offered."""
     by_calls: tuple[Group, ...]
@@ -140,9 +140,9 @@ class Comparison:
     """Ids of the examples that only the base model got exactly right."""
     n_both_right: int
     n_both_wrong: int
-    reasons: tuple[Tally, ...]
+    reasons: tuple[CountPair, ...]
     """Why answers were not right, those of `reasons.REASONS` that occur."""
-    abstentions: tuple[Tally, ...]
+    abstentions: tuple[CountPair, ...]
     """What came of the examples that need no call."""
     difference: Interval
     """Of the success rates, tuned less base: 95 % of a paired bootstrap."""
@@ -170,15 +170,15 @@ class Changes:
         return len(self.shared)
 
 
-def changes(base: Results, tuned: Results, claim: str = "is_exact") -> Changes:
-    """The examples that only one of the two got right; `claim` of the verdict says what is right.
+def changes(base: Results, tuned: Results, metric: str = "is_exact") -> Changes:
+    """The examples that only one of the two got right; `metric` of the verdict says what is right.
 
     Raises:
         DataError: they come from different test sets, or share no example.
     """
     shared = _shared_ids(base, tuned)
     right_before, right_after = (
-        {record["id"] for record in _pick(side, shared) if record["verdict"][claim]}
+        {record["id"] for record in _pick(side, shared) if record["verdict"][metric]}
         for side in (base, tuned)
     )
     fixed, broken = right_after - right_before, right_before - right_after
@@ -212,8 +212,8 @@ def compare(base: Results, tuned: Results) -> Comparison:
         broken=found.broken,
         n_both_right=found.n_both_right,
         n_both_wrong=len(shared) - found.n_both_right - len(found.fixed) - len(found.broken),
-        reasons=_tallies(before, after, "reason", REASONS),
-        abstentions=_tallies(before, after, "abstention", ABSTENTIONS),
+        reasons=_count_pairs(before, after, "reason", REASONS),
+        abstentions=_count_pairs(before, after, "abstention", ABSTENTIONS),
         difference=paired_bootstrap(len(found.fixed), len(found.broken), len(shared)),
         p_value=mcnemar(len(found.fixed), len(found.broken)),
     )
@@ -266,8 +266,8 @@ def _pick(results: Results, ids: list[str]) -> list[Record]:
     return [records[id] for id in ids]
 
 
-def _side(results: Results, shared: list[Record]) -> Side:
-    return Side(
+def _side(results: Results, shared: list[Record]) -> ModelResults:
+    return ModelResults(
         path=str(results.path),
         model=results.document["model"],
         adapter=results.document["adapter"],
@@ -278,8 +278,8 @@ def _side(results: Results, shared: list[Record]) -> Side:
     )
 
 
-def _tallies(
-    before: list[Record], after: list[Record], claim: str, names: tuple[str, ...]
-) -> tuple[Tally, ...]:
-    base, tuned = (Counter(r["verdict"].get(claim) for r in part) for part in (before, after))
-    return tuple(Tally(n, base[n], tuned[n]) for n in names if base[n] or tuned[n])
+def _count_pairs(
+    before: list[Record], after: list[Record], metric: str, names: tuple[str, ...]
+) -> tuple[CountPair, ...]:
+    base, tuned = (Counter(r["verdict"].get(metric) for r in part) for part in (before, after))
+    return tuple(CountPair(n, base[n], tuned[n]) for n in names if base[n] or tuned[n])

@@ -5,7 +5,6 @@ The cheapest pairing of two small sets, found by augmenting paths.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -81,29 +80,19 @@ SHOWN_VALUES = 3
 """How many acceptable values a difference shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How right one reading is. Each claim implies those below it."""
+def is_exact_match(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> bool:
+    """Whether the calls are the answers: one to one, in any order, names and arguments.
 
-    is_exact: bool
-    """The calls are the answers: one to one, in any order, names and arguments."""
-    has_right_names: bool
-    """The functions are called as often as they should be."""
-    is_parsed: bool
-    """The text could be read, be it as calls or as none."""
-
-
-def judge(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Verdict:
-    """The verdict on one reading; the order of calls and of answers does not matter.
-
-    A text that could not be read is never right, even where nothing was to be called.
+    A text that could not be parsed is never right, even where nothing was to be called.
     """
-    is_parsed = reading.problem is None
-    has_right_names = is_parsed and (
-        Counter(call.name for call in reading.calls) == Counter(answer.name for answer in answers)
+    return has_right_names(parsed, answers) and all_fit(parsed.calls, answers, accepts)
+
+
+def has_right_names(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> bool:
+    """Whether each function is called as often as the answers ask; false for unparsed text."""
+    return parsed.problem is None and (
+        Counter(call.name for call in parsed.calls) == Counter(answer.name for answer in answers)
     )
-    is_exact = has_right_names and all_fit(reading.calls, answers, accepts)
-    return Verdict(is_exact, has_right_names, is_parsed)
 
 
 def accepts(answer: Answer, call: ToolCall) -> bool:
@@ -111,20 +100,20 @@ def accepts(answer: Answer, call: ToolCall) -> bool:
     return call.name == answer.name and _accepts_object(answer.arguments, call.arguments)
 
 
-def differences(reading: ParsedOutput, answers: tuple[Answer, ...]) -> tuple[str, ...]:
-    """What is wrong with a reading, in plain words; nothing when it is exact.
+def differences(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> tuple[str, ...]:
+    """What is wrong with a parsed output, in plain words; nothing when it is exact.
 
     A call is held against an answer of the same function; of several, those that differ least.
     """
-    if reading.problem is not None:
-        return (f"not readable: {reading.problem}",)
-    names = dict.fromkeys([a.name for a in answers] + [c.name for c in reading.calls])
+    if parsed.problem is not None:
+        return (f"not readable: {parsed.problem}",)
+    names = dict.fromkeys([a.name for a in answers] + [c.name for c in parsed.calls])
     return tuple(
         difference
         for name in names
         for difference in _differences_of_function(
             name,
-            [call for call in reading.calls if call.name == name],
+            [call for call in parsed.calls if call.name == name],
             [answer for answer in answers if answer.name == name],
         )
     )

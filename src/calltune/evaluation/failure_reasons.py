@@ -41,31 +41,31 @@ ABSTENTIONS: tuple[Abstention, ...] = get_args(Abstention)
 
 
 def reason(
-    reading: ParsedOutput,
+    parsed: ParsedOutput,
     answers: tuple[Answer, ...],
     tools: Mapping[str, Tool],
     finish: str = "stop",
 ) -> Reason | None:
-    """Why a reading is not exactly right; None where it is.
+    """Why a parsed output is not exactly right; None where it is.
 
     `tools` are those offered, by name; `finish` is "length" where the limit ended the text.
     """
-    if reading.problem is not None:
+    if parsed.problem is not None:
         return "cut off" if finish == "length" else "not readable"
-    if not answers or not reading.calls:
-        return _reason_without(reading.calls, answers)
-    return _reason_of_names(reading.calls, answers, tools) or _reason_of_arguments(
-        reading.calls, answers, tools
+    if not answers or not parsed.calls:
+        return _reason_without(parsed.calls, answers)
+    return _reason_of_names(parsed.calls, answers, tools) or _reason_of_arguments(
+        parsed.calls, answers, tools
     )
 
 
-def abstention(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Abstention | None:
+def abstention(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Abstention | None:
     """What came of a row that needs no call; None for one that needs some."""
     if answers:
         return None
-    if reading.problem is not None:
+    if parsed.problem is not None:
         return "malformed"
-    return "called anyway" if reading.calls else "abstained"
+    return "called anyway" if parsed.calls else "abstained"
 
 
 def _reason_without(calls: Sequence[ToolCall], answers: Sequence[Answer]) -> Reason | None:

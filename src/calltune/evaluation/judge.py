@@ -6,8 +6,8 @@ Whether calls keep to the tools' JSON Schemas, whatever is right to call.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from calltune.evaluation.ast_match import passes
-from calltune.evaluation.exact_match import judge
+from calltune.evaluation.ast_match import is_ast_match
+from calltune.evaluation.exact_match import has_right_names, is_exact_match
 from calltune.evaluation.failure_reasons import (
     Abstention,
     Reason,
@@ -50,7 +50,7 @@ class Judgement:
     is_exact: bool
     """The calls are the answers: one to one, in any order, names and arguments."""
     is_ast: bool
-    """They pass by BFCL's rules: see `lenient`."""
+    """They pass by BFCL's rules: see `ast_match`."""
     has_right_names: bool
     """The functions are called as often as they should be."""
     is_parsed: bool
@@ -69,26 +69,27 @@ class Judgement:
     """For a row that needs no call: what came of it."""
 
 
-def judgement(
-    reading: ParsedOutput,
+def judge(
+    parsed: ParsedOutput,
     answers: tuple[Answer, ...],
     tools: Mapping[str, Tool],
     finish: str = "stop",
 ) -> Judgement:
-    """Judge one reading; `tools` are those offered, `finish` is "length" where it was cut off."""
-    verdict, calls = judge(reading, answers), reading.calls
+    """Judge one parsed output; `finish` is "length" where the token limit ended it."""
+    calls, is_parsed = parsed.calls, parsed.problem is None
+    is_exact = is_exact_match(parsed, answers)
     return Judgement(
-        is_exact=verdict.is_exact,
-        is_ast=passes(reading, answers, tools),
-        has_right_names=verdict.has_right_names,
-        is_parsed=verdict.is_parsed,
-        is_valid=verdict.is_parsed and are_valid(calls, tools),
+        is_exact=is_exact,
+        is_ast=is_ast_match(parsed, answers, tools),
+        has_right_names=has_right_names(parsed, answers),
+        is_parsed=is_parsed,
+        is_valid=is_parsed and are_valid(calls, tools),
         invents_function=invents_function(calls, tools),
         invents_argument=any(
             invented_arguments(call, tools[call.name]) for call in calls if call.name in tools
         ),
-        functions=function_count(reading, answers),
-        arguments=argument_count(reading, answers),
-        reason=None if verdict.is_exact else reason(reading, answers, tools, finish),
-        abstention=abstention(reading, answers),
+        functions=function_count(parsed, answers),
+        arguments=argument_count(parsed, answers),
+        reason=None if is_exact else reason(parsed, answers, tools, finish),
+        abstention=abstention(parsed, answers),
     )

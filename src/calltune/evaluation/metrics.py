@@ -30,21 +30,21 @@ def f1(counts: Sequence[Count]) -> float | None:
     return 2 * right / both if both else None
 
 
-def function_count(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
+def function_count(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
     """Functions called, each as often as it should be."""
-    if reading.problem is not None:
+    if parsed.problem is not None:
         return Count(0, 0, len(answers))
-    made = Counter(call.name for call in reading.calls)
+    made = Counter(call.name for call in parsed.calls)
     right = (made & Counter(answer.name for answer in answers)).total()
-    return Count(right, len(reading.calls), len(answers))
+    return Count(right, len(parsed.calls), len(answers))
 
 
-def argument_count(reading: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
+def argument_count(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
     """Arguments with a right value, calls and answers paired so that most are right.
 
     An argument that may be left out is wanted only where it was written right.
     """
-    calls = () if reading.problem is not None else reading.calls
+    calls = () if parsed.problem is not None else parsed.calls
     found = [[_of_pair(call, answer) for answer in answers] for call in calls]
     pairs = cheapest_pairs([[-count.right for count in row] for row in found])
     held = [found[pair.row][pair.column] for pair in pairs]
@@ -76,25 +76,25 @@ def _n_required(answer: Answer) -> int:
 Record = dict[str, Json]
 """One entry of a results file: an example, what the model wrote, and the verdict."""
 
-CLAIMS = {
+SUMMARY_METRICS = {
     "success": "is_exact",
     "ast": "is_ast",
     "function_names": "has_right_names",
     "parsed": "is_parsed",
 }
-"""The rates of a summary, and the claim of a verdict that each one counts."""
+"""The rates of a summary, and the metric of a verdict that each one counts."""
 
-FURTHER_CLAIMS = {
+DETAIL_METRICS = {
     "schema_valid": "is_valid",
     "invented_function": "invents_function",
     "invented_argument": "invents_argument",
 }
 """The same for the further rates of `details`."""
 
-COUNTS = {"function_f1": "functions", "argument_f1": "arguments"}
+F1_METRICS = {"function_f1": "functions", "argument_f1": "arguments"}
 """The F1 scores of `details`, and the count of a verdict that each one adds up."""
 
-EFFORTS = {"answer_tokens": "generated_tokens", "answer_seconds": "seconds"}
+COST_METRICS = {"answer_tokens": "generated_tokens", "answer_seconds": "seconds"}
 """What `details` tells of an answer's cost, and the number of a record that it is made of."""
 
 Z_95 = 1.959963984540054
@@ -102,10 +102,10 @@ Z_95 = 1.959963984540054
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Json]:
-    """How many examples, and for each claim of the verdict how many bear it out."""
+    """How many examples, and for each metric of the verdict how many bear it out."""
     rates = {
-        name: rate(sum(record["verdict"][claim] for record in records), len(records))
-        for name, claim in CLAIMS.items()
+        name: rate(sum(record["verdict"][metric] for record in records), len(records))
+        for name, metric in SUMMARY_METRICS.items()
     }
     return {"examples": len(records), **rates}
 
@@ -122,16 +122,17 @@ def details(records: Sequence[Record]) -> dict[str, Json]:
     idle = [verdict for verdict in verdicts if verdict["abstention"] is not None]
     busy = [verdict for verdict in verdicts if verdict["abstention"] is None]
     rates = {
-        name: rate(sum(verdict[claim] for verdict in verdicts), len(verdicts))
-        for name, claim in FURTHER_CLAIMS.items()
+        name: rate(sum(verdict[metric] for verdict in verdicts), len(verdicts))
+        for name, metric in DETAIL_METRICS.items()
     }
     for outcome in ("abstained", "malformed"):
         rates[outcome] = rate(sum(v["abstention"] == outcome for v in idle), len(idle))
     rates["false_refusal"] = rate(sum(v["reason"] == "no call" for v in busy), len(busy))
     scores = {
-        name: f1([Count(*verdict[count]) for verdict in verdicts]) for name, count in COUNTS.items()
+        name: f1([Count(*verdict[count]) for verdict in verdicts])
+        for name, count in F1_METRICS.items()
     }
-    efforts = {name: _middle(records, key) for name, key in EFFORTS.items()}
+    efforts = {name: _middle(records, key) for name, key in COST_METRICS.items()}
     return rates | scores | efforts
 
 
@@ -148,7 +149,9 @@ def pass_at(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
     }
 
 
-def by_group(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, dict[str, Json]]:
+def summarise_by(
+    records: Sequence[Record], key: Callable[[Record], str]
+) -> dict[str, dict[str, Json]]:
     """A summary for each group of records, groups in the order in which they first occur."""
     groups: dict[str, list[Record]] = {}
     for record in records:

@@ -43,7 +43,7 @@ MADE_AHEAD = 32
 """So many prompts are made before their turn, where something holds their answers."""
 
 
-class Question(NamedTuple):
+class RowSample(NamedTuple):
     """A row to be answered, and the so-manieth answer to it that is wanted."""
 
     row: PreparedRow
@@ -55,18 +55,18 @@ class Question(NamedTuple):
         return f"{self.row.id} {self.sample}"
 
 
-class Questions:
-    """Questions to one model, and their prompts."""
+class PromptBuilder:
+    """PromptBuilder to one model, and their prompts."""
 
     def __init__(
-        self, questions: Sequence[Question], loaded: LoadedModel, options: AnswerOptions
+        self, samples: Sequence[RowSample], loaded: LoadedModel, options: AnswerOptions
     ) -> None:
-        families = {question.row.format for question in questions}
+        families = {wanted.row.format for wanted in samples}
         for name in families:
             check_control_tokens(loaded.tokenizer, FORMATS[name], loaded.reference)
         self._options = options
         self._tokenizer = loaded.tokenizer
-        self._by_key = {question.key: question for question in questions}
+        self._by_key = {wanted.key: wanted for wanted in samples}
         self.stops = stop_tokens(loaded.tokenizer, families)
         self.notes: dict[str, tuple[str, ...]] = {}
         """By a prompt's id, what of the tools' schemas its answer is not held to."""
@@ -76,12 +76,12 @@ class Questions:
             else {}
         )
 
-    def __getitem__(self, key: str) -> Question:
-        """The question of a prompt's id."""
+    def __getitem__(self, key: str) -> RowSample:
+        """The wanted of a prompt's id."""
         return self._by_key[key]
 
     def prompts(self) -> Iterator[Prompt]:
-        """A prompt for each question, in an order that is quick to decode.
+        """A prompt for each wanted, in an order that is quick to decode.
 
         What holds an answer takes milliseconds and memory to make: it is made while others are
         answered, and not long before its turn.

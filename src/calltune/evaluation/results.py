@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calltune.errors import DataError
-from calltune.evaluation.metrics import CLAIMS, COUNTS, FURTHER_CLAIMS, Record
+from calltune.evaluation.metrics import DETAIL_METRICS, F1_METRICS, SUMMARY_METRICS, Record
 from calltune.files import read_json
 from calltune.types import (
     MAX_DEPTH,
@@ -43,8 +43,8 @@ LATER_RECORD_KEYS: dict[str, type | tuple[type, ...]] = {
 }
 """Those that records of earlier versions, or of other programs, may lack."""
 VERDICT_KEYS: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys((*CLAIMS.values(), *FURTHER_CLAIMS.values()), bool),
-    **dict.fromkeys(COUNTS.values(), list),
+    **dict.fromkeys((*SUMMARY_METRICS.values(), *DETAIL_METRICS.values()), bool),
+    **dict.fromkeys(F1_METRICS.values(), list),
     **dict.fromkeys(("reason", "abstention"), (str, type(None))),
 }
 """What `judgement.Judgement` says, as JSON."""
@@ -96,7 +96,7 @@ def read_results(path: Path) -> Results:
     return Results(path, document)
 
 
-def reading_of(record: Record) -> ParsedOutput:
+def parsed_of(record: Record) -> ParsedOutput:
     """What was read in the text of this record."""
     calls = tuple(ToolCall(call["name"], call["arguments"]) for call in record["calls"])
     return ParsedOutput(calls, record["problem"])
@@ -116,7 +116,7 @@ def _check_record(record: Json, path: Path, where: str) -> None:
         raise _broken(path, f"{where[:-1]} is nested too deep")
     if not _has_calls(record):
         raise _broken(path, f'"calls" or "expected" in {where[:-1]} are not calls')
-    for key in COUNTS.values():
+    for key in F1_METRICS.values():
         counted = record["verdict"][key]
         if len(counted) != 3 or not all(isinstance(number, int) for number in counted):
             raise _broken(path, f'the key "{where}verdict.{key}" does not hold three numbers')
@@ -124,7 +124,7 @@ def _check_record(record: Json, path: Path, where: str) -> None:
 
 def _has_calls(record: Record) -> bool:
     try:
-        calls: list[ToolCall | Answer] = [*reading_of(record).calls, *answers_of(record)]
+        calls: list[ToolCall | Answer] = [*parsed_of(record).calls, *answers_of(record)]
     except (KeyError, TypeError, AttributeError):
         return False
     return all(isinstance(c.name, str) and isinstance(c.arguments, dict) for c in calls)

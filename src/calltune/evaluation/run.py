@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from calltune.data.batching import PreparedRow, read_prepared
-from calltune.evaluation.judge import judgement
+from calltune.evaluation.judge import judge
 from calltune.evaluation.metrics import Record, details, pass_at, summarise
 from calltune.evaluation.options import AnswerOptions
-from calltune.evaluation.prompts import Question, Questions, tools_of
+from calltune.evaluation.prompts import PromptBuilder, RowSample, tools_of
 from calltune.evaluation.results import answers_of
 from calltune.files import Journal, file_digest, write_json
 from calltune.formats import FORMATS
@@ -22,7 +22,7 @@ from calltune.types import Json
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class EvaluationRun:
     """Which model answers which test rows and how, and where the results go."""
 
     model: str
@@ -32,12 +32,12 @@ class Trial:
     options: AnswerOptions
 
 
-def run_trial(
-    trial: Trial, backend: Backend, show: Callable[[Record, int, int], None]
+def evaluate(
+    run: EvaluationRun, backend: Backend, show: Callable[[Record, int, int], None]
 ) -> dict[str, Json]:
     """Answer every row that has no answer yet, and write the results file; its content.
 
-    Each record is kept beside the results as soon as it is there; those of an earlier trial of the
+    Each record is kept beside the results as soon as it is there; those of an earlier run of the
     same model, adapter, rows, options and backend are taken over. `show(record, done, of)` is
     called for each new one.
 
@@ -45,27 +45,27 @@ def run_trial(
         DataError: no test rows.
         ModelNotFound: no such model, or no adapter in its folder.
     """
-    options = trial.options
-    rows = read_prepared(trial.test_file)
+    options = run.options
+    rows = read_prepared(run.test_file)
     rows = rows if options.num_examples < 0 else rows[: options.num_examples]
-    identity = _identity(trial, backend)
-    journal = Journal(records_beside(trial.results_file), identity)
-    questions = [Question(row, sample) for row in rows for sample in range(options.samples)]
-    known = _taken_over(questions, journal)
-    missing = [question for question in questions if question.key not in known]
+    identity = _identity(run, backend)
+    journal = Journal(records_beside(run.results_file), identity)
+    samples = [RowSample(row, sample) for row in rows for sample in range(options.samples)]
+    known = _taken_over(samples, journal)
+    missing = [wanted for wanted in samples if wanted.key not in known]
     taken_over = len(known)
     started = time.perf_counter()
     if missing:
         with journal.open() as file:
-            for key, record in _answers(trial, missing, backend):
+            for key, record in _answers(run, missing, backend):
                 journal.append(file, record)
                 known[key] = record
-                show(record, len(known), len(questions))
+                show(record, len(known), len(samples))
     seconds = time.perf_counter() - started
-    answers = [known[question.key] for question in questions]
-    document = _document(trial, identity, rows[0].format, answers)
+    answers = [known[wanted.key] for wanted in samples]
+    document = _document(run, identity, rows[0].format, answers)
     document["summary"] |= {"seconds": round(seconds, 2), "taken_over": taken_over}
-    write_json(trial.results_file, document)
+    write_json(run.results_file, document)
     return document
 
 
@@ -74,13 +74,13 @@ def records_beside(results_file: Path) -> Path:
     return results_file.with_suffix(".records.jsonl")
 
 
-def _identity(trial: Trial, backend: Backend) -> dict[str, Json]:
+def _identity(run: EvaluationRun, backend: Backend) -> dict[str, Json]:
     """What must be equal for two trials to give the same record for a row."""
     return {
-        "model": trial.model,
-        "adapter_sha256": _adapter_digest(trial.adapter),
-        "test_sha256": file_digest(trial.test_file),
-        **trial.options.to_identity(),
+        "model": run.model,
+        "adapter_sha256": _adapter_digest(run.adapter),
+        "test_sha256": file_digest(run.test_file),
+        **run.options.to_identity(),
         "backend": backend.describe(),
     }
 
@@ -92,40 +92,40 @@ def _adapter_digest(adapter: Path | None) -> str | None:
     return file_digest(adapter / WEIGHTS)
 
 
-def _taken_over(questions: Sequence[Question], journal: Journal) -> dict[str, Record]:
-    """The answers that an earlier trial kept, by their questions' keys."""
-    by_name = {(question.row.id, question.sample): question for question in questions}
+def _taken_over(samples: Sequence[RowSample], journal: Journal) -> dict[str, Record]:
+    """The answers that an earlier run kept, by their samples' keys."""
+    by_name = {(wanted.row.id, wanted.sample): wanted for wanted in samples}
     known = {}
     for record in journal.records():
-        question = by_name.get((record["id"], record.get("sample", 0)))
-        if question is not None:
-            known[question.key] = _judged(question.row, record)
+        wanted = by_name.get((record["id"], record.get("sample", 0)))
+        if wanted is not None:
+            known[wanted.key] = _judged(wanted.row, record)
     return known
 
 
 def _answers(
-    trial: Trial, questions: Sequence[Question], backend: Backend
+    run: EvaluationRun, samples: Sequence[RowSample], backend: Backend
 ) -> Iterator[tuple[str, Record]]:
-    """Each question's key and record, as the answers come."""
-    loaded = load(trial.model, backend, trial.adapter)
-    asked = Questions(questions, loaded, trial.options)
+    """Each wanted's key and record, as the answers come."""
+    loaded = load(run.model, backend, run.adapter)
+    asked = PromptBuilder(samples, loaded, run.options)
     completions = complete(
         loaded.model,
         asked.prompts(),
         stop_tokens=asked.stops,
-        max_tokens=trial.options.max_tokens,
-        batch_size=trial.options.batch_size or default_batch_size(backend.device),
+        max_tokens=run.options.max_tokens,
+        batch_size=run.options.batch_size or default_batch_size(backend.device),
     )
     for completion in completions:
         text = loaded.tokenizer.decode(completion.tokens)
         record = _record(asked[completion.id], completion, text)
-        if trial.options.constrain:
+        if run.options.constrain:
             record["not_held"] = list(asked.notes[completion.id])
         yield completion.id, record
 
 
-def _record(question: Question, completion: Completion, text: str) -> Record:
-    row, sample = question
+def _record(wanted: RowSample, completion: Completion, text: str) -> Record:
+    row, sample = wanted
     record = {
         "id": row.id,
         "source": row.data["source"],
@@ -143,12 +143,12 @@ def _record(question: Question, completion: Completion, text: str) -> Record:
 
 
 def _judged(row: PreparedRow, record: Record) -> Record:
-    """The record with what its text says and the verdict; an earlier trial had other rules."""
-    reading = FORMATS[row.format].read(record["text"])
-    found = judgement(reading, answers_of(record), tools_of(row), record["finish"])
+    """The record with what its text says and the verdict; an earlier run had other rules."""
+    parsed = FORMATS[row.format].read(record["text"])
+    found = judge(parsed, answers_of(record), tools_of(row), record["finish"])
     return record | {
-        "calls": [{"name": call.name, "arguments": call.arguments} for call in reading.calls],
-        "problem": reading.problem,
+        "calls": [{"name": call.name, "arguments": call.arguments} for call in parsed.calls],
+        "problem": parsed.problem,
         "verdict": asdict(found),
     }
 
@@ -165,18 +165,18 @@ def _of_rows(records: Sequence[Record], samples: int) -> list[Record]:
 
 
 def _document(
-    trial: Trial, identity: dict[str, Json], prompt_format: str, answers: list[Record]
+    run: EvaluationRun, identity: dict[str, Json], prompt_format: str, answers: list[Record]
 ) -> dict[str, Json]:
-    records = _of_rows(answers, trial.options.samples)
+    records = _of_rows(answers, run.options.samples)
     totals = {
         key: sum(answer[key] for answer in answers) for key in ("prompt_tokens", "generated_tokens")
     }
     return {
-        "model": trial.model,
-        "adapter": None if trial.adapter is None else str(trial.adapter),
+        "model": run.model,
+        "adapter": None if run.adapter is None else str(run.adapter),
         "format": prompt_format,
         "test_set": {
-            "path": str(trial.test_file),
+            "path": str(run.test_file),
             "sha256": identity["test_sha256"],
             "examples": len(records),
         },

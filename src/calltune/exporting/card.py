@@ -171,7 +171,7 @@ class Subject(NamedTuple):
     """What was measured of the export, in sentences; "" where nothing was."""
 
 
-class Side(NamedTuple):
+class ResultColumn(NamedTuple):
     """One model's column of results."""
 
     name: str
@@ -284,7 +284,7 @@ def _training(config: dict[str, Json]) -> str:
     )
 
 
-def _tested(subject: Subject) -> list[Side]:
+def _tested(subject: Subject) -> list[ResultColumn]:
     if subject.results is None:
         return []
     tuned = read_results(subject.results / TUNED_RESULTS)
@@ -317,8 +317,8 @@ def _summary(results: Results) -> dict[str, Json]:
     return summarise(list(results.records.values()))
 
 
-def _side(name: str, summary: dict[str, Json]) -> Side:
-    return Side(name, _rate(summary["success"]), _rate(summary["ast"]))
+def _side(name: str, summary: dict[str, Json]) -> ResultColumn:
+    return ResultColumn(name, _rate(summary["success"]), _rate(summary["ast"]))
 
 
 def _rate(rate: dict[str, Json]) -> str:
@@ -348,7 +348,7 @@ class Success(NamedTuple):
         """Whether the exported model gets fewer right."""
         return bool(self.after["count"] < self.before["count"])
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """What came of it in a sentence."""
         before, after = self.before, self.after
         return (

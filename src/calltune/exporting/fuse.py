@@ -141,7 +141,7 @@ class Survival(NamedTuple):
         """
         return self.kept >= 0.95 and self.noise < 0.5
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Both numbers in a sentence."""
         return (
             f"Rounding keeps {self.kept:.1%} of the adapter's change, and adds noise "

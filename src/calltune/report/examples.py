@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from calltune.evaluation.compare import Comparison
 from calltune.evaluation.exact_match import differences
 from calltune.evaluation.metrics import Record
-from calltune.evaluation.results import Results, answers_of, reading_of
+from calltune.evaluation.results import Results, answers_of, parsed_of
 from calltune.files import dumps
 from calltune.terminal_text import escape_for_terminal, escape_line
 from calltune.types import ParsedOutput, reference_call
@@ -79,7 +79,7 @@ def _written_blocks(label: str, record: Record) -> Iterator[Block]:
     is_exact = record["verdict"]["is_exact"]
     yield Block(label, record["text"] or "(nothing)", "green" if is_exact else "red")
     if not is_exact:
-        yield Block("  which is wrong in", wrongs(reading_of(record), record), "")
+        yield Block("  which is wrong in", wrongs(parsed_of(record), record), "")
 
 
 def right_calls(record: Record) -> str:
@@ -88,6 +88,6 @@ def right_calls(record: Record) -> str:
     return "\n".join(f"{call.name} {dumps(call.arguments)}" for call in calls) or "(no call)"
 
 
-def wrongs(reading: ParsedOutput, record: Record) -> str:
-    """What is wrong with a reading, one difference a line."""
-    return "\n".join(differences(reading, answers_of(record))) or "(nothing found)"
+def wrongs(parsed: ParsedOutput, record: Record) -> str:
+    """What is wrong with a parsed output, one difference a line."""
+    return "\n".join(differences(parsed, answers_of(record))) or "(nothing found)"

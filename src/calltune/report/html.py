@@ -18,20 +18,20 @@ from calltune.data.batching import PreparedRow, read_prepared
 from calltune.errors import DataError
 from calltune.evaluation.compare import Comparison, Group
 from calltune.evaluation.metrics import Record
-from calltune.evaluation.results import Results, reading_of
+from calltune.evaluation.results import Results, parsed_of
 from calltune.files import dumps, file_digest, read_lines, replacing
 from calltune.report.charts import Bars, bars, curves
 from calltune.report.examples import right_calls, wrongs
 from calltune.report.labels import (
-    CALLS_NAMES,
-    CLAIM_NAMES,
-    DETAIL_NAMES,
-    EFFORT_NAMES,
-    F1_NAMES,
-    SEEN_NAMES,
-    TOOLS_NAMES,
-    chance_in_words,
-    effort_in_words,
+    CALLS_LABELS,
+    COST_LABELS,
+    DETAIL_LABELS,
+    F1_LABELS,
+    SEEN_LABELS,
+    SUMMARY_LABELS,
+    TOOLS_LABELS,
+    describe_cost,
+    describe_significance,
 )
 from calltune.report.terminal import MAX_NAME_LENGTH, MAX_PATH_LENGTH
 from calltune.terminal_text import escape_for_terminal, escape_line
@@ -158,7 +158,7 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
     environment.filters["visible"] = lambda text: escape_line(text, MAX_PATH_LENGTH)
     environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
     # A narrow screen may break the line before the bracket only.
-    environment.filters["effort"] = lambda effort: effort_in_words(effort).replace(
+    environment.filters["effort"] = lambda effort: describe_cost(effort).replace(
         "(median ", "(median\N{NO-BREAK SPACE}"
     )
     listed = list(_examples(comparison, base, tuned))
@@ -167,12 +167,12 @@ def page(comparison: Comparison, base: Results, tuned: Results) -> str:
     return environment.get_template("report.html.j2").render(
         comparison=comparison,
         headline=_headline(comparison),
-        chance=chance_in_words(comparison),
+        chance=describe_significance(comparison),
         sides=(("base", "Base", comparison.base), ("tuned", "Tuned", comparison.tuned)),
-        claims=CLAIM_NAMES,
-        details=DETAIL_NAMES,
-        scores=F1_NAMES,
-        efforts=EFFORT_NAMES,
+        claims=SUMMARY_LABELS,
+        details=DETAIL_LABELS,
+        scores=F1_LABELS,
+        efforts=COST_LABELS,
         charts=list(_charts(comparison, tuned)),
         kinds=_kinds(comparison),
         examples=examples,
@@ -188,21 +188,21 @@ def _headline(comparison: Comparison) -> str:
 
 
 def _charts(comparison: Comparison, tuned: Results) -> Iterator[dict[str, Any]]:
-    strata = [
+    breakdown = [
         _bars_of(group, names.get(group.name, group.name))
         for groups, names in (
-            (comparison.by_tools, TOOLS_NAMES),
-            (comparison.by_calls, CALLS_NAMES),
-            (comparison.by_seen, SEEN_NAMES),
+            (comparison.by_tools, TOOLS_LABELS),
+            (comparison.by_calls, CALLS_LABELS),
+            (comparison.by_seen, SEEN_LABELS),
             (comparison.by_source, {}),
         )
         if len(groups) > 1
         for group in groups
     ]
-    if strata:
-        yield _chart("Every call right, by kind of example", bars("By kind", strata, "%"))
+    if breakdown:
+        yield _chart("Every call right, by kind of example", bars("By kind", breakdown, "%"))
     if comparison.reasons:
-        reasons = [Bars(tally.name, tally.base, tally.tuned) for tally in comparison.reasons]
+        reasons = [Bars(pair.name, pair.base, pair.tuned) for pair in comparison.reasons]
         yield _chart("Why answers were not right", bars("Why not", reasons, "examples"))
     if (drawn := _training_curves(tuned.document["adapter"])) is not None:
         yield _chart("How the training went", drawn, has_legend=False)
@@ -268,5 +268,5 @@ def _written(record: Record) -> dict[str, str]:
     return {
         "text": record["text"],
         "reason": escape_line(record["verdict"]["reason"] or "right", MAX_NAME_LENGTH),
-        "wrong": "" if is_exact else wrongs(reading_of(record), record),
+        "wrong": "" if is_exact else wrongs(parsed_of(record), record),
     }

@@ -3,7 +3,7 @@
 from calltune.evaluation.compare import Comparison
 from calltune.types import Json
 
-CLAIM_NAMES = {
+SUMMARY_LABELS = {
     "success": "every call right",
     "ast": "by BFCL's rules",
     "function_names": "right functions",
@@ -11,17 +11,17 @@ CLAIM_NAMES = {
 }
 """The rates of a summary in plain words, best first."""
 
-TOOLS_NAMES = {
+TOOLS_LABELS = {
     "0": "no tools offered",
     "1": "1 tool offered",
     "2-3": "2-3 tools offered",
     "4+": "4+ tools offered",
 }
-CALLS_NAMES = {"0": "no call to make", "1": "1 call to make", "2+": "2+ calls to make"}
-SEEN_NAMES = {"seen": "tools trained on", "unseen": "other tools"}
+CALLS_LABELS = {"0": "no call to make", "1": "1 call to make", "2+": "2+ calls to make"}
+SEEN_LABELS = {"seen": "tools trained on", "unseen": "other tools"}
 """The names of a comparison's groups in plain words."""
 
-DETAIL_NAMES = {
+DETAIL_LABELS = {
     "schema_valid": "keeps to the tools' schemas",
     "invented_function": "invents a function",
     "invented_argument": "invents an argument",
@@ -30,11 +30,11 @@ DETAIL_NAMES = {
     "malformed": "unreadable where none is due",
 }
 """The further rates in plain words."""
-F1_NAMES = {"function_f1": "functions, F1", "argument_f1": "arguments, F1"}
-EFFORT_NAMES = {"answer_tokens": "tokens an answer", "answer_seconds": "seconds an answer"}
+F1_LABELS = {"function_f1": "functions, F1", "argument_f1": "arguments, F1"}
+COST_LABELS = {"answer_tokens": "tokens an answer", "answer_seconds": "seconds an answer"}
 
 
-def difference_in_words(comparison: Comparison) -> str:
+def describe_difference(comparison: Comparison) -> str:
     """How large the difference may be, in a sentence."""
     value, low, high = (
         round(100 * share)
@@ -47,14 +47,14 @@ def difference_in_words(comparison: Comparison) -> str:
     return f"Success changed by {value:+d} points (95 % of resamples: {low:+d} to {high:+d})."
 
 
-def effort_in_words(effort: dict[str, Json] | None) -> str:
+def describe_cost(effort: dict[str, Json] | None) -> str:
     """What an answer costs, the mean and in brackets the median; a dash where it is not known."""
     if effort is None:
         return "-"
     return f"{_short(effort['mean'])} (median {_short(effort['median'])})"
 
 
-def chance_in_words(comparison: Comparison) -> str:
+def describe_significance(comparison: Comparison) -> str:
     """What McNemar's test says of the difference, in a sentence."""
     if not comparison.fixed and not comparison.broken:
         return "No example changed sides, so the two are equal here."

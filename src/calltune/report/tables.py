@@ -2,18 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from calltune.evaluation.compare import Comparison, Side
+from calltune.evaluation.compare import Comparison, ModelResults
 from calltune.report.labels import (
-    CALLS_NAMES,
-    CLAIM_NAMES,
-    DETAIL_NAMES,
-    EFFORT_NAMES,
-    F1_NAMES,
-    SEEN_NAMES,
-    TOOLS_NAMES,
-    chance_in_words,
-    difference_in_words,
-    effort_in_words,
+    CALLS_LABELS,
+    COST_LABELS,
+    DETAIL_LABELS,
+    F1_LABELS,
+    SEEN_LABELS,
+    SUMMARY_LABELS,
+    TOOLS_LABELS,
+    describe_cost,
+    describe_difference,
+    describe_significance,
 )
 from calltune.report.terminal import (
     MAX_NAME_LENGTH,
@@ -46,7 +46,7 @@ def print_summary(document: dict[str, Json]) -> None:
     console.print(Text(f"{summary['examples']:,} examples", "bold"))
     console.print(Text(model_name(document["model"], document["adapter"])), soft_wrap=True)
     table = plain_table("", "count", "rate", "95 % interval")
-    for key, name in CLAIM_NAMES.items():
+    for key, name in SUMMARY_LABELS.items():
         rate = summary[key]
         table.add_row(name, _count(rate), percent(rate["rate"]), interval(rate))
     print_table(console, table)
@@ -66,7 +66,7 @@ def print_comparison(comparison: Comparison) -> None:
     console.print(Text(f"Base against tuned on the same {n:,} examples", "bold"))
     _print_sides(console, base, tuned)
     table = plain_table("", "base", "tuned", "change")
-    for key, name in CLAIM_NAMES.items():
+    for key, name in SUMMARY_LABELS.items():
         _add_change(table, name, base.summary[key], tuned.summary[key])
     _add_groups(table, comparison)
     print_table(console, table)
@@ -80,26 +80,26 @@ def print_comparison(comparison: Comparison) -> None:
             f"{comparison.n_both_wrong:,} wrong both times.",
         )
     )
-    console.print(Text(f"{difference_in_words(comparison)} {chance_in_words(comparison)}"))
+    console.print(Text(f"{describe_difference(comparison)} {describe_significance(comparison)}"))
     console.print()
 
 
-def print_breakdown(comparison: Comparison) -> None:
+def print_details(comparison: Comparison) -> None:
     """What else base and tuned do: further rates, scores, costs, sources, why answers failed."""
     console = open_console()
     base, tuned = comparison.base.details, comparison.tuned.details
     table = plain_table("", "base", "tuned")
-    for key, name in DETAIL_NAMES.items():
+    for key, name in DETAIL_LABELS.items():
         if base[key]["of"]:
             table.add_row(name, _count_and_percent(base[key]), _count_and_percent(tuned[key]))
-    for key, name in F1_NAMES.items():
+    for key, name in F1_LABELS.items():
         table.add_row(name, _score(base[key]), _score(tuned[key]))
-    for key, name in EFFORT_NAMES.items():
+    for key, name in COST_LABELS.items():
         if base[key] or tuned[key]:
-            table.add_row(name, effort_in_words(base[key]), effort_in_words(tuned[key]))
+            table.add_row(name, describe_cost(base[key]), describe_cost(tuned[key]))
     print_table(console, table)
     if len(comparison.by_source) > 1:
-        table = plain_table(CLAIM_NAMES["success"], "base", "tuned", "change")
+        table = plain_table(SUMMARY_LABELS["success"], "base", "tuned", "change")
         for group in comparison.by_source:
             name = escape_line(group.name, MAX_NAME_LENGTH)
             _add_change(table, name, group.base["success"], group.tuned["success"])
@@ -108,19 +108,19 @@ def print_breakdown(comparison: Comparison) -> None:
 
 
 def _print_reasons(console: "Console", comparison: Comparison) -> None:
-    for heading, tallies in (
+    for heading, pairs in (
         ("not right, because", comparison.reasons),
         ("no call to make", comparison.abstentions),
     ):
-        if not tallies:
+        if not pairs:
             continue
         table = plain_table(heading, "base", "tuned")
-        for tally in tallies:
-            table.add_row(tally.name, f"{tally.base:,}", f"{tally.tuned:,}")
+        for pair in pairs:
+            table.add_row(pair.name, f"{pair.base:,}", f"{pair.tuned:,}")
         print_table(console, table)
 
 
-def _print_sides(console: "Console", base: Side, tuned: Side) -> None:
+def _print_sides(console: "Console", base: ModelResults, tuned: ModelResults) -> None:
     from rich.text import Text
 
     for label, side in (("base ", base), ("tuned", tuned)):
@@ -139,14 +139,14 @@ def _print_sides(console: "Console", base: Side, tuned: Side) -> None:
 
 def _add_groups(table: "Table", comparison: Comparison) -> None:
     for groups, names in (
-        (comparison.by_tools, TOOLS_NAMES),
-        (comparison.by_calls, CALLS_NAMES),
-        (comparison.by_seen, SEEN_NAMES),
+        (comparison.by_tools, TOOLS_LABELS),
+        (comparison.by_calls, CALLS_LABELS),
+        (comparison.by_seen, SEEN_LABELS),
     ):
         if len(groups) < 2:
             continue
         table.add_section()
-        table.add_row(CLAIM_NAMES["success"])
+        table.add_row(SUMMARY_LABELS["success"])
         for group in groups:
             name = f"  {names[group.name]}"
             _add_change(table, name, group.base["success"], group.tuned["success"])
