@@ -221,7 +221,7 @@ async def _watch(server: Server, memory: list[Memory]) -> None:
 
 def _loads(given: argparse.Namespace) -> list[Load]:
     return [
-        Load("load", n, is_streamed, min(REQUESTS.get(n, 2 * n), given.max_requests), given.turn_s)
+        Load("load", n, is_streamed, min(REQUESTS.get(n, 2 * n), given.most_requests), given.turn_s)
         for n in given.clients
         for is_streamed in (False, True)
     ]

@@ -42,7 +42,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _smaller(given: argparse.Namespace) -> argparse.Namespace:
-    given.clients, given.rounds, given.questions, given.max_requests = [2], 1, 2, 2
+    given.clients, given.rounds, given.questions, given.most_requests = [2], 1, 2, 2
     given.part, given.results = ["load"], None
     return given
 
