@@ -62,14 +62,14 @@ def test_answers_of_an_earlier_test_are_taken_over(
     adapter: Path, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from calltune.commands import test
-    from calltune.evaluation import run
+    from calltune.evaluation import run as evaluation_run
 
     results = tmp_path / "results"
     few: dict[str, Any] = {"num_examples": 2, "max_tokens": 4}
     test.run(test.TestOptions(adapter_path=adapter, data=data, results_dir=results, **few))
     loaded: list[str] = []
-    load = run.load
-    monkeypatch.setattr(run, "load", lambda *given: loaded.append(given[0]) or load(*given))
+    load = evaluation_run.load
+    monkeypatch.setattr(evaluation_run, "load", lambda *given: loaded.append(given[0]) or load(*given))
     output = tmp_path / "out"
     run(ExportOptions(adapter_path=adapter, output=output, data=data, results=results, **few))
     assert len(loaded) == 1 and Path(loaded[0]).parent == tmp_path
