@@ -69,7 +69,9 @@ def test_answers_of_an_earlier_test_are_taken_over(
     test.run(test.TestOptions(adapter_path=adapter, data=data, results_dir=results, **few))
     loaded: list[str] = []
     load = evaluation_run.load
-    monkeypatch.setattr(evaluation_run, "load", lambda *given: loaded.append(given[0]) or load(*given))
+    monkeypatch.setattr(
+        evaluation_run, "load", lambda *given: loaded.append(given[0]) or load(*given)
+    )
     output = tmp_path / "out"
     run(ExportOptions(adapter_path=adapter, output=output, data=data, results=results, **few))
     assert len(loaded) == 1 and Path(loaded[0]).parent == tmp_path
