@@ -60,7 +60,9 @@ def task_of(data: Path, model: str, n_rows: int, max_tokens: int | None) -> Task
     folder = resolve(model)
     tokenizer = load_tokenizer(folder)
     prompt_format = FORMATS[rows[0].format]
-    stops = {tokenizer.encode(stop, add_special_tokens=False)[0] for stop in prompt_format.stops}
+    stops = {
+        tokenizer.encode(stop, add_special_tokens=False)[0] for stop in prompt_format.stop_tokens
+    }
     right = [tokenizer.encode(row.completion, add_special_tokens=False) for row in rows]
     return Task(
         prompts=[prompt_tokens(tokenizer, row.prompt, prompt_format) for row in rows],

@@ -87,7 +87,7 @@ def answer(server: Any, row: PreparedRow, prompt: str, max_tokens: int) -> dict[
     choice = reply["choices"][0]
     finish = "length" if choice["finish_reason"] == "length" else "stop"
     found: Judgement = judge(
-        family.read(choice["text"]), answers_from_json(row.data["answers"]), tools_of(row), finish
+        family.parse(choice["text"]), answers_from_json(row.data["answers"]), tools_of(row), finish
     )
     return {
         "id": row.id,

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from calltune.evaluation.exact_match import differences, has_right_names, is_exact_match
 from calltune.types import (
-    Acceptable,
+    AcceptableArgument,
+    AcceptableObject,
+    AcceptableValue,
     Answer,
-    Choice,
-    Fields,
     Json,
     ParsedOutput,
     ToolCall,
@@ -33,18 +33,20 @@ values: st.SearchStrategy[Json] = st.recursive(
 )
 
 
-def _choices(inner: st.SearchStrategy[Acceptable]) -> st.SearchStrategy[dict[str, Choice]]:
-    required = st.builds(Choice, st.lists(inner, min_size=1, max_size=2).map(tuple))
-    optional = st.builds(Choice, st.lists(inner, max_size=2).map(tuple), st.just(True))
+def _choices(
+    inner: st.SearchStrategy[AcceptableValue],
+) -> st.SearchStrategy[dict[str, AcceptableArgument]]:
+    required = st.builds(AcceptableArgument, st.lists(inner, min_size=1, max_size=2).map(tuple))
+    optional = st.builds(AcceptableArgument, st.lists(inner, max_size=2).map(tuple), st.just(True))
     return st.dictionaries(keys, required | optional, max_size=3)
 
 
-acceptable: st.SearchStrategy[Acceptable] = st.recursive(
+acceptable: st.SearchStrategy[AcceptableValue] = st.recursive(
     leaves,
     lambda inner: (
         st.lists(inner, max_size=2)
         | st.dictionaries(keys, inner, max_size=2)
-        | st.builds(Fields, _choices(inner))
+        | st.builds(AcceptableObject, _choices(inner))
     ),
     max_leaves=4,
 )

@@ -22,7 +22,7 @@ class Tool:
     description: str
     parameters: dict[str, Json]
     """JSON Schema of the arguments: {"type": "object", "properties": {...}, "required": [...]}."""
-    written: dict[str, Json]
+    raw: dict[str, Json]
     """The tool as its dataset wrote it; prompts show this."""
 
 
@@ -35,21 +35,21 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class AcceptableObject:
     """An object among acceptable values whose keys each have acceptable values of their own."""
 
-    keys: dict[str, "Choice"]
+    keys: dict[str, "AcceptableArgument"]
 
 
-Acceptable = Json
-"""A JSON value in which `Fields` may stand in the place of any object, at any depth."""
+AcceptableValue = Json
+"""A JSON value in which `AcceptableObject` may stand in the place of any object, at any depth."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AcceptableArgument:
     """The acceptable values of one argument, and whether it may be left out."""
 
-    values: tuple[Acceptable, ...]
+    values: tuple[AcceptableValue, ...]
     """Empty only where the argument is optional: then it must be left out."""
     is_optional: bool = False
 
@@ -59,7 +59,7 @@ class Answer:
     """One call that must be made: the function and, for each argument, what is acceptable."""
 
     name: str
-    arguments: dict[str, Choice]
+    arguments: dict[str, AcceptableArgument]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,14 @@ def nesting(value: Json) -> int:
 
 
 _FIELDS = "$fields"
-"""The key that marks `Fields` in JSON."""
+"""The key that marks `AcceptableObject` in JSON."""
 
 
 def exact_answer(call: ToolCall) -> Answer:
     """The answer that accepts this call's arguments and nothing else."""
-    return Answer(call.name, {key: Choice((value,)) for key, value in call.arguments.items()})
+    return Answer(
+        call.name, {key: AcceptableArgument((value,)) for key, value in call.arguments.items()}
+    )
 
 
 def reference_call(
@@ -143,7 +145,7 @@ def answers_from_json(data: list[Json]) -> tuple[Answer, ...]:
 
 
 def _reference_object(
-    choices: dict[str, Choice], query: str, schema: dict[str, Json]
+    choices: dict[str, AcceptableArgument], query: str, schema: dict[str, Json]
 ) -> dict[str, Json]:
     written: dict[str, Json] = {}
     for key, choice in choices.items():
@@ -156,7 +158,7 @@ def _reference_object(
     return written
 
 
-def _default_will_do(choice: Choice, schema: dict[str, Json]) -> bool:
+def _default_will_do(choice: AcceptableArgument, schema: dict[str, Json]) -> bool:
     return "default" not in schema or schema["default"] in choice.values
 
 
@@ -165,8 +167,8 @@ def _part(schema: dict[str, Json], key: str) -> dict[str, Json]:
     return part if isinstance(part, dict) else {}
 
 
-def _reference_value(value: Acceptable, query: str, schema: dict[str, Json]) -> Json:
-    if isinstance(value, Fields):
+def _reference_value(value: AcceptableValue, query: str, schema: dict[str, Json]) -> Json:
+    if isinstance(value, AcceptableObject):
         return _reference_object(value.keys, query, schema)
     if isinstance(value, dict):
         return {key: _reference_value(item, query, {}) for key, item in value.items()}
@@ -175,15 +177,15 @@ def _reference_value(value: Acceptable, query: str, schema: dict[str, Json]) -> 
     return value
 
 
-def _stands_in(value: Acceptable, query: str) -> bool:
+def _stands_in(value: AcceptableValue, query: str) -> bool:
     leaves = [leaf for leaf in _leaves(value) if leaf not in ("", None)]
     if not leaves or any(isinstance(leaf, bool) for leaf in leaves):
         return False
     return all(str(leaf).lower() in query.lower() for leaf in leaves)
 
 
-def _leaves(value: Acceptable) -> Iterator[Json]:
-    if isinstance(value, Fields):
+def _leaves(value: AcceptableValue) -> Iterator[Json]:
+    if isinstance(value, AcceptableObject):
         for choice in value.keys.values():
             if choice.values and not choice.is_optional:
                 yield from _leaves(choice.values[0])
@@ -197,7 +199,7 @@ def _leaves(value: Acceptable) -> Iterator[Json]:
         yield value
 
 
-def _choices_to_json(choices: dict[str, Choice]) -> dict[str, Json]:
+def _choices_to_json(choices: dict[str, AcceptableArgument]) -> dict[str, Json]:
     return {
         key: {"values": [_acceptable_to_json(v) for v in choice.values]}
         | ({"optional": True} if choice.is_optional else {})
@@ -205,11 +207,11 @@ def _choices_to_json(choices: dict[str, Choice]) -> dict[str, Json]:
     }
 
 
-def _acceptable_to_json(value: Acceptable) -> Json:
-    if isinstance(value, Fields):
+def _acceptable_to_json(value: AcceptableValue) -> Json:
+    if isinstance(value, AcceptableObject):
         return {_FIELDS: _choices_to_json(value.keys)}
     if isinstance(value, dict):
-        # An object that happens to have this one key must not be taken for Fields.
+        # An object that happens to have this one key must not be taken for AcceptableObject.
         escape = "$" if _has_only_the_mark(value) else ""
         return {escape + key: _acceptable_to_json(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -217,9 +219,9 @@ def _acceptable_to_json(value: Acceptable) -> Json:
     return value
 
 
-def _choices_from_json(data: dict[str, Json]) -> dict[str, Choice]:
+def _choices_from_json(data: dict[str, Json]) -> dict[str, AcceptableArgument]:
     return {
-        key: Choice(
+        key: AcceptableArgument(
             tuple(_acceptable_from_json(v) for v in choice["values"]),
             choice.get("optional", False),
         )
@@ -227,9 +229,9 @@ def _choices_from_json(data: dict[str, Json]) -> dict[str, Choice]:
     }
 
 
-def _acceptable_from_json(value: Json) -> Acceptable:
+def _acceptable_from_json(value: Json) -> AcceptableValue:
     if isinstance(value, dict) and value.keys() == {_FIELDS}:
-        return Fields(_choices_from_json(value[_FIELDS]))
+        return AcceptableObject(_choices_from_json(value[_FIELDS]))
     if isinstance(value, dict):
         escaped = 1 if _has_only_the_mark(value) else 0
         return {key[escaped:]: _acceptable_from_json(item) for key, item in value.items()}

@@ -15,7 +15,7 @@ import calltune
 from calltune import Caller
 from calltune.agent.caller import Turn
 from calltune.errors import OptionError, UnusableAnswer
-from calltune.formats.grammar import Wanted
+from calltune.formats.grammar import OutputSpec
 from calltune.models import cpu_math
 from calltune.tools import from_functions, from_openai
 from calltune.types import Message, ToolCall
@@ -64,7 +64,7 @@ def says(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     """Puts an answer in the model's mouth."""
 
     def say(*calls: ToolCall, text: str | None = None) -> None:
-        answer = caller.prompt_format.write(calls) if text is None else text
+        answer = caller.prompt_format.render_calls(calls) if text is None else text
         monkeypatch.setattr(Caller, "_answer", lambda *_: answer)
 
     return say
@@ -123,8 +123,8 @@ def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., 
     says(text=" Which color? ")
     assert caller.turn(asked, tools) == Turn((), "Which color?")
     # What is no call although only calls were wanted is no answer.
-    assert caller.turn(asked, tools, Wanted()).problem
-    says(text=caller.prompt_format.write([call])[:-30])
+    assert caller.turn(asked, tools, OutputSpec()).problem
+    says(text=caller.prompt_format.render_calls([call])[:-30])
     cut = caller.turn(asked, tools)
     assert cut.calls == () and cut.words == "" and cut.problem
 
@@ -132,7 +132,7 @@ def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., 
 def test_a_held_turn_is_what_is_wanted(caller: Caller) -> None:
     tools, asked = from_functions([größe]), [Message("user", "How large is it?")]
     for _ in range(2):
-        turn = caller.turn(asked, tools, Wanted(min_calls=1, max_calls=1))
+        turn = caller.turn(asked, tools, OutputSpec(min_calls=1, max_calls=1))
         (call,) = turn.calls
         assert call.name == tools.tools[0].name and isinstance(call.arguments["of"], int)
 

@@ -8,7 +8,7 @@ import pytest
 
 from calltune.agent.caller import Turn
 from calltune.agent.dialogue import Reply, Words, reply
-from calltune.formats.grammar import Wanted
+from calltune.formats.grammar import OutputSpec
 from calltune.tools import Toolset, from_openai
 from calltune.types import Json, Message, ToolCall
 
@@ -35,11 +35,11 @@ class Said:
 
     turns: list[Turn]
     has_adapter: bool = True
-    wanted: list[Wanted] = field(default_factory=list)
+    wanted: list[OutputSpec] = field(default_factory=list)
     seen: list[Sequence[Message]] = field(default_factory=list)
     told: list[tuple[Sequence[Message], bool]] = field(default_factory=list)
 
-    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: Wanted) -> Turn:
+    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec) -> Turn:
         assert tools is TOOLS
         self.wanted.append(wanted)
         self.seen.append(messages)
@@ -117,7 +117,7 @@ def test_a_call_that_was_made_already_is_not_made_again() -> None:
 def test_who_may_speak(has_adapter: bool, words: Words, may_speak: bool) -> None:
     model = Said([Turn((ONE,)), Turn(())], has_adapter)
     found = answer(model, Ran(), words=words)
-    assert model.wanted == [Wanted(words=may_speak)] * 2
+    assert model.wanted == [OutputSpec(allows_text=may_speak)] * 2
     if words == "none":
         assert found.words == "" and model.told == []
         assert [message.role for message in found.messages] == ["assistant", "tool"]

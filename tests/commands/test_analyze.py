@@ -6,11 +6,11 @@ import pytest
 
 from calltune.commands.analyze import AnalyzeOptions, run
 from calltune.errors import DataError, OptionError, OutputError
-from calltune.types import Answer, Choice, Json, answers_to_json
+from calltune.types import AcceptableArgument, Answer, Json, answers_to_json
 
 from support.verdicts import verdict
 
-ANSWER = Answer("area", {"unit": Choice(("m",))})
+ANSWER = Answer("area", {"unit": AcceptableArgument(("m",))})
 
 
 def record(id: str, unit: str | None) -> dict[str, Json]:

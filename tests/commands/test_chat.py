@@ -16,11 +16,11 @@ from prompt_toolkit.output import DummyOutput
 from calltune.agent.caller import Turn
 from calltune.commands.chat import ChatOptions, talk
 from calltune.errors import OptionError
-from calltune.formats.grammar import Wanted
+from calltune.formats.grammar import OutputSpec
 from calltune.report import chat as page
 from calltune.report.chat import Screen
 from calltune.tools import Toolset
-from calltune.tools.sources import Offer, Reach, open_sources
+from calltune.tools.sources import MCPOptions, RunnableTools, open_sources
 from calltune.types import Message, ToolCall
 
 MINE = '''
@@ -55,7 +55,7 @@ class Speaks:
         self.calls = list(calls)
         self.seen: list[Sequence[Message]] = []
 
-    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: Wanted) -> Turn:
+    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec) -> Turn:
         if messages[-1].role == "tool" or not self.calls:
             return Turn(())
         return Turn((self.calls.pop(0),))
@@ -66,12 +66,12 @@ class Speaks:
 
 
 @pytest.fixture
-def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunnableTools:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(MINE)
     Path("tools.json").write_text(json.dumps([LISTED]))
     with ExitStack() as stack:
-        return open_sources(["mine.py", "tools.json"], Reach(), stack)
+        return open_sources(["mine.py", "tools.json"], MCPOptions(), stack)
 
 
 def ran() -> str:
@@ -84,7 +84,7 @@ def screen(*lines: str) -> Screen:
 
 
 def test_a_call_runs_once_it_is_confirmed_and_its_result_goes_back(
-    offer: Offer, capsys: pytest.CaptureFixture[str]
+    offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = Speaks(DOUBLE)
     talk(model, offer, screen("Twice three?", "y", "And now?"), ChatOptions(system="Be brief."))
@@ -100,19 +100,19 @@ def test_a_call_runs_once_it_is_confirmed_and_its_result_goes_back(
 
 @pytest.mark.parametrize("said", ["n", "", "no", "yes please"])
 def test_a_call_that_is_not_confirmed_does_not_run_and_the_model_is_told(
-    offer: Offer, said: str
+    offer: RunnableTools, said: str
 ) -> None:
     model = Speaks(DOUBLE)
     talk(model, offer, screen("Twice three?", said), ChatOptions())
     assert ran() == "" and "declined" in model.seen[0][-1].content
 
 
-def test_nothing_runs_where_the_input_ends_before_the_consent(offer: Offer) -> None:
+def test_nothing_runs_where_the_input_ends_before_the_consent(offer: RunnableTools) -> None:
     talk(Speaks(DOUBLE), offer, screen("Twice three?"), ChatOptions())
     assert ran() == ""
 
 
-def test_always_holds_for_one_tool(offer: Offer) -> None:
+def test_always_holds_for_one_tool(offer: RunnableTools) -> None:
     more = [DOUBLE, ToolCall("double", {"n": 4}), ToolCall("fail", {"how": "so"}), DOUBLE]
     model = Speaks(*more)
     talk(model, offer, screen("a?", "a", "b?", "c?", "n", "d?"), ChatOptions())
@@ -123,14 +123,14 @@ def test_always_holds_for_one_tool(offer: Offer) -> None:
 
 
 @pytest.mark.parametrize(("how", "told"), [("so", "LookupError: so"), ("leave", "SystemExit: 3")])
-def test_an_exception_of_a_function_is_a_result(offer: Offer, how: str, told: str) -> None:
+def test_an_exception_of_a_function_is_a_result(offer: RunnableTools, how: str, told: str) -> None:
     model = Speaks(ToolCall("fail", {"how": how}))
     talk(model, offer, screen("Fail.", "y"), ChatOptions())
     assert json.loads(model.seen[0][-1].content) == {"error": told}
 
 
 def test_an_interrupted_question_is_forgotten_and_the_next_one_answered(
-    offer: Offer, capsys: pytest.CaptureFixture[str]
+    offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = Speaks(ToolCall("fail", {"how": "interrupted"}))
     talk(model, offer, screen("Fail.", "y", "Hello?"), ChatOptions())
@@ -139,7 +139,7 @@ def test_an_interrupted_question_is_forgotten_and_the_next_one_answered(
 
 
 def test_without_words_calls_are_run_and_that_is_all(
-    offer: Offer, capsys: pytest.CaptureFixture[str]
+    offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = Speaks(DOUBLE)
     talk(model, offer, screen("Twice three?", "y", "And now?"), ChatOptions(words="none"))
@@ -148,7 +148,7 @@ def test_without_words_calls_are_run_and_that_is_all(
     assert out.endswith("← 6\n(The model calls nothing more.)\n(It calls nothing.)\n")
 
 
-def test_a_conversation_can_begin_anew(offer: Offer) -> None:
+def test_a_conversation_can_begin_anew(offer: RunnableTools) -> None:
     model = Speaks()
     talk(model, offer, screen("One.", "Two.", "/new", "Three."), ChatOptions(system="Be brief."))
     assert [len(seen) for seen in model.seen] == [2, 4, 2]
@@ -160,7 +160,7 @@ def test_a_conversation_can_begin_anew(offer: Offer) -> None:
     [('{"a": [1]}', '{"a": [1]}'), ("it rains", '"it rains"'), ("", "no result"), ("0", "0")],
 )
 def test_the_user_says_what_a_tool_returns_that_nothing_here_runs(
-    offer: Offer, typed: str, told: str
+    offer: RunnableTools, typed: str, told: str
 ) -> None:
     model = Speaks(ToolCall("look_up", {}))
     talk(model, offer, screen("Look it up.", typed), ChatOptions(yes=True))
@@ -168,7 +168,7 @@ def test_the_user_says_what_a_tool_returns_that_nothing_here_runs(
 
 
 def test_what_a_model_or_a_tool_writes_is_shown_and_not_obeyed(
-    offer: Offer, capsys: pytest.CaptureFixture[str]
+    offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = Speaks(ToolCall("fail", {"how": "\x1b[2J[red]\u202e"}))
     talk(model, offer, screen("Fail.", "y"), ChatOptions())
@@ -216,7 +216,7 @@ def chat(here: Path, model: Path, *more: str) -> subprocess.CompletedProcess[str
     ("is_allowed", "told", "left"), [(False, "declined", ""), (True, "6", "3 ")]
 )
 def test_where_nobody_can_be_asked_calls_run_only_if_all_are_allowed(
-    offer: Offer, monkeypatch: pytest.MonkeyPatch, is_allowed: bool, told: str, left: str
+    offer: RunnableTools, monkeypatch: pytest.MonkeyPatch, is_allowed: bool, told: str, left: str
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Twice three?\n\ny\n"))
     model = Speaks(DOUBLE)
@@ -227,7 +227,7 @@ def test_where_nobody_can_be_asked_calls_run_only_if_all_are_allowed(
 
 
 def test_nobody_is_asked_for_a_result_where_nobody_is_there(
-    offer: Offer, monkeypatch: pytest.MonkeyPatch
+    offer: RunnableTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Look it up.\n5\n"))
     model = Speaks(ToolCall("look_up", {}))

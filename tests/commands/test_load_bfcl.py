@@ -9,7 +9,7 @@ from calltune.commands.load import LoadOptions, run
 from calltune.data.readers.recognise import parse
 from calltune.data.sources import bfcl
 from calltune.errors import DataError
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.types import reference_call
 
 SIZES = {"simple_python": 6, "multiple": 3, "live_simple": 3, "irrelevance": 2}
@@ -69,7 +69,7 @@ def test_the_real_rows_are_2351_and_nearly_all_can_be_used(tmp_path: Path) -> No
         n_with_one_message += len(row["question"][0]) == 1
         try:
             parsed = parse(row, "r")
-        except Unusable as error:
+        except UnusableRow as error:
             unusable[error.reason] += 1
             continue
         assert parsed.notes == ()

@@ -68,7 +68,7 @@ def test_several_sources_become_one_list(here: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("name", FORMATS)
 def test_prompts_show_the_tools_that_were_written(here: Path, name: str) -> None:
     toolset = from_openai(run(ToolsOptions(("mine.py", "api.json"))))
-    prompt = FORMATS[name].render((), toolset.tools)
+    prompt = FORMATS[name].render_prompt((), toolset.tools)
     assert prompt.count('"name": "weather"') == 1 and "x-original-name" not in prompt
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from calltune.data.augment import with_random_names, without_needed_tools
 from calltune.schemas.tools import read_tools
-from calltune.types import Answer, Choice, Example, Message, Tool, ToolCall
+from calltune.types import AcceptableArgument, Answer, Example, Message, Tool, ToolCall
 
 
 def tool(name: str, description: str = "", *, wrapped: bool = False, flat: bool = False) -> Tool:
@@ -25,7 +25,7 @@ def tool(name: str, description: str = "", *, wrapped: bool = False, flat: bool 
 
 
 def example(*tools: Tool, query: str = "Will it rain in Rome?", called: int = 1) -> Example:
-    answers = tuple(Answer(t.name, {"city": Choice(("Rome",))}) for t in tools[:called])
+    answers = tuple(Answer(t.name, {"city": AcceptableArgument(("Rome",))}) for t in tools[:called])
     return Example("row", (Message("user", query),), tools, answers, "source")
 
 
@@ -73,7 +73,7 @@ def assert_renamed(found: Example | None, count: int) -> None:
     (first, *_) = found.tools
     (answer,) = found.answers
     assert answer.name == first.name not in ("get_weather", "")
-    assert list(answer.arguments.values()) == [Choice(("Rome",))]
+    assert list(answer.arguments.values()) == [AcceptableArgument(("Rome",))]
     names = list(first.parameters["properties"])
     assert len(set(names)) == 2 and not {"city", "days"} & set(names)
     # The argument that was the city is still the one that is text, and required.
@@ -88,7 +88,7 @@ def test_functions_and_arguments_get_random_names_in_tools_and_answers_alike() -
         found = with_random_names(example(rainy, tool("other", wrapped=wrapped)), random.Random(1))
         assert_renamed(found, 2)
         assert found is not None
-        assert "function" not in found.tools[0].written
+        assert "function" not in found.tools[0].raw
         assert found.tools[0].description == "Tell it."
         assert "get_weather" not in str(found.tools) and "city" not in str(found.answers)
 

@@ -1,8 +1,8 @@
 import pytest
 
 from calltune.data.readers.recognise import parse
-from calltune.schemas.tools import Unusable
-from calltune.types import Choice, Fields, Json
+from calltune.schemas.tools import UnusableRow
+from calltune.types import AcceptableArgument, AcceptableObject, Json
 
 FUNCTION = {
     "name": "book",
@@ -38,7 +38,7 @@ def row(arguments: Json, name: str = "book", **changes: Json) -> dict[str, Json]
     } | changes
 
 
-def choice(argument: str, values: Json) -> Choice:
+def choice(argument: str, values: Json) -> AcceptableArgument:
     return parse(row({argument: values}), "r").examples[0].answers[0].arguments[argument]
 
 
@@ -46,37 +46,49 @@ def test_a_row_becomes_one_example_of_its_category() -> None:
     (example,) = parse(row({"city": ["Bonn", "Bonn, Germany"]}), "r").examples
     assert (example.source, example.query) == ("bfcl/live_simple", "Book.")
     assert [message.role for message in example.messages] == ["system", "user"]
-    assert example.answers[0].arguments == {"city": Choice(("Bonn", "Bonn, Germany"))}
+    assert example.answers[0].arguments == {"city": AcceptableArgument(("Bonn", "Bonn, Germany"))}
 
 
 def test_an_empty_string_makes_an_argument_optional() -> None:
-    assert choice("nights", ["", 2]) == Choice((2,), is_optional=True)
-    assert choice("nights", [""]) == Choice((), is_optional=True)
+    assert choice("nights", ["", 2]) == AcceptableArgument((2,), is_optional=True)
+    assert choice("nights", [""]) == AcceptableArgument((), is_optional=True)
 
 
 def test_an_argument_that_holds_text_may_also_be_written_empty() -> None:
-    assert choice("city", ["", "Bonn"]) == Choice(("Bonn", ""), is_optional=True)
+    assert choice("city", ["", "Bonn"]) == AcceptableArgument(("Bonn", ""), is_optional=True)
 
 
 def test_an_acceptable_value_of_a_list_is_a_list() -> None:
-    assert choice("tags", [["sea", ""], ["sun"]]) == Choice((["sea", ""], ["sun"]))
+    assert choice("tags", [["sea", ""], ["sun"]]) == AcceptableArgument((["sea", ""], ["sun"]))
 
 
 def test_each_key_of_an_object_has_its_own_choices() -> None:
-    assert choice("guest", [{"name": ["Ada", "A."], "age": ["", 30]}]) == Choice(
-        (Fields({"name": Choice(("Ada", "A.")), "age": Choice((30,), is_optional=True)}),)
+    assert choice("guest", [{"name": ["Ada", "A."], "age": ["", 30]}]) == AcceptableArgument(
+        (
+            AcceptableObject(
+                {
+                    "name": AcceptableArgument(("Ada", "A.")),
+                    "age": AcceptableArgument((30,), is_optional=True),
+                }
+            ),
+        )
     )
 
 
 def test_each_object_in_a_list_has_its_own_choices() -> None:
-    assert choice("rooms", [[{"n": [1]}, {"n": [2]}]]) == Choice(
-        ([Fields({"n": Choice((1,))}), Fields({"n": Choice((2,))})],)
+    assert choice("rooms", [[{"n": [1]}, {"n": [2]}]]) == AcceptableArgument(
+        (
+            [
+                AcceptableObject({"n": AcceptableArgument((1,))}),
+                AcceptableObject({"n": AcceptableArgument((2,))}),
+            ],
+        )
     )
 
 
 def test_an_object_whose_keys_hold_plain_values_is_one_value() -> None:
-    assert choice("guest", ["", {}]) == Choice(({},), is_optional=True)
-    assert choice("guest", [{"name": ["Ada"], "age": 30}]) == Choice(
+    assert choice("guest", ["", {}]) == AcceptableArgument(({},), is_optional=True)
+    assert choice("guest", [{"name": ["Ada"], "age": 30}]) == AcceptableArgument(
         ({"name": ["Ada"], "age": 30},)
     )
 
@@ -84,7 +96,7 @@ def test_an_object_whose_keys_hold_plain_values_is_one_value() -> None:
 def test_only_a_row_of_irrelevant_tools_may_lack_the_ground_truth() -> None:
     bare = row({}, id="irrelevance_4", ground_truth=None)
     assert parse(bare, "r").examples[0].answers == ()
-    with pytest.raises(Unusable, match="no ground truth"):
+    with pytest.raises(UnusableRow, match="no ground truth"):
         parse(bare | {"id": "simple_python_4"}, "r")
 
 
@@ -102,6 +114,6 @@ def test_only_a_row_of_irrelevant_tools_may_lack_the_ground_truth() -> None:
     ],
 )
 def test_an_unusable_bfcl_row_says_why(broken: dict[str, Json], expected: str) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableRow) as caught:
         parse(broken, "r")
     assert caught.value.reason == expected

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calltune.data.readers.recognise import SCHEMAS, parse
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.types import Json
 
 TOOL = {
@@ -105,5 +105,5 @@ def test_the_undamaged_row_is_used(schema: str) -> None:
 def test_a_damaged_row_is_unusable_or_an_example(schema: str, data: st.DataObject) -> None:
     place = data.draw(st.sampled_from(list(places(GOOD[schema]))))
     row = replaced(GOOD[schema], place, data.draw(ANYTHING))
-    with suppress(Unusable):
+    with suppress(UnusableRow):
         assert parse(row, "r", schema).examples

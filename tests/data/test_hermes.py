@@ -3,7 +3,7 @@ import json
 import pytest
 
 from calltune.data.readers.recognise import parse
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.types import Json, Message, ToolCall, exact_answer
 
 TOOL = {
@@ -36,7 +36,7 @@ CALLED = (
 )
 def test_tools_are_read_from_the_system_message(tools: str) -> None:
     (example,) = parse(conversation(system(tools), ASKED, CALLED), "r").examples
-    assert example.tools[0].written == TOOL["function"]
+    assert example.tools[0].raw == TOOL["function"]
     assert example.messages == (Message("user", "Sea?"),)
     assert (example.id, example.answers) == ("h1#1", ANSWER)
 
@@ -79,6 +79,6 @@ def test_results_and_calls_before_are_kept_as_messages() -> None:
     ],
 )
 def test_an_unreadable_call_says_why(text: str, expected: str) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableRow) as caught:
         parse(conversation(system(json.dumps([TOOL])), ASKED, ("gpt", text)), "r")
     assert caught.value.reason == expected

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from calltune.data.readers.recognise import parse
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.types import Json, Message, ToolCall, exact_answer
 
 TOOLS = [
@@ -56,7 +56,7 @@ def test_each_turn_that_calls_becomes_an_example() -> None:
     assert second.messages[2].calls == (ToolCall("look", {"at": "sea"}),)
     assert second.messages[3] == Message("tool", "blue", tool_name="look")
     assert second.query == "Sky?"
-    assert first.tools[0].written == TOOLS[0]["function"]
+    assert first.tools[0].raw == TOOLS[0]["function"]
 
 
 def test_an_answer_in_words_is_an_example_that_calls_nothing() -> None:
@@ -119,6 +119,6 @@ def test_content_in_parts_is_joined() -> None:
     ],
 )
 def test_an_unusable_conversation_says_why(messages: Json, expected: str) -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableRow) as caught:
         parse({"messages": messages, "tools": TOOLS}, "r1")
     assert caught.value.reason == expected

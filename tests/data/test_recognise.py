@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from calltune.data.readers.recognise import SCHEMAS, parse, recognise
 from calltune.errors import OptionError
 from calltune.files import dumps
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.types import MAX_DEPTH, Json, answers_from_json, answers_to_json
 
 KEYS = (
@@ -49,13 +49,13 @@ ROWS = st.dictionaries(
 def test_garbage_is_unusable_or_an_example_and_nothing_else(
     row: dict[str, Json], schema: str
 ) -> None:
-    with suppress(Unusable):
+    with suppress(UnusableRow):
         for example in parse(row, "r", schema).examples:
             assert (
                 answers_from_json(json.loads(dumps(answers_to_json(example.answers))))
                 == example.answers
             )
-            dumps([tool.written for tool in example.tools]).encode()
+            dumps([tool.raw for tool in example.tools]).encode()
             assert example.id
 
 
@@ -73,7 +73,7 @@ def test_a_schema_is_known_by_its_keys(row: dict[str, Json], name: str) -> None:
 
 
 def test_an_unknown_schema_names_the_keys() -> None:
-    with pytest.raises(Unusable, match="schema not recognised: keys text, label"):
+    with pytest.raises(UnusableRow, match="schema not recognised: keys text, label"):
         parse({"text": "", "label": 1}, "r")
 
 
@@ -87,7 +87,7 @@ def test_a_row_that_nests_beyond_what_can_be_written_is_unusable(schema: str) ->
     deep: Json = 1
     for _ in range(MAX_DEPTH * 100):
         deep = [deep]
-    with pytest.raises(Unusable, match="nested too deeply"):
+    with pytest.raises(UnusableRow, match="nested too deeply"):
         parse({"tools": deep}, "r", schema)
 
 

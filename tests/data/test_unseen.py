@@ -1,4 +1,4 @@
-from calltune.data.splits import tools_in, unseen_tools
+from calltune.data.splits import tool_identities, unseen_tools
 from calltune.types import Answer, Example, Json, Message, Tool
 
 CITY = {"city": {"type": "string", "description": "The city"}}
@@ -17,7 +17,7 @@ def example(tools: list[Tool], *needed: str) -> Example:
 
 
 def test_needed_tools_count_and_those_offered_beside_them_do_not() -> None:
-    seen = tools_in([example([tool("f"), tool("g")], "f")])
+    seen = tool_identities([example([tool("f"), tool("g")], "f")])
     assert unseen_tools(example([tool("f"), tool("new")], "f"), seen) == 0
     # Offered in training is seen, needed or not.
     assert unseen_tools(example([tool("g"), tool("new")], "g"), seen) == 0
@@ -25,13 +25,15 @@ def test_needed_tools_count_and_those_offered_beside_them_do_not() -> None:
 
 
 def test_where_nothing_is_to_be_called_all_that_is_offered_counts() -> None:
-    seen = tools_in([example([tool("f")], "f")])
+    seen = tool_identities([example([tool("f")], "f")])
     assert unseen_tools(example([tool("f")]), seen) == 0
     assert unseen_tools(example([tool("f"), tool("new"), tool("newer")]), seen) == 2
 
 
 def is_seen(one: Tool, other: Tool) -> bool:
-    return unseen_tools(example([other], other.name), tools_in([example([one], one.name)])) == 0
+    return (
+        unseen_tools(example([other], other.name), tool_identities([example([one], one.name)])) == 0
+    )
 
 
 def test_a_tool_is_its_name_and_its_parameters_whatever_describes_them() -> None:

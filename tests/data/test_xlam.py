@@ -3,8 +3,8 @@ import json
 import pytest
 
 from calltune.data.readers.recognise import parse
-from calltune.schemas.tools import Unusable
-from calltune.types import Answer, Choice, Json
+from calltune.schemas.tools import UnusableRow
+from calltune.types import AcceptableArgument, Answer, Json
 
 TOOL = {
     "name": "add",
@@ -24,7 +24,7 @@ def row(**changes: Json) -> dict[str, Json]:
 
 
 def reason(**changes: Json) -> str:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableRow) as caught:
         parse(row(**changes), "r1")
     return caught.value.reason
 
@@ -32,8 +32,8 @@ def reason(**changes: Json) -> str:
 def test_a_row_becomes_one_example() -> None:
     (example,) = parse(row(), "r1").examples
     assert (example.id, example.query, example.source) == ("7", "Add 1", "xlam")
-    assert example.answers == (Answer("add", {"a": Choice((1,))}),)
-    assert example.tools[0].written == TOOL
+    assert example.answers == (Answer("add", {"a": AcceptableArgument((1,))}),)
+    assert example.tools[0].raw == TOOL
     assert example.tools[0].parameters["required"] == ["a"]
 
 
@@ -84,11 +84,11 @@ def test_an_unusable_row_says_why(changes: dict[str, Json], expected: str) -> No
 
 
 def test_a_row_without_the_query_key_is_still_known_as_xlam() -> None:
-    with pytest.raises(Unusable, match="no query"):
+    with pytest.raises(UnusableRow, match="no query"):
         parse({"tools": [TOOL], "answers": [CALL]}, "r1")
 
 
 def test_the_detail_of_a_large_value_is_short() -> None:
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableRow) as caught:
         parse(row(tools="x" * 5_000_000), "r1")
     assert len(caught.value.detail) == 80

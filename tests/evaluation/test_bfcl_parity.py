@@ -14,13 +14,13 @@ from calltune.data.sources import bfcl
 from calltune.evaluation import ast_match
 from calltune.evaluation.ast_match import accepts, is_ast_match
 from calltune.evaluation.exact_match import cheapest_pairs
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.types import (
-    Acceptable,
+    AcceptableArgument,
+    AcceptableObject,
+    AcceptableValue,
     Answer,
-    Choice,
     Example,
-    Fields,
     Json,
     ParsedOutput,
     ToolCall,
@@ -45,7 +45,7 @@ def rows() -> Iterator[tuple[str, dict[str, Json], Example]]:
         for row in bfcl.rows(category, None):
             try:
                 (example,) = parse(row, "row").examples
-            except Unusable:
+            except UnusableRow:
                 continue
             yield category, row, example
 
@@ -116,16 +116,18 @@ def _with_any_number(calls: list[Call], example: Example) -> bool:
     return ours([{n: _numbers(a) for n, a in call.items()} for call in calls], looser)
 
 
-def _numbers_of(choices: dict[str, Choice]) -> dict[str, Choice]:
+def _numbers_of(choices: dict[str, AcceptableArgument]) -> dict[str, AcceptableArgument]:
     return {
-        key: Choice(tuple(_numbers(value) for value in choice.values), choice.is_optional)
+        key: AcceptableArgument(
+            tuple(_numbers(value) for value in choice.values), choice.is_optional
+        )
         for key, choice in choices.items()
     }
 
 
-def _numbers(value: Acceptable) -> Any:
-    if isinstance(value, Fields):
-        return Fields(_numbers_of(value.keys))
+def _numbers(value: AcceptableValue) -> Any:
+    if isinstance(value, AcceptableObject):
+        return AcceptableObject(_numbers_of(value.keys))
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -160,7 +160,7 @@ def test_calls_are_written_as_bfcls_checker_takes_them_and_the_unreadable_as_tex
     read = {
         "calls": [asdict(call) for call in calls],
         "problem": None,
-        "text": prompt_format.write(calls),
+        "text": prompt_format.render_calls(calls),
     }
     assert result(read) == [{"f": {"x": [{"y": None}]}}, {"f": {}}]
     assert result({"calls": [], "problem": None, "text": "[]"}) == []

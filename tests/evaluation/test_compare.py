@@ -11,11 +11,11 @@ from calltune.evaluation.compare import (
     paired_bootstrap,
 )
 from calltune.evaluation.results import Results
-from calltune.types import Answer, Choice, Json, answers_to_json
+from calltune.types import AcceptableArgument, Answer, Json, answers_to_json
 
 from support.verdicts import verdict
 
-ANSWER = Answer("f", {"x": Choice((1,))})
+ANSWER = Answer("f", {"x": AcceptableArgument((1,))})
 
 
 def record(id: str, is_exact: bool, n_tools: int = 1, n_calls: int = 1) -> dict[str, Json]:

@@ -1,7 +1,7 @@
 import pytest
 
 from calltune.evaluation.metrics import Count, argument_count, f1, function_count
-from calltune.types import Answer, Choice, Json, ParsedOutput, ToolCall
+from calltune.types import AcceptableArgument, Answer, Json, ParsedOutput, ToolCall
 
 
 def call(name: str, **arguments: Json) -> ToolCall:
@@ -9,7 +9,10 @@ def call(name: str, **arguments: Json) -> ToolCall:
 
 
 def answer(name: str, **arguments: Json) -> Answer:
-    choices = {k: v if isinstance(v, Choice) else Choice((v,)) for k, v in arguments.items()}
+    choices = {
+        k: v if isinstance(v, AcceptableArgument) else AcceptableArgument((v,))
+        for k, v in arguments.items()
+    }
     return Answer(name, choices)
 
 
@@ -32,7 +35,7 @@ def test_arguments_are_counted_one_by_one() -> None:
 
 
 def test_an_optional_argument_is_wanted_only_where_it_is_right() -> None:
-    answers = (answer("f", x=1, unit=Choice(("m",), is_optional=True)),)
+    answers = (answer("f", x=1, unit=AcceptableArgument(("m",), is_optional=True)),)
     assert argument_count(ParsedOutput((call("f", x=1),)), answers) == Count(1, 1, 1)
     assert argument_count(ParsedOutput((call("f", x=1, unit="m"),)), answers) == Count(2, 2, 2)
     assert argument_count(ParsedOutput((call("f", x=1, unit="cm"),)), answers) == Count(1, 2, 1)

@@ -3,7 +3,15 @@ from typing import Any
 import pytest
 
 from calltune.evaluation.ast_match import is_ast_match, standard
-from calltune.types import Answer, Choice, Fields, Json, ParsedOutput, Tool, ToolCall
+from calltune.types import (
+    AcceptableArgument,
+    AcceptableObject,
+    Answer,
+    Json,
+    ParsedOutput,
+    Tool,
+    ToolCall,
+)
 
 
 def tool(required: tuple[str, ...] = (), **types: Json) -> Tool:
@@ -13,7 +21,7 @@ def tool(required: tuple[str, ...] = (), **types: Json) -> Tool:
 
 
 def passes_as(right: Any, written: Json, kind: Json = "string") -> bool:
-    choice = right if isinstance(right, Choice) else Choice((right,))
+    choice = right if isinstance(right, AcceptableArgument) else AcceptableArgument((right,))
     call = ToolCall("f", {"x": written})
     return is_ast_match(ParsedOutput((call,)), (Answer("f", {"x": choice}),), {"f": tool(x=kind)})
 
@@ -29,11 +37,11 @@ def passes_as(right: Any, written: Json, kind: Json = "string") -> bool:
         ("a_b*c^2", "abc2"),
         ("costs 5.", "costs 5"),
         ("1,000", "1000"),
-        ("x", Choice(("y", "X"))),
+        ("x", AcceptableArgument(("y", "X"))),
     ],
 )
 def test_spelling_does_not_matter(right: Any, written: Any) -> None:
-    if isinstance(written, Choice):
+    if isinstance(written, AcceptableArgument):
         right, written = written, right
     assert passes_as(right, written)
 
@@ -75,7 +83,12 @@ def test_values_of_other_types(right: Json, written: Json, kind: Json, passed: b
 
 
 def test_fields_of_an_object_have_choices_of_their_own() -> None:
-    fields = Fields({"unit": Choice(("Metre", "m")), "n": Choice((1,), is_optional=True)})
+    fields = AcceptableObject(
+        {
+            "unit": AcceptableArgument(("Metre", "m")),
+            "n": AcceptableArgument((1,), is_optional=True),
+        }
+    )
     assert passes_as(fields, {"unit": "metre"}, "object")
     assert passes_as(fields, {"unit": "M", "n": 1}, "object")
     assert not passes_as(fields, {"unit": "M", "n": 2}, "object")
@@ -83,15 +96,15 @@ def test_fields_of_an_object_have_choices_of_their_own() -> None:
 
 
 def test_a_required_argument_must_be_there_whatever_the_answer_allows() -> None:
-    answers = (Answer("f", {"x": Choice((1,), is_optional=True)}),)
+    answers = (Answer("f", {"x": AcceptableArgument((1,), is_optional=True)}),)
     nothing = ParsedOutput((ToolCall("f", {}),))
     assert is_ast_match(nothing, answers, {"f": tool(x="integer")})
     assert not is_ast_match(nothing, answers, {"f": tool(("x",), x="integer")})
 
 
 def test_calls_are_paired_so_that_all_fit_where_they_can() -> None:
-    wide = Answer("f", {"x": Choice((1, 2))})
-    narrow = Answer("f", {"x": Choice((1,))})
+    wide = Answer("f", {"x": AcceptableArgument((1, 2))})
+    narrow = Answer("f", {"x": AcceptableArgument((1,))})
     calls = (ToolCall("f", {"x": 1}), ToolCall("f", {"x": 2}))
     tools = {"f": tool(x="integer")}
     assert is_ast_match(ParsedOutput(calls), (wide, narrow), tools)

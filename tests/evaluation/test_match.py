@@ -1,7 +1,14 @@
 import pytest
 
 from calltune.evaluation.exact_match import differences, has_right_names, is_exact_match
-from calltune.types import Answer, Choice, Fields, Json, ParsedOutput, ToolCall
+from calltune.types import (
+    AcceptableArgument,
+    AcceptableObject,
+    Answer,
+    Json,
+    ParsedOutput,
+    ToolCall,
+)
 
 RIGHT = "exact match"
 ONLY_NAMES = "only the function names are right"
@@ -28,9 +35,13 @@ def f(**arguments: Json) -> ToolCall:
 
 
 def answer(**arguments: Json) -> Answer:
-    """An answer for f; an argument that is no Choice accepts that one value."""
+    """An answer for f; an argument that is no AcceptableArgument accepts that one value."""
     return Answer(
-        "f", {k: v if isinstance(v, Choice) else Choice((v,)) for k, v in arguments.items()}
+        "f",
+        {
+            k: v if isinstance(v, AcceptableArgument) else AcceptableArgument((v,))
+            for k, v in arguments.items()
+        },
     )
 
 
@@ -39,23 +50,23 @@ def test_calls_in_another_order_are_exact() -> None:
 
 
 def test_any_of_the_acceptable_values_is_right() -> None:
-    answers = (answer(unit=Choice(("m", "metre"))),)
+    answers = (answer(unit=AcceptableArgument(("m", "metre"))),)
     assert level(parsed(f(unit="metre")), answers) == RIGHT
     assert level(parsed(f(unit="cm")), answers) == ONLY_NAMES
 
 
 def test_only_an_optional_argument_may_be_left_out() -> None:
-    assert level(parsed(f()), (answer(x=Choice((1,), is_optional=True)),)) == RIGHT
+    assert level(parsed(f()), (answer(x=AcceptableArgument((1,), is_optional=True)),)) == RIGHT
     assert level(parsed(f()), (answer(x=1),)) == ONLY_NAMES
 
 
 def test_an_optional_argument_that_is_there_must_be_right() -> None:
-    answers = (answer(x=Choice((1,), is_optional=True)),)
+    answers = (answer(x=AcceptableArgument((1,), is_optional=True)),)
     assert level(parsed(f(x=2)), answers) == ONLY_NAMES
 
 
 def test_an_optional_argument_without_values_must_be_left_out() -> None:
-    answers = (answer(x=Choice((), is_optional=True)),)
+    answers = (answer(x=AcceptableArgument((), is_optional=True)),)
     assert level(parsed(f()), answers) == RIGHT
     assert level(parsed(f(x=None)), answers) == ONLY_NAMES
 
@@ -108,7 +119,9 @@ def test_json_values_that_are_equal_are_right(written: Json, right: Json) -> Non
 
 
 def test_an_object_matches_key_by_key() -> None:
-    fields = Fields({"low": Choice((1, 2)), "high": Choice((9,), is_optional=True)})
+    fields = AcceptableObject(
+        {"low": AcceptableArgument((1, 2)), "high": AcceptableArgument((9,), is_optional=True)}
+    )
     answers = (answer(x=fields),)
     assert level(parsed(f(x={"low": 2})), answers) == RIGHT
     assert level(parsed(f(x={"low": 1, "high": 9})), answers) == RIGHT
@@ -119,14 +132,14 @@ def test_an_object_matches_key_by_key() -> None:
 
 
 def test_objects_with_choices_are_found_inside_lists_and_objects() -> None:
-    deep = [{"a": [Fields({"b": Choice((1, 2))})]}]
+    deep = [{"a": [AcceptableObject({"b": AcceptableArgument((1, 2))})]}]
     assert level(parsed(f(x=[{"a": [{"b": 2}]}])), (answer(x=deep),)) == RIGHT
     assert level(parsed(f(x=[{"a": [{"b": 3}]}])), (answer(x=deep),)) == ONLY_NAMES
 
 
 def test_a_call_leaves_the_answer_that_only_another_call_fits() -> None:
     # f(x=1) fits both answers and f(x=2) the first only: first come, first served fails here.
-    wide, narrow = answer(x=Choice((1, 2))), answer(x=1)
+    wide, narrow = answer(x=AcceptableArgument((1, 2))), answer(x=1)
     assert level(parsed(f(x=1), f(x=2)), (wide, narrow)) == RIGHT
     assert level(parsed(f(x=2), f(x=2)), (wide, narrow)) == ONLY_NAMES
 
@@ -155,13 +168,13 @@ def test_an_unread_text_is_wrong_even_where_nothing_is_to_be_called() -> None:
 
 
 def test_a_wrong_value_is_told_with_the_right_one() -> None:
-    area = Answer("area", {"unit": Choice(("m",))})
+    area = Answer("area", {"unit": AcceptableArgument(("m",))})
     wrong = ToolCall("area", {"unit": "cm"})
     assert differences(parsed(wrong), (area,)) == ('area.unit: "cm" where "m" was right',)
 
 
 def test_several_right_values_are_told_and_many_are_counted() -> None:
-    two, five = answer(x=Choice((1, 2))), answer(x=Choice((1, 2, 3, 4, 5)))
+    two, five = answer(x=AcceptableArgument((1, 2))), answer(x=AcceptableArgument((1, 2, 3, 4, 5)))
     assert differences(parsed(f(x=0)), (two,)) == ("f.x: 0 where 1 or 2 was right",)
     assert differences(parsed(f(x=0)), (five,)) == (
         "f.x: 0 where 1, 2, 3 or one of 2 more was right",
@@ -181,7 +194,9 @@ def test_missing_extra_and_unknown_are_told() -> None:
 
 
 def test_a_wrong_value_inside_an_object_is_told_by_its_path() -> None:
-    right = answer(x=Fields({"low": Choice((1,)), "high": Choice((9,))}))
+    right = answer(
+        x=AcceptableObject({"low": AcceptableArgument((1,)), "high": AcceptableArgument((9,))})
+    )
     assert differences(parsed(f(x={"low": 1, "high": 8})), (right,)) == (
         "f.x.high: 8 where 9 was right",
     )

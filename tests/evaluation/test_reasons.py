@@ -5,7 +5,14 @@ import pytest
 from calltune.evaluation.failure_reasons import REASONS, abstention, reason
 from calltune.evaluation.judge import judge
 from calltune.formats import FORMATS, Format
-from calltune.types import Answer, Choice, Fields, ParsedOutput, Tool, ToolCall
+from calltune.types import (
+    AcceptableArgument,
+    AcceptableObject,
+    Answer,
+    ParsedOutput,
+    Tool,
+    ToolCall,
+)
 
 SCHEMA = {
     "type": "object",
@@ -13,8 +20,8 @@ SCHEMA = {
     "required": ["x"],
 }
 TOOLS = {name: Tool(name, "", SCHEMA, {}) for name in ("f", "g")}
-UNIT = Choice(("m", "metre"), is_optional=True)
-RIGHT = (Answer("f", {"x": Choice((1,)), "unit": UNIT}),)
+UNIT = AcceptableArgument(("m", "metre"), is_optional=True)
+RIGHT = (Answer("f", {"x": AcceptableArgument((1,)), "unit": UNIT}),)
 
 
 def f(**arguments: Any) -> ToolCall:
@@ -58,14 +65,28 @@ def test_too_few_calls() -> None:
 
 
 def test_of_several_calls_those_are_held_together_that_differ_least() -> None:
-    answers = (Answer("f", {"x": Choice((1,))}), Answer("f", {"x": Choice((2,))}))
+    answers = (
+        Answer("f", {"x": AcceptableArgument((1,))}),
+        Answer("f", {"x": AcceptableArgument((2,))}),
+    )
     assert reason(ParsedOutput((f(x=2), f(x="a"))), answers, TOOLS) == "wrong type"
-    both = (Answer("f", {"x": Choice((1,))}), Answer("g", {"x": Choice((2,))}))
+    both = (
+        Answer("f", {"x": AcceptableArgument((1,))}),
+        Answer("g", {"x": AcceptableArgument((2,))}),
+    )
     assert reason(ParsedOutput((ToolCall("g", {"x": 3}), f(x=1))), both, TOOLS) == "wrong value"
 
 
 def test_a_type_that_is_among_the_right_values_is_not_wrong() -> None:
-    answers = (Answer("f", {"x": Choice(("all", 1)), "at": Choice((Fields({}),))}),)
+    answers = (
+        Answer(
+            "f",
+            {
+                "x": AcceptableArgument(("all", 1)),
+                "at": AcceptableArgument((AcceptableObject({}),)),
+            },
+        ),
+    )
     assert reason(ParsedOutput((f(x="none", at={}),)), answers, TOOLS) == "wrong value"
     assert reason(ParsedOutput((f(x=1, at={"y": 1}),)), answers, TOOLS) == "wrong value"
     assert reason(ParsedOutput((f(x=1, at=[]),)), answers, TOOLS) == "wrong type"
@@ -101,15 +122,15 @@ def test_a_judgement_has_a_reason_just_where_it_is_not_exact() -> None:
 )
 def test_a_model_that_never_stops_is_cut_off(prompt_format: Format, goes_on: str) -> None:
     for written in (
-        prompt_format.write([f(x=1)]),
-        prompt_format.write([f(x=1)])[:-20],
+        prompt_format.render_calls([f(x=1)]),
+        prompt_format.render_calls([f(x=1)])[:-20],
         "Let me think. ",
     ):
-        found = judge(prompt_format.read(written + goes_on), RIGHT, TOOLS, "length")
+        found = judge(prompt_format.parse(written + goes_on), RIGHT, TOOLS, "length")
         assert found.reason == "cut off" and not found.is_parsed
 
 
 @pytest.mark.parametrize("prompt_format", FORMATS.values(), ids=FORMATS.keys())
 def test_a_call_that_ends_just_at_the_limit_is_right(prompt_format: Format) -> None:
-    found = judge(prompt_format.read(prompt_format.write([f(x=1)])), RIGHT, TOOLS, "length")
+    found = judge(prompt_format.parse(prompt_format.render_calls([f(x=1)])), RIGHT, TOOLS, "length")
     assert found.is_exact and found.reason is None

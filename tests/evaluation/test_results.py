@@ -14,8 +14,8 @@ from calltune.evaluation.results import (
 )
 from calltune.types import (
     MAX_DEPTH,
+    AcceptableArgument,
     Answer,
-    Choice,
     Json,
     ParsedOutput,
     Tool,
@@ -26,7 +26,7 @@ from calltune.types import (
 
 from support.verdicts import verdict
 
-ANSWER = Answer("f", {"x": Choice((1, 2))})
+ANSWER = Answer("f", {"x": AcceptableArgument((1, 2))})
 
 
 def record(id: str = "e1") -> dict[str, Json]:
@@ -156,7 +156,7 @@ def test_a_value_as_deep_as_formats_read_is_taken(tmp_path: Path) -> None:
     for _ in range(MAX_DEPTH - 2):
         value = [value]
     deep = record() | {"calls": [{"name": "f", "arguments": {"x": value}}]}
-    deep["expected"] = answers_to_json((Answer("f", {"x": Choice((value,))}),))
+    deep["expected"] = answers_to_json((Answer("f", {"x": AcceptableArgument((value,))}),))
     one = read_results(written(tmp_path / "r.json", document(deep))).records["e1"]
     found = judge(parsed_of(one), answers_of(one), {})
     assert found.is_exact and found.is_ast

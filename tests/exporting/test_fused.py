@@ -188,16 +188,16 @@ def chatml_folder(tiny_llama: Path, tmp_path: Path) -> Path:
 def test_the_folder_has_the_template_and_every_stop(chatml_folder: Path) -> None:
     chatml = FORMATS["chatml"]
     tokenizer = tokenizer_of(chatml_folder)
-    stops = {tokenizer.convert_tokens_to_ids(stop) for stop in chatml.stops}
+    stops = {tokenizer.convert_tokens_to_ids(stop) for stop in chatml.stop_tokens}
     assert tokenizer.eos_token_ids >= stops
     tool = Tool("f", "", {}, {"name": "f"})
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "q"}],
-        tools=[{"type": "function", "function": tool.written}],
+        tools=[{"type": "function", "function": tool.raw}],
         add_generation_prompt=True,
         tokenize=False,
     )
-    assert prompt == chatml.render([Message("user", "q")], [tool])
+    assert prompt == chatml.render_prompt([Message("user", "q")], [tool])
 
 
 def test_mlx_lms_server_reads_calls_as_they_were_meant(chatml_folder: Path) -> None:
@@ -209,7 +209,7 @@ def test_mlx_lms_server_reads_calls_as_they_were_meant(chatml_folder: Path) -> N
     meant = [ToolCall("f", {"x": "é </tool_call"}), ToolCall("g", {"y": [1, {"z": None}]})]
     state = make_text_state_machine(tokenizer).make_state()
     texts: dict[str, str] = {}
-    written = f"Let me see.\n{FORMATS['chatml'].write(meant)}"
+    written = f"Let me see.\n{FORMATS['chatml'].render_calls(meant)}"
     found: list[str] = []
     for letter in written:
         state, segments = TextStateMachine.split(state, letter)

@@ -94,7 +94,7 @@ def as_ollama_gets_it(talk: Talk) -> dict[str, Json]:
             }
             for message in talk.messages
         ],
-        "tools": [{"type": "function", "function": tool.written} for tool in talk.tools],
+        "tools": [{"type": "function", "function": tool.raw} for tool in talk.tools],
     }
 
 
@@ -110,7 +110,7 @@ def run(program: Path, prompt_format: str, talks: Sequence[Talk]) -> Any:
 def test_the_template_writes_what_the_format_renders(program: Path, prompt_format: str) -> None:
     found = run(program, prompt_format, TALKS)["texts"]
     for talk, text in zip(TALKS, found, strict=True):
-        prompt = FORMATS[prompt_format].render(talk.messages, talk.tools)
+        prompt = FORMATS[prompt_format].render_prompt(talk.messages, talk.tools)
         # Ollama puts BOS in front, as the file's tokenizer says.
         assert text == prompt.removeprefix(FORMATS[prompt_format].bos)
 
@@ -120,7 +120,7 @@ def test_the_template_writes_what_the_format_renders(program: Path, prompt_forma
 def test_the_sign_of_a_call_is_what_answers_begin_with(program: Path, prompt_format: str) -> None:
     tag = run(program, prompt_format, [])["tag"]
     assert len(tag) > 3
-    assert FORMATS[prompt_format].write(CALLS).startswith(tag)
+    assert FORMATS[prompt_format].render_calls(CALLS).startswith(tag)
 
 
 @needs_go
@@ -137,7 +137,7 @@ def test_what_is_not_spaced_out_is_still_there_as_json(program: Path, prompt_for
     line = next(line for line in text.splitlines() if '"name": "go"' in line)
     listed = json.loads(line)
     function = listed[0] if prompt_format == "gemma" else listed["function"]
-    assert function == other.written
+    assert function == other.raw
 
 
 @pytest.mark.parametrize("prompt_format", FORMATS)
@@ -148,7 +148,7 @@ def test_a_modelfile_names_its_file_and_how_to_decode(prompt_format: str, tmp_pa
     assert "\nFROM ./mine.gguf\n" in text
     assert text.count('"""') == 2
     assert f'TEMPLATE """{template(prompt_format)}"""\n' in text
-    for stop in FORMATS[prompt_format].stops:
+    for stop in FORMATS[prompt_format].stop_tokens:
         assert f'\nPARAMETER stop "{stop}"\n' in text
     assert "\nPARAMETER temperature 0\n" in text
     assert "\nPARAMETER num_ctx 2048\n" in text

@@ -78,7 +78,7 @@ def _call(call: ToolCall, is_text: bool) -> dict[str, Json]:
 
 
 def openai_tools(offered: Sequence[Tool]) -> list[Json]:
-    return [{"type": "function", "function": tool.written} for tool in offered]
+    return [{"type": "function", "function": tool.raw} for tool in offered]
 
 
 def rendered(tokenizer: Any, prompt_format: Format, conversation: list[Json], offered: Json) -> str:
@@ -105,7 +105,7 @@ def test_the_template_writes_what_render_writes(
 ) -> None:
     written = openai_messages(conversation, is_text)
     prompt = rendered(tokenizer, prompt_format, written, openai_tools(offered) or None)
-    assert prompt == prompt_format.render(conversation, offered)
+    assert prompt == prompt_format.render_prompt(conversation, offered)
 
 
 @FAMILIES
@@ -117,12 +117,12 @@ def test_tools_and_calls_may_come_without_their_wrapper(
     call = ToolCall("f", {"x": [1, {"y": "é"}]})
     conversation = [Message("user", "q"), Message("assistant", "", (call,))]
     bare = {"name": "f", "arguments": call.arguments}
-    offered: Json = openai_tools([tool]) if is_wrapped else [tool.written]
+    offered: Json = openai_tools([tool]) if is_wrapped else [tool.raw]
     written: list[Json] = [
         {"role": "user", "content": [{"type": "text", "text": "q"}]},
         {"role": "assistant", "content": None, "tool_calls": [bare]},
     ]
-    assert rendered(tokenizer, prompt_format, written, offered) == prompt_format.render(
+    assert rendered(tokenizer, prompt_format, written, offered) == prompt_format.render_prompt(
         conversation, [tool]
     )
 
@@ -142,7 +142,7 @@ def test_a_result_is_named_by_the_id_of_its_call(tokenizer: Any, prompt_format: 
         del result["name"]
         result["tool_call_id"] = call_id
     prompt = rendered(tokenizer, prompt_format, written, None)
-    assert prompt == prompt_format.render(conversation, [])
+    assert prompt == prompt_format.render_prompt(conversation, [])
 
 
 @FAMILIES

@@ -42,7 +42,7 @@ calls = st.lists(st.builds(ToolCall, words, st.dictionaries(words, values, max_s
 
 def fed(prompt_format: Format, pieces: Sequence[str]) -> tuple[tuple[ToolCall, ...], ParsedOutput]:
     """The calls that came while `pieces` were fed, and the reading at their end."""
-    reader = prompt_format.reader()
+    reader = prompt_format.parser()
     given = tuple(call for piece in pieces for call in reader.feed(piece))
     return given, reader.finish()
 
@@ -61,7 +61,7 @@ def written(prompt_format: Format, chance: random.Random) -> str:
         )
         for _ in range(chance.choice((0, 1, 1, 2)))
     ]
-    text = prompt_format.write(made)
+    text = prompt_format.render_calls(made)
     if chance.random() < 0.1:
         # Letters beyond ASCII as escapes, those beyond 16 bits as pairs.
         text = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
@@ -96,7 +96,7 @@ def test_ten_thousand_outputs_are_read_the_same_however_they_are_split(
         text = written(prompt_format, chance)
         whole = fed(prompt_format, [text])
         given, reading = whole
-        assert prompt_format.read(text) == reading
+        assert prompt_format.parse(text) == reading
         assert given == reading.calls if reading.problem is None else reading.calls == ()
         assert fed(prompt_format, list(text)) == whole, text
         for _ in range(N_SPLITS):
@@ -112,7 +112,7 @@ def test_ten_thousand_outputs_are_read_the_same_however_they_are_split(
 def test_written_calls_come_whole_out_of_pieces(
     prompt_format: Format, made: list[ToolCall], places: list[int]
 ) -> None:
-    text = prompt_format.write(made)
+    text = prompt_format.render_calls(made)
     assert fed(prompt_format, cut(text, places)) == (tuple(made), ParsedOutput(tuple(made)))
 
 
@@ -130,8 +130,8 @@ def test_any_text_is_read_alike_in_two_pieces(prompt_format: Format, text: str, 
 @FAMILIES
 def test_a_call_is_given_with_its_last_letter(prompt_format: Format) -> None:
     first, second = ToolCall("f", {"x": "}"}), ToolCall("g", {"y": {"z": [1]}})
-    text = prompt_format.write([first, second])
-    reader = prompt_format.reader()
+    text = prompt_format.render_calls([first, second])
+    reader = prompt_format.parser()
     given = {at: call for at, letter in enumerate(text) for call in reader.feed(letter)}
     assert list(given.values()) == [first, second]
     assert [text[at] for at in given] == ["}", "}"]
@@ -142,10 +142,10 @@ def test_a_call_is_given_with_its_last_letter(prompt_format: Format) -> None:
 @FAMILIES
 def test_a_problem_takes_back_what_was_given(prompt_format: Format) -> None:
     call = ToolCall("f", {})
-    reader = prompt_format.reader()
-    assert reader.feed(prompt_format.write([call])) == (call,)
+    reader = prompt_format.parser()
+    assert reader.feed(prompt_format.render_calls([call])) == (call,)
     assert reader.feed(" and so on") == ()
-    assert reader.feed(prompt_format.write([call])) == ()
+    assert reader.feed(prompt_format.render_calls([call])) == ()
     assert reader.finish() == reader.finish() == ParsedOutput((), "text after the calls")
 
 
@@ -155,7 +155,7 @@ def test_a_problem_takes_back_what_was_given(prompt_format: Format) -> None:
 )
 def test_100_kb_are_read_letter_by_letter_in_seconds(prompt_format: Format, value: Json) -> None:
     call = ToolCall("f", {"x": value})
-    text = prompt_format.write([call])
+    text = prompt_format.render_calls([call])
     assert len(text) >= 100_000
     started = time.perf_counter()
     assert fed(prompt_format, list(text)) == ((call,), ParsedOutput((call,)))
@@ -170,7 +170,7 @@ def test_100_kb_of_the_same_are_a_problem_soon(prompt_format: Format, text: str)
     for opening in ("", "```json\n", '```json\n[{"x": ', "<tool_call>", '<tool_call>{"x": '):
         given, reading = fed(prompt_format, list(opening + text))
         assert given == () and reading.problem
-        assert prompt_format.read(opening + text) == reading
+        assert prompt_format.parse(opening + text) == reading
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH, 500, 10_000, 100_000])
@@ -187,7 +187,7 @@ def test_arguments_nested_too_deep_are_a_problem(
             if prompt_format == "gemma"
             else f"<tool_call>{one}</tool_call>"
         )
-        reading = FORMATS[prompt_format].read(text)
+        reading = FORMATS[prompt_format].parse(text)
         assert reading == ParsedOutput((), "JSON nested too deep")
 
 
@@ -197,15 +197,15 @@ def test_arguments_nested_less_deep_are_read(prompt_format: Format) -> None:
     for _ in range(MAX_DEPTH - 5):
         value = [value]
     call = ToolCall("f", {"x": value})
-    assert prompt_format.read(prompt_format.write([call])) == ParsedOutput((call,))
+    assert prompt_format.parse(prompt_format.render_calls([call])) == ParsedOutput((call,))
 
 
 @FAMILIES
 @pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "1e999", "-1e999"])
 def test_a_number_that_python_cannot_hold_is_a_problem(prompt_format: Format, number: str) -> None:
     call = ToolCall("f", {"x": 12345})
-    text = prompt_format.write([call]).replace("12345", number)
-    assert prompt_format.read(text) == ParsedOutput((), "a number too large")
+    text = prompt_format.render_calls([call]).replace("12345", number)
+    assert prompt_format.parse(text) == ParsedOutput((), "a number too large")
 
 
 @pytest.mark.parametrize(
@@ -219,4 +219,4 @@ def test_a_number_that_python_cannot_hold_is_a_problem(prompt_format: Format, nu
     ],
 )
 def test_a_problem_names_its_place_in_the_whole_text(text: str, problem: str) -> None:
-    assert (FORMATS["gemma"].read(text).problem or "").startswith(problem)
+    assert (FORMATS["gemma"].parse(text).problem or "").startswith(problem)

@@ -129,7 +129,7 @@ ODD = {
 
 
 def check(prompt_format: Format, text: str, tools: Sequence[Tool]) -> ParsedOutput:
-    reading = prompt_format.read(text)
+    reading = prompt_format.parse(text)
     # Whether a free key stands twice is the one thing that a grammar cannot say.
     if reading.problem != "a key twice in one object":
         assert reading.problem is None, (text, reading)
@@ -204,7 +204,7 @@ def test_the_grammar_accepts_what_is_written(
             inside = WIDE.parameters["properties"]["inside"]
             each = each | {"inside": in_order(each["inside"], inside)}
         calls.append(ToolCall(WIDE.name, in_order(each, WIDE.parameters)))
-    assert accepts(at_random, [ODD["none"], WIDE], at_random.prompt_format.write(calls))
+    assert accepts(at_random, [ODD["none"], WIDE], at_random.prompt_format.render_calls(calls))
 
 
 @FAMILIES
@@ -235,9 +235,9 @@ def test_the_grammar_refuses_what_the_schemas_refuse(
     random_models: dict[str, Random], name: str, call: ToolCall
 ) -> None:
     at_random, tools = random_models[name], list(ODD.values())
-    assert not accepts(at_random, tools, at_random.prompt_format.write([call]))
+    assert not accepts(at_random, tools, at_random.prompt_format.render_calls([call]))
     right = ToolCall("code", {"c": "abc"})
-    assert accepts(at_random, tools, at_random.prompt_format.write([right, right]))
+    assert accepts(at_random, tools, at_random.prompt_format.render_calls([right, right]))
 
 
 @FAMILIES
@@ -264,7 +264,7 @@ def test_what_cannot_be_held_is_left_out_and_said(
     held = at_random.constrainer.hold(tools)
     told = {note.partition(": ")[0] for note in held.notes}
     assert told == {tool.name for tool in tools} - {"code"}
-    write = at_random.prompt_format.write
+    write = at_random.prompt_format.render_calls
     assert accepts(at_random, tools, write([ToolCall("unique", {"x": [1, 1]})]))
     assert accepts(at_random, tools, write([ToolCall("broken", {"x": "any"})]))
     assert accepts(at_random, tools, write([ToolCall("strange", {"x": {"w": 1}})]))
@@ -272,7 +272,7 @@ def test_what_cannot_be_held_is_left_out_and_said(
         assert not accepts(at_random, tools, write([ToolCall(name, arguments)]))
     assert not accepts(at_random, tools, write([ToolCall("code", {"c": "abcd"})]))
     for text in at_random.answers(tools, 16):
-        reading = at_random.prompt_format.read(text)
+        reading = at_random.prompt_format.parse(text)
         assert reading.problem in (None, "a key twice in one object")
 
 
@@ -300,7 +300,7 @@ def test_a_schema_too_large_for_a_grammar_costs_only_itself(
     held = at_random.constrainer.hold(tools)
     assert held.constraint is not None
     assert not accepts(
-        at_random, tools, at_random.prompt_format.write([ToolCall("code", {"c": "a"})])
+        at_random, tools, at_random.prompt_format.render_calls([ToolCall("code", {"c": "a"})])
     )
 
 

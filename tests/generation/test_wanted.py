@@ -11,7 +11,7 @@ from calltune.errors import UnusableSchema
 from calltune.evaluation.judge import are_valid
 from calltune.files import dumps
 from calltune.formats import FORMATS
-from calltune.formats.grammar import Wanted
+from calltune.formats.grammar import OutputSpec
 from calltune.schemas.validate import satisfies
 from calltune.types import Json, Tool, ToolCall
 
@@ -32,7 +32,7 @@ POINT: dict[str, Json] = {
     "required": ["on", "at"],
     "$defs": {"step": {"enum": [1, None, "`<"]}},
 }
-WORDS = Wanted(words=True)
+WORDS = OutputSpec(allows_text=True)
 SHARDS = [
     *("```json", "```", "`", "json", "\n", "[", "{", "[]", " ", "\x1c", "\x85", "\u2003", "a"),
     *("<tool_call>", "<tool", "_call>", "</tool_call>", "<", "<|im_end|>", "<|im", "_end|>"),
@@ -40,22 +40,22 @@ SHARDS = [
 ]
 """What calls and control tokens are made of."""
 COUNTS = [(0, 32), (1, 32), (0, 1), (1, 1), (2, 3), (0, 0)]
-IN_PLACE = [Wanted(), WORDS, Wanted(schema=POINT)]
+IN_PLACE = [OutputSpec(), WORDS, OutputSpec(schema=POINT)]
 
 
 @FAMILIES
 @pytest.mark.parametrize(("least", "most"), COUNTS)
 @pytest.mark.parametrize("wanted", IN_PLACE, ids=["calls", "words", "schema"])
 def test_so_many_calls_are_admitted_as_wanted_whatever_stands_in_their_place(
-    random_models: dict[str, Random], name: str, wanted: Wanted, least: int, most: int
+    random_models: dict[str, Random], name: str, wanted: OutputSpec, least: int, most: int
 ) -> None:
     at_random = random_models[name]
     wanted = wanted._replace(min_calls=least, max_calls=most)
     for count in range(5):
-        text = at_random.prompt_format.write([ONE, TWO, ONE, TWO][:count])
+        text = at_random.prompt_format.render_calls([ONE, TWO, ONE, TWO][:count])
         is_right = least <= count <= most
         if (count, most) == (0, 0):
-            is_right = wanted == Wanted(max_calls=0)
+            is_right = wanted == OutputSpec(max_calls=0)
         assert accepts(at_random, TOOLS, text, wanted) == is_right, count
 
 
@@ -65,17 +65,19 @@ def test_one_call_more_than_the_most_is_refused(
 ) -> None:
     at_random = random_models[name]
     for count, is_right in ((32, True), (33, False)):
-        text = at_random.prompt_format.write([TWO] * count)
+        text = at_random.prompt_format.render_calls([TWO] * count)
         assert accepts(at_random, TOOLS, text, WORDS) == is_right
 
 
 @FAMILIES
-@pytest.mark.parametrize("wanted", [WORDS, Wanted(1, 1, words=True), Wanted(0, 0, words=True)])
+@pytest.mark.parametrize(
+    "wanted", [WORDS, OutputSpec(1, 1, allows_text=True), OutputSpec(0, 0, allows_text=True)]
+)
 @pytest.mark.parametrize("tools", [TOOLS, []], ids=["tools", "no tools"])
 @settings(max_examples=60)
 @given(text=st.text() | st.lists(st.sampled_from(SHARDS), max_size=6).map("".join))
 def test_words_are_admitted_just_where_nothing_would_take_them_for_calls(
-    random_models: dict[str, Random], name: str, tools: list[Tool], wanted: Wanted, text: str
+    random_models: dict[str, Random], name: str, tools: list[Tool], wanted: OutputSpec, text: str
 ) -> None:
     at_random = random_models[name]
     prompt_format = at_random.prompt_format
@@ -86,7 +88,7 @@ def test_words_are_admitted_just_where_nothing_would_take_them_for_calls(
     is_right = bool(begins) and not any(mark in text for mark in marks)
     assert accepts(at_random, tools, text, wanted) == is_right
     if is_right:
-        assert prompt_format.read(text).problem and not text.startswith(prompt_format.opening)
+        assert prompt_format.parse(text).problem and not text.startswith(prompt_format.call_prefix)
 
 
 @FAMILIES
@@ -97,9 +99,9 @@ def test_words_hold_no_call_and_are_refused_unless_wanted(
     for text in ("Rome, is it?", "null", "```python\n[1]\n```", "<tool> call", "ja: größer 🙂\n"):
         assert accepts(at_random, TOOLS, text, WORDS)
         assert accepts(at_random, [], text, WORDS)
-        for wanted in (Wanted(), Wanted(1), Wanted(schema=POINT)):
+        for wanted in (OutputSpec(), OutputSpec(1), OutputSpec(schema=POINT)):
             assert not accepts(at_random, TOOLS, text, wanted), (text, wanted)
-    written = at_random.prompt_format.write([ONE])
+    written = at_random.prompt_format.render_calls([ONE])
     for text in (f"So: {written}", f"{written}\nthat is it", f" {written}", "", " \n"):
         assert not accepts(at_random, TOOLS, text, WORDS), text
         assert not accepts(at_random, [], text, WORDS), text
@@ -130,16 +132,20 @@ def test_json_of_the_schema_may_stand_in_the_place_of_calls(
     right: list[Json],
     wrong: list[Json],
 ) -> None:
-    at_random, wanted = random_models[name], Wanted(schema=schema)
+    at_random, wanted = random_models[name], OutputSpec(schema=schema)
     for value in right:
         assert satisfies(value, schema) and accepts(at_random, tools, dumps(value), wanted)
-        assert not accepts(at_random, tools, dumps(value), Wanted())
-        assert not dumps(value).startswith(at_random.prompt_format.opening)
+        assert not accepts(at_random, tools, dumps(value), OutputSpec())
+        assert not dumps(value).startswith(at_random.prompt_format.call_prefix)
     for value in wrong:
         assert not accepts(at_random, tools, dumps(value), wanted)
     assert not accepts(at_random, tools, "some words", wanted)
-    assert accepts(at_random, tools, at_random.prompt_format.write([ONE]), wanted) == bool(tools)
-    assert accepts(at_random, tools, at_random.prompt_format.write([]), wanted) == bool(tools)
+    assert accepts(at_random, tools, at_random.prompt_format.render_calls([ONE]), wanted) == bool(
+        tools
+    )
+    assert accepts(at_random, tools, at_random.prompt_format.render_calls([]), wanted) == bool(
+        tools
+    )
 
 
 @FAMILIES
@@ -150,16 +156,16 @@ def test_an_answers_schema_that_cannot_be_held_is_never_passed_over(
     schemas: list[Json] = [False, {"allOf": [{"type": "string"}, {"type": "null"}]}, {"enum": []}]
     for schema in schemas:
         with pytest.raises(UnusableSchema, match="No answer satisfies"):
-            hold(TOOLS, Wanted(schema=schema))
+            hold(TOOLS, OutputSpec(schema=schema))
     with pytest.raises(UnusableSchema, match="cannot be held|can be held"):
-        hold(TOOLS, Wanted(schema={"type": "string", "pattern": "(?<=a)b("}))
+        hold(TOOLS, OutputSpec(schema={"type": "string", "pattern": "(?<=a)b("}))
     with pytest.raises(UnusableSchema, match="no tool can be called"):
-        hold([], Wanted(1))
+        hold([], OutputSpec(1))
     for tools in (TOOLS, []):
-        circle = hold(tools, Wanted(schema={"$ref": "#"}))
+        circle = hold(tools, OutputSpec(schema={"$ref": "#"}))
         assert circle.constraint and circle.notes == ("the answer: $ref in a circle",)
         unique = {"type": "array", "items": {"enum": [1]}, "uniqueItems": True}
-        assert hold(tools, Wanted(schema=unique)).notes == ("the answer: uniqueItems",)
+        assert hold(tools, OutputSpec(schema=unique)).notes == ("the answer: uniqueItems",)
 
 
 @FAMILIES
@@ -168,11 +174,14 @@ def test_a_tool_of_the_same_schema_as_the_answer_keeps_its_own_quotes(
 ) -> None:
     text: dict[str, Json] = {"type": "object", "properties": {"t": {"type": "string"}}}
     tool = Tool("say", "", text | {"additionalProperties": False}, {})
-    at_random, wanted = random_models[name], Wanted(schema=tool.parameters)
+    at_random, wanted = random_models[name], OutputSpec(schema=tool.parameters)
     arguments = {"t": 'a "b"'}
     assert accepts(at_random, [tool], dumps(arguments), wanted)
     assert accepts(
-        at_random, [tool], at_random.prompt_format.write([ToolCall("say", arguments)]), wanted
+        at_random,
+        [tool],
+        at_random.prompt_format.render_calls([ToolCall("say", arguments)]),
+        wanted,
     )
 
 
@@ -180,15 +189,15 @@ def test_a_tool_of_the_same_schema_as_the_answer_keeps_its_own_quotes(
 @pytest.mark.parametrize(
     "wanted",
     [
-        *(Wanted(least, most) for least, most in COUNTS),
-        *(Wanted(least, most, schema=POINT) for least, most in COUNTS),
-        Wanted(words=True),
-        Wanted(1, 1, words=True),
+        *(OutputSpec(least, most) for least, most in COUNTS),
+        *(OutputSpec(least, most, schema=POINT) for least, most in COUNTS),
+        OutputSpec(allows_text=True),
+        OutputSpec(1, 1, allows_text=True),
     ],
     ids=str,
 )
 def test_a_held_model_of_random_weights_ends_in_what_is_wanted(
-    random_models: dict[str, Random], name: str, wanted: Wanted
+    random_models: dict[str, Random], name: str, wanted: OutputSpec
 ) -> None:
     at_random = random_models[name]
     found = at_random.answers(TOOLS, 16, 1500, wanted)
@@ -198,10 +207,10 @@ def test_a_held_model_of_random_weights_ends_in_what_is_wanted(
         assert kinds == {"calls", "JSON"}
 
 
-def kind(at_random: Random, text: str, wanted: Wanted) -> str:
+def kind(at_random: Random, text: str, wanted: OutputSpec) -> str:
     """Which of the wanted things an answer is; it must be one of them."""
-    if text.startswith(at_random.prompt_format.opening):
-        reading = at_random.prompt_format.read(text)
+    if text.startswith(at_random.prompt_format.call_prefix):
+        reading = at_random.prompt_format.parse(text)
         assert reading.problem is None
         assert wanted.min_calls <= len(reading.calls) <= wanted.max_calls
         assert are_valid(reading.calls, {tool.name: tool for tool in TOOLS})
@@ -210,5 +219,5 @@ def kind(at_random: Random, text: str, wanted: Wanted) -> str:
         value: Any = json.loads(text)
         assert satisfies(value, wanted.schema)
         return "JSON"
-    assert wanted.words and text.strip() and at_random.prompt_format.read(text).problem
+    assert wanted.allows_text and text.strip() and at_random.prompt_format.parse(text).problem
     return "words"

@@ -48,7 +48,7 @@ def joined(prompts: dict[str, Json], place: int) -> str:
 def test_prompts_are_put_together_as_the_model_saw_them(tmp_path: Path, name: str) -> None:
     prompts = prompts_of(results(tmp_path, name), ["d", "b", "a"])
     assert prompts is not None
-    seen = [FORMATS[name].render(EXAMPLES[i].messages, EXAMPLES[i].tools) for i in (3, 1, 0)]
+    seen = [FORMATS[name].render_prompt(EXAMPLES[i].messages, EXAMPLES[i].tools) for i in (3, 1, 0)]
     assert [joined(prompts, place) for place in range(3)] == seen
 
 

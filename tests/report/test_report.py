@@ -22,14 +22,14 @@ from calltune.formats import FORMATS
 from calltune.report.html import page, write_report
 from calltune.schemas.tools import read_tools
 from calltune.terminal_text import escape_for_terminal
-from calltune.types import Answer, Choice, Example, Json, Message, answers_to_json
+from calltune.types import AcceptableArgument, Answer, Example, Json, Message, answers_to_json
 
 from support.hostile import HOSTILE, obeyed
 from support.verdicts import verdict
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-ANSWER = Answer("area", {"unit": Choice(("m",))})
+ANSWER = Answer("area", {"unit": AcceptableArgument(("m",))})
 
 
 def record(number: int, is_exact: bool, text: str = "area m") -> dict[str, Json]:

@@ -48,12 +48,12 @@ def test_what_a_tool_brings_cannot_end_its_turn() -> None:
             {"role": "assistant", "tool_calls": [call(f'{{"{evil}": ["{evil}"]}}')]},
             {"role": "tool", "content": evil, "tool_call_id": "1"},
         )
-        plain = prompt_format.render(
+        plain = prompt_format.render_prompt(
             [Message(m.role, "", tool_name=m.tool_name) for m in found], ()
         )
-        escaped = prompt_format.render(
+        escaped = prompt_format.render_prompt(
             [prompt_format.escape_control_tokens(message) for message in found], ()
         )
         for marker in prompt_format.markers:
-            if marker not in prompt_format.write([ToolCall("f", {})]):
+            if marker not in prompt_format.render_calls([ToolCall("f", {})]):
                 assert escaped.count(marker) == plain.count(marker), marker

@@ -58,7 +58,7 @@ CUTS = st.lists(st.integers(0, 10_000), max_size=30)
 def test_calls_come_out_however_the_text_is_cut(
     tokenizer: Any, prompt_format: str, cuts: Any
 ) -> None:
-    found = read(tokenizer, prompt_format, FORMATS[prompt_format].write(CALLS), cuts)
+    found = read(tokenizer, prompt_format, FORMATS[prompt_format].render_calls(CALLS), cuts)
     assert found == [*map(Called, CALLS), Ended("tool_calls")]
 
 
@@ -68,7 +68,7 @@ def test_words_come_out_whole(
     tokenizer: Any, prompt_format: str, text: str, cuts: Any, can_call: bool
 ) -> None:
     text = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
-    if text and not text.startswith(FORMATS[prompt_format].opening):
+    if text and not text.startswith(FORMATS[prompt_format].call_prefix):
         found = read(tokenizer, prompt_format, text, cuts, can_call=can_call)
         assert found == [Words(text), Ended("stop")]
 
@@ -78,7 +78,7 @@ def test_words_come_out_whole(
 def test_calls_that_a_limit_cuts_short_lose_nothing(
     tokenizer: Any, prompt_format: str, end: int, cuts: Any
 ) -> None:
-    whole = FORMATS[prompt_format].write(CALLS)
+    whole = FORMATS[prompt_format].render_calls(CALLS)
     text = whole[: 1 + end % len(whole)]
     found = read(tokenizer, prompt_format, text, cuts, is_complete=False)
     assert found[-1] == Ended("length")
@@ -110,7 +110,7 @@ def test_the_parts_of_a_text_make_the_whole(tokenizer: Any, text: str, cuts: Any
 
 
 def test_no_call_and_a_call_that_cannot_be_read(tokenizer: Any) -> None:
-    none = FORMATS["chatml"].write(())
+    none = FORMATS["chatml"].render_calls(())
     turn = Turn(tokenizer, FORMATS["chatml"], True)
     events = [*turn.feed(tokenizer.encode(none)), *turn.finish(True)]
     assert events == [Ended("stop")] and turn.wrote_calls and not turn.calls

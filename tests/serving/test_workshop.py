@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from calltune.formats.grammar import Wanted
+from calltune.formats.grammar import OutputSpec
 from calltune.serving.errors import Fault
 from calltune.serving.grammar_jobs import Order, check_line, order_line
 from calltune.serving.grammar_pool import Workshop
@@ -23,7 +23,7 @@ BOMB: tuple[Json, Json] = ("a" * 60 + "!", {"pattern": "^(a+)+$"})
 def order(name: str = "paint", **parameters: Json) -> Order:
     schema: Json = {"type": "object", "properties": {}, "required": []} | parameters
     tool: dict[str, Json] = {"name": name, "description": "", "parameters": schema}
-    return Order("chatml", (), (tool,), Wanted(), False)
+    return Order("chatml", (), (tool,), OutputSpec(), False)
 
 
 def in_workshop(work: Callable[[Workshop], Awaitable[None]], n_processes: int = 1) -> None:

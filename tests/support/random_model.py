@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx_lm.utils import load_tokenizer
 
 from calltune.formats import FORMATS
-from calltune.formats.grammar import ANY_CALLS, Wanted
+from calltune.formats.grammar import ANY_CALLS, OutputSpec
 from calltune.generation.constraints import Constrainer
 from calltune.generation.engine import Prompt, complete
 from calltune.generation.sequence import Sampling
@@ -55,7 +55,7 @@ class Random:
         tools: Sequence[Tool],
         count: int,
         limit: int = 700,
-        wanted: Wanted = ANY_CALLS,
+        wanted: OutputSpec = ANY_CALLS,
     ) -> list[str]:
         """The texts of those answers that came to an end."""
         prompts = [
@@ -74,7 +74,7 @@ class Random:
 
 
 def accepts(
-    at_random: Random, tools: Sequence[Tool], text: str, wanted: Wanted = ANY_CALLS
+    at_random: Random, tools: Sequence[Tool], text: str, wanted: OutputSpec = ANY_CALLS
 ) -> bool:
     """Whether the text is a whole answer that the grammar admits."""
     held = at_random.constrainer.hold(tools, wanted).constraint

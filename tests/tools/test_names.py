@@ -2,14 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.tools.toolset import CARRIED, sanitize_names
+from calltune.tools.toolset import VALID_NAME, sanitize_names
 
 
 @given(st.lists(st.text(max_size=80) | st.sampled_from(["a", "a.", "a_2", "b" * 70, "b" * 71])))
 def test_every_name_is_carried_and_no_two_are_alike(originals: list[str]) -> None:
     names = sanitize_names(originals)
     assert len(names) == len(originals) == len(set(names))
-    assert all(CARRIED.fullmatch(name) for name in names)
+    assert all(VALID_NAME.fullmatch(name) for name in names)
     assert sanitize_names(originals) == names
 
 

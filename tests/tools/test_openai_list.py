@@ -30,7 +30,7 @@ def test_wrapped_and_bare_tools_are_read(written: Any) -> None:
     assert (tool.name, tool.description) == ("look", "Look.")
     assert tool.parameters["properties"] == {"at": {"type": "string"}}
     # Prompts show it, and have it bare.
-    assert tool.written["name"] == "look"
+    assert tool.raw["name"] == "look"
 
 
 def test_what_is_no_tool_is_named() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from calltune.errors import OptionError
-from calltune.tools.sources import Reach, open_sources, reach_of, read_source
+from calltune.tools.sources import MCPOptions, mcp_options, open_sources, read_source
 
 SERVER = Path(__file__).parents[1] / "support" / "mcp_server.py"
 COMMAND = "mcp:" + shlex.join([sys.executable, str(SERVER)])
@@ -58,7 +58,7 @@ def mine(tmp_path: Path) -> str:
 
 def test_functions_run_with_what_their_hints_say_and_give_json(mine: str) -> None:
     with ExitStack() as stack:
-        runs = open_sources([mine], Reach(), stack).runs
+        runs = open_sources([mine], MCPOptions(), stack).runs
         assert runs["price"]({"thing": "tea"}) == "tea is dear"
         assert runs["move"]({"to": {"x": 1}}) == {"x": 2, "y": 0}
         assert runs["later"]({"when": "2024-05-06"}) == "2024-05-06"
@@ -73,7 +73,7 @@ def test_two_tools_of_one_name_run_each_where_they_came_from(mine: str, tmp_path
     (tmp_path / "tools.json").write_text(json.dumps([listed]))
     sources = [mine, COMMAND, mine, str(tmp_path / "tools.json")]
     with ExitStack() as stack:
-        toolset, runs = open_sources(sources, Reach(), stack)
+        toolset, runs = open_sources(sources, MCPOptions(), stack)
         names = {tool.name: tool.description.split(".")[0] for tool in toolset.tools}
         assert names["price"] == "Mine" and names["price_2"] == "Tell a price"
         assert runs["price"]({"thing": "tea"}) == "tea is dear"
@@ -86,16 +86,19 @@ def test_two_tools_of_one_name_run_each_where_they_came_from(mine: str, tmp_path
 
 def test_headers_go_to_one_server_and_are_headers() -> None:
     one = "http://127.0.0.1:9/mcp"
-    reach = reach_of(["a.py", one], 5, ["Authorization: Bearer a:b", "X-Y:  z "])
-    assert reach == Reach(5, {"Authorization": "Bearer a:b", "X-Y": "z"})
-    assert reach_of(["a.py"], 5, []) == Reach(5, {})
+    reach = mcp_options(["a.py", one], 5, ["Authorization: Bearer a:b", "X-Y:  z "])
+    assert reach == MCPOptions(5, {"Authorization": "Bearer a:b", "X-Y": "z"})
+    assert mcp_options(["a.py"], 5, []) == MCPOptions(5, {})
     for sources in (["a.py", "mcp:server --to http://x"], [one, "https://127.0.0.1:9/other"]):
         with pytest.raises(OptionError, match="goes to one MCP server"):
-            reach_of(sources, 5, ["X: y"])
+            mcp_options(sources, 5, ["X: y"])
     for header in ("no colon", ": x", "X:", "X: a\nY: b"):
         with pytest.raises(OptionError, match="no header"):
-            reach_of([one], 5, [header])
+            mcp_options([one], 5, [header])
 
 
 def test_a_source_is_read_without_being_kept_open() -> None:
-    assert [tool.name for tool in read_source(COMMAND, Reach()).tools][:2] == ["price", "shop_open"]
+    assert [tool.name for tool in read_source(COMMAND, MCPOptions()).tools][:2] == [
+        "price",
+        "shop_open",
+    ]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calltune.schemas.validate import repair_schema
-from calltune.tools import combined, from_openai
-from calltune.tools.toolset import CARRIED, Draft, assembled
+from calltune.tools import from_openai, merge_toolsets
+from calltune.tools.toolset import VALID_NAME, ToolDraft, build_toolset
 from calltune.types import ToolCall
 
 SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=6)
@@ -22,29 +22,31 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 SCHEMAS = st.dictionaries(WORDS, VALUES, max_size=5)
-DRAFTS = st.lists(st.builds(Draft, st.text(max_size=70), st.text(max_size=5), SCHEMAS), max_size=5)
+DRAFTS = st.lists(
+    st.builds(ToolDraft, st.text(max_size=70), st.text(max_size=5), SCHEMAS), max_size=5
+)
 
 
 @given(DRAFTS)
-def test_schemas_are_accepted_names_carried_and_mapped_back(drafts: list[Draft]) -> None:
-    toolset = assembled(drafts, ())
+def test_schemas_are_accepted_names_carried_and_mapped_back(drafts: list[ToolDraft]) -> None:
+    toolset = build_toolset(drafts, ())
     once = [draft for i, draft in enumerate(drafts) if draft not in drafts[:i]]
     assert len(toolset.tools) == len(once)
     for tool, draft in zip(toolset.tools, once, strict=True):
         jsonschema.Draft202012Validator.check_schema(tool.parameters)
         assert tool.parameters["type"] == "object"
-        assert CARRIED.fullmatch(tool.name)
+        assert VALID_NAME.fullmatch(tool.name)
         assert toolset.original_call(ToolCall(tool.name, {"a": 1})) == ToolCall(
             draft.name, {"a": 1}
         )
 
 
 def test_a_call_to_something_else_keeps_its_name() -> None:
-    assert assembled([], ()).original_call(ToolCall("x", {})) == ToolCall("x", {})
+    assert build_toolset([], ()).original_call(ToolCall("x", {})) == ToolCall("x", {})
 
 
 def test_a_written_list_reads_back_with_its_original_names(tmp_path: Path) -> None:
-    toolset = assembled([Draft("get.user", "d", {}), Draft("get_user", "e", {})], ())
+    toolset = build_toolset([ToolDraft("get.user", "d", {}), ToolDraft("get_user", "e", {})], ())
     written = toolset.to_json()
     assert [each["function"]["name"] for each in written] == ["get_user_2", "get_user"]
     assert written[0]["x-original-name"] == "get.user" and "x-original-name" not in written[1]
@@ -54,9 +56,9 @@ def test_a_written_list_reads_back_with_its_original_names(tmp_path: Path) -> No
 
 
 def test_tools_of_several_sources_are_told_apart_and_kept_once() -> None:
-    one = assembled([Draft("look", "a", {}), Draft("play", "p", {})], ())
-    other = assembled([Draft("look", "b", {}), Draft("play", "p", {})], ())
-    both = combined([one, other])
+    one = build_toolset([ToolDraft("look", "a", {}), ToolDraft("play", "p", {})], ())
+    other = build_toolset([ToolDraft("look", "b", {}), ToolDraft("play", "p", {})], ())
+    both = merge_toolsets([one, other])
     assert both.original_names == {"look": "look", "play": "play", "look_2": "look"}
     assert [str(note.text) for note in both.notes] == [
         "offered twice; kept once",

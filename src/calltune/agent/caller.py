@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from calltune.errors import OptionError, UnusableAnswer
 from calltune.evaluation.judge import are_valid, invents_function
 from calltune.files import dumps
-from calltune.formats.grammar import ANY_CALLS, Wanted
+from calltune.formats.grammar import ANY_CALLS, OutputSpec
 from calltune.tools import Toolset, from_functions
 from calltune.types import Message, Tool, ToolCall
 
 Function = Callable[..., Any]
-_CALLS_OR_WORDS = Wanted(words=True)
+_CALLS_OR_WORDS = OutputSpec(allows_text=True)
 
 
 class Turn(NamedTuple):
@@ -92,7 +92,7 @@ class Caller:
         toolset = tools if isinstance(tools, Toolset) else from_functions(tools)
         messages = [Message("user", query)] if isinstance(query, str) else list(query)
         text = self._answer(self._prompt(messages, toolset.tools), toolset.tools)
-        reading = self.prompt_format.read(text)
+        reading = self.prompt_format.parse(text)
         if reading.problem is not None:
             raise UnusableAnswer(
                 f"The answer cannot be read ({reading.problem}): {text[:200]!r}; allow more "
@@ -123,14 +123,14 @@ class Caller:
         ]
 
     def turn(
-        self, messages: Sequence[Message], tools: Toolset, wanted: Wanted = _CALLS_OR_WORDS
+        self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec = _CALLS_OR_WORDS
     ) -> Turn:
         """The model's next turn in a conversation; no call is run, and none is an error."""
         text = self._answer(self._prompt(messages, tools.tools), tools.tools, wanted)
-        reading = self.prompt_format.read(text)
+        reading = self.prompt_format.parse(text)
         if reading.problem is None:
             return Turn(reading.calls)
-        if wanted.words and self.prompt_format.opening not in text:
+        if wanted.allows_text and self.prompt_format.call_prefix not in text:
             return Turn((), text.strip())
         return Turn((), "", f"{reading.problem}: {text[:200]!r}")
 
@@ -147,11 +147,11 @@ class Caller:
             return self._answer(prompt, (), _CALLS_OR_WORDS).strip()
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
-        return self.prompt_format.render(
+        return self.prompt_format.render_prompt(
             [self.prompt_format.escape_control_tokens(each) for each in messages], tools
         )
 
-    def _answer(self, prompt: str, tools: Sequence[Tool], wanted: Wanted = ANY_CALLS) -> str:
+    def _answer(self, prompt: str, tools: Sequence[Tool], wanted: OutputSpec = ANY_CALLS) -> str:
         from calltune.data.batching import prompt_tokens
         from calltune.generation.engine import complete
         from calltune.generation.sequence import Prompt

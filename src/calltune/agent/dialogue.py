@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 from calltune.agent.caller import Turn
 from calltune.evaluation.judge import are_valid, invents_function
 from calltune.files import dumps
-from calltune.formats.grammar import Wanted
+from calltune.formats.grammar import OutputSpec
 from calltune.formats.parser import call_key
 from calltune.tools import Toolset
 from calltune.types import Json, Message, ToolCall
@@ -23,7 +23,7 @@ class Speaker(Protocol):
     def has_adapter(self) -> bool:
         """Whether it was tuned."""
 
-    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: Wanted) -> Turn:
+    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec) -> Turn:
         """Its next turn."""
 
     def words(self, messages: Sequence[Message], *, tuned: bool) -> str:
@@ -70,7 +70,7 @@ def reply(
     question, or after `most_rounds`. Equal calls are run once. Where the base model says the words,
     an adapter decides on calls alone, for that is what it was trained for.
     """
-    wanted = Wanted(words=words == "tuned" or (words == "base" and not model.has_adapter))
+    wanted = OutputSpec(allows_text=words == "tuned" or (words == "base" and not model.has_adapter))
     added: list[Message] = []
     results: dict[str, str] = {}
     for _ in range(max_rounds):

@@ -132,7 +132,7 @@ def _prepare(options: BfclOptions) -> _Prepared:
     from calltune.data.prepared import check, written
     from calltune.data.readers.recognise import parse
     from calltune.data.sources import bfcl
-    from calltune.schemas.tools import Unusable
+    from calltune.schemas.tools import UnusableRow
 
     prompt_format = FORMATS[options.format]
     every = "+".join(bfcl.CATEGORIES + bfcl.WITHOUT_CALLS)
@@ -142,7 +142,7 @@ def _prepare(options: BfclOptions) -> _Prepared:
             (example,) = parse(row, str(row["id"]), "bfcl").examples
             made = written(example, prompt_format, has_bos=True)
             check(made, [m.content for m in example.messages], prompt_format, None, None)
-        except Unusable as unusable:
+        except UnusableRow as unusable:
             prepared.left_out.setdefault(unusable.reason, []).append(str(row["id"]))
         else:
             prepared.by_category.setdefault(example.source, []).append(made)

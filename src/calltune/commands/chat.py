@@ -11,7 +11,7 @@ from calltune.types import Json, Message, ToolCall
 if TYPE_CHECKING:
     from calltune.agent.dialogue import Speaker
     from calltune.report.chat import Screen
-    from calltune.tools.sources import Offer
+    from calltune.tools.sources import RunnableTools
 
 DECLINED: Json = {"error": "The user declined this call."}
 NO_RESULT: Json = {"error": "There is no result: nothing here runs this tool."}
@@ -69,9 +69,9 @@ def run(options: ChatOptions) -> Path:
     from calltune.agent.caller import Caller
     from calltune.report.chat import Screen
     from calltune.report.tool_list import print_notes
-    from calltune.tools.sources import open_sources, reach_of
+    from calltune.tools.sources import mcp_options, open_sources
 
-    reach = reach_of(options.tools, options.timeout, options.header)
+    reach = mcp_options(options.tools, options.timeout, options.header)
     with ExitStack() as stack:
         offer = open_sources(options.tools, reach, stack)
         print_notes(offer.toolset.notes)
@@ -86,7 +86,7 @@ def run(options: ChatOptions) -> Path:
     return options.adapter_path or Path()
 
 
-def talk(caller: "Speaker", offer: "Offer", screen: "Screen", options: ChatOptions) -> None:
+def talk(caller: "Speaker", offer: "RunnableTools", screen: "Screen", options: ChatOptions) -> None:
     """Answer questions until there are no more.
 
     A question that is interrupted with Ctrl-C is forgotten, with what was called for it; `/new`
@@ -133,7 +133,7 @@ def _question(screen: "Screen") -> str | None:
 class _Host:
     """Runs calls that the user allows."""
 
-    def __init__(self, offer: "Offer", screen: "Screen", is_allowed: bool) -> None:
+    def __init__(self, offer: "RunnableTools", screen: "Screen", is_allowed: bool) -> None:
         self._offer = offer
         self._screen = screen
         self._is_allowed = is_allowed

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from calltune.data.splits import NAMES
+from calltune.data.splits import SPLIT_NAMES
 from calltune.errors import DataError
 from calltune.files import write_json
 from calltune.terminal_text import escape_line
@@ -52,7 +52,7 @@ def run(options: OverlapOptions) -> Path:
 
     splits = {
         name: read_prepared(file)
-        for name in NAMES
+        for name in SPLIT_NAMES
         if (file := options.data / f"{name}.jsonl").exists()
     }
     if not splits:
@@ -78,14 +78,14 @@ def _leaderboard(categories: str) -> dict[str, list[tuple[str, str, set[str]]]]:
     """By what a row asks: its category, id and functions' names."""
     from calltune.data.readers.recognise import parse
     from calltune.data.sources import bfcl
-    from calltune.schemas.tools import Unusable
+    from calltune.schemas.tools import UnusableRow
 
     every = "+".join(bfcl.CATEGORIES + bfcl.WITHOUT_CALLS)
     asked: dict[str, list[tuple[str, str, set[str]]]] = {}
     for row in bfcl.rows(every if categories == "all" else categories, None):
         try:
             examples = parse(row, str(row.get("id")), "bfcl").examples
-        except Unusable:
+        except UnusableRow:
             continue
         for example in examples:
             category = example.source.removeprefix("bfcl/")

@@ -12,19 +12,19 @@ from calltune.data.augment import with_random_names, without_needed_tools
 from calltune.data.prepared import check, check_size, written
 from calltune.data.readers.recognise import parse
 from calltune.data.splits import (
-    NAMES,
+    SPLIT_NAMES,
     Ratios,
-    by_key,
-    by_shared_member,
-    divide,
-    sizes,
-    tools_in,
+    assign_groups,
+    connected_groups,
+    group_by_key,
+    split_sizes,
+    tool_identities,
     unseen_tools,
 )
 from calltune.errors import DataError, OptionError
 from calltune.files import Line, file_digest, read_lines, write_json, write_rows
 from calltune.formats import FORMATS
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.terminal_text import escape_line
 from calltune.types import Example, Json
 
@@ -134,20 +134,20 @@ def run(options: PrepOptions) -> Path:
     count_tokens = _token_counter(options)
     prepared = _prepare(options, count_tokens)
     groups = (
-        by_key(prepared.rows, prepared.prompts)
+        group_by_key(prepared.rows, prepared.prompts)
         if options.split_by == "row"
-        else by_shared_member(prepared.rows, prepared.tools)
+        else connected_groups(prepared.rows, prepared.tools)
     )
-    wanted = sizes(len(prepared.rows), options.ratios)
+    wanted = split_sizes(len(prepared.rows), options.ratios)
     n_splits = sum(ratio > 0 for ratio in options.ratios)
     if len(groups) < n_splits or wanted["train"] < 1:
         raise DataError(
             f"{options.input_file}: {len(groups)} different rows are left for {n_splits} splits; "
             "prepare more rows or set a ratio to 0"
         )
-    parts = divide(groups, wanted, options.random_seed)
+    parts = assign_groups(groups, wanted, options.random_seed)
     # Before names are masked: what is made of the training rows leaves the test rows as they are.
-    seen = tools_in(prepared.examples[row["id"]] for row in parts["train"])
+    seen = tool_identities(prepared.examples[row["id"]] for row in parts["train"])
     made: Counter[str] = Counter()
     if options.negatives or options.mask_names:
         parts = {
@@ -156,7 +156,7 @@ def run(options: PrepOptions) -> Path:
         }
     parts |= {name: _marked(parts[name], prepared, seen) for name in ("valid", "test")}
     folder = options.output_dir / "training"
-    for name in NAMES:
+    for name in SPLIT_NAMES:
         _write_split(folder / f"{name}.jsonl", parts[name])
     report = _report(options, prepared, parts) | {"made": dict(made)}
     write_json(folder / "prep.json", report)
@@ -173,7 +173,7 @@ def _prepare(options: PrepOptions, count_tokens: TokenCounter | None) -> _Prepar
         try:
             check_size(line.row, options.max_row_kb)
             parsed = parse(line.row, f"{options.input_file.stem}:{line.number}", options.schema)
-        except Unusable as unusable:
+        except UnusableRow as unusable:
             prepared.drop(unusable.reason, line, line.row.get("id"))
             continue
         prepared.notes.update(parsed.notes)
@@ -184,7 +184,7 @@ def _prepare(options: PrepOptions, count_tokens: TokenCounter | None) -> _Prepar
             row = written(example, prompt_format, options.bos)
             try:
                 _check(row, example, options, count_tokens)
-            except Unusable as unusable:
+            except UnusableRow as unusable:
                 prepared.drop(unusable.reason, line, example.id)
             else:
                 prepared.keep(row, example)
@@ -233,7 +233,7 @@ def _augmented(
         row = written(example, prompt_format, options.bos, how)
         try:
             _check(row, example, options, count_tokens)
-        except Unusable:
+        except UnusableRow:
             return False
         result.append(row)
         prepared.examples[row["id"]] = example
@@ -330,7 +330,7 @@ def _report(
 
 def _print_report(report: dict[str, Json], folder: Path) -> None:
     counts = report["counts"]
-    splits = ", ".join(f"{name} {counts[name]}" for name in NAMES)
+    splits = ", ".join(f"{name} {counts[name]}" for name in SPLIT_NAMES)
     print(f"Kept {counts['kept']} examples of {counts['read']} rows: {splits}")
     if report["made"]:
         made = ", ".join(f"{count} {how}" for how, count in report["made"].items())

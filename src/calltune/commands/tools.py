@@ -48,11 +48,11 @@ def run(options: ToolsOptions) -> Path:
         OptionError: a source of no known kind, or the MCP client is not installed.
     """
     from calltune.report.tool_list import print_notes, print_tools
-    from calltune.tools import combined
-    from calltune.tools.sources import reach_of, read_source
+    from calltune.tools import merge_toolsets
+    from calltune.tools.sources import mcp_options, read_source
 
-    reach = reach_of(options.sources, options.timeout, options.header)
-    toolset = combined([read_source(each, reach, options.kind) for each in options.sources])
+    reach = mcp_options(options.sources, options.timeout, options.header)
+    toolset = merge_toolsets([read_source(each, reach, options.kind) for each in options.sources])
     if not toolset.tools:
         print_notes(toolset.notes)
         raise DataError(f"No tool can be made of {', '.join(options.sources)}; nothing is written")

@@ -11,7 +11,7 @@ import string
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from calltune.schemas.tools import Unusable, read_tools
+from calltune.schemas.tools import UnusableRow, read_tools
 from calltune.types import Answer, Example, Json, Tool
 
 LOOKED_AT = 200
@@ -73,7 +73,7 @@ def with_random_names(example: Example, rng: random.Random) -> Example | None:
         renamed[tool.name] = (_random_name(rng), new)
         try:
             tools.append(_rename(tool, *renamed[tool.name]))
-        except (Unusable, KeyError, TypeError, AttributeError):
+        except (UnusableRow, KeyError, TypeError, AttributeError):
             return None
     answers = []
     for answer in example.answers:
@@ -121,12 +121,12 @@ def _random_name(rng: random.Random) -> str:
 
 def _rename(tool: Tool, name: str, arguments: dict[str, str]) -> Tool:
     """The tool as its dataset wrote it, renamed, and read again."""
-    parameters = tool.written.get("parameters") or {}
+    parameters = tool.raw.get("parameters") or {}
     renamed = {"name": name, "parameters": _renamed_parameters(parameters, arguments)}
-    (found,) = read_tools([tool.written | renamed]).tools
+    (found,) = read_tools([tool.raw | renamed]).tools
     # Read as it was meant: nothing more, nothing less.
     if set(found.parameters["properties"]) != set(arguments.values()):
-        raise Unusable("parameters that cannot be renamed")
+        raise UnusableRow("parameters that cannot be renamed")
     return found
 
 

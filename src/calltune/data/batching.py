@@ -137,7 +137,7 @@ def check_control_tokens(tokenizer: Tokenizer, prompt_format: Format, model: str
     Raises:
         OptionError: a stop or BOS token of the format is not one token of the tokenizer.
     """
-    for marker in filter(None, [prompt_format.bos, prompt_format.stops[0]]):
+    for marker in filter(None, [prompt_format.bos, prompt_format.stop_tokens[0]]):
         if len(tokenizer.encode(marker, add_special_tokens=False)) != 1:
             raise OptionError(
                 f"{model} has no token {marker}, which the rows' format {prompt_format.name} "

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from calltune.files import dumps
 from calltune.formats import Format
-from calltune.schemas.tools import Unusable
+from calltune.schemas.tools import UnusableRow
 from calltune.types import Example, Json, answers_to_json, reference_call
 
 
@@ -12,17 +12,17 @@ def written(
     example: Example, prompt_format: Format, has_bos: bool, made: str | None = None
 ) -> dict[str, Json]:
     """The row; `made` says how, where it was made of another one."""
-    prompt = prompt_format.render(example.messages, example.tools)
+    prompt = prompt_format.render_prompt(example.messages, example.tools)
     if not has_bos:
         prompt = prompt.removeprefix(prompt_format.bos)
     schemas = {tool.name: tool.parameters for tool in example.tools}
     calls = [reference_call(a, example.query, schemas.get(a.name)) for a in example.answers]
     row = {
-        "text": f"{prompt}{prompt_format.write(calls)}{prompt_format.end}",
+        "text": f"{prompt}{prompt_format.render_calls(calls)}{prompt_format.completion_end}",
         "completion_start": len(prompt),
         "id": example.id,
         "query": example.query,
-        "tools": [tool.written for tool in example.tools],
+        "tools": [tool.raw for tool in example.tools],
         "answers": answers_to_json(example.answers),
         "source": example.source,
         "format": prompt_format.name,
@@ -34,10 +34,10 @@ def check_size(row: Json, max_kb: int) -> None:
     """Refuse a row of a dataset that is larger than `max_kb` kilobytes.
 
     Raises:
-        Unusable: it is.
+        UnusableRow: it is.
     """
     if (size := len(dumps(row))) > max_kb * 1024:
-        raise Unusable(f"larger than {max_kb} KB", f"{size // 1024} KB")
+        raise UnusableRow(f"larger than {max_kb} KB", f"{size // 1024} KB")
 
 
 def check(
@@ -52,10 +52,10 @@ def check(
     `contents` are what its messages say.
 
     Raises:
-        Unusable: there is a control token in it, or it has more than `max_tokens`.
+        UnusableRow: there is a control token in it, or it has more than `max_tokens`.
     """
     content = dumps(list(contents)) + dumps(row["tools"])
     if marker := next((m for m in prompt_format.markers if m in content), None):
-        raise Unusable("control token of the format in the text", marker)
+        raise UnusableRow("control token of the format in the text", marker)
     if count_tokens and max_tokens is not None and count_tokens(row["text"]) > max_tokens:
-        raise Unusable(f"longer than {max_tokens} tokens", row["id"])
+        raise UnusableRow(f"longer than {max_tokens} tokens", row["id"])

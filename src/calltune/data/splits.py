@@ -12,7 +12,7 @@ from calltune.types import Example, Json, Tool
 
 Item = TypeVar("Item")
 
-NAMES = ("train", "valid", "test")
+SPLIT_NAMES = ("train", "valid", "test")
 
 
 class Ratios(NamedTuple):
@@ -23,13 +23,13 @@ class Ratios(NamedTuple):
     test: float
 
 
-def sizes(count: int, ratios: Ratios) -> dict[str, int]:
+def split_sizes(count: int, ratios: Ratios) -> dict[str, int]:
     """How many of `count` rows each split should get: at least one where its ratio is not 0."""
     valid, test = (max(1, round(count * r)) if r > 0 else 0 for r in (ratios.valid, ratios.test))
     return {"train": count - valid - test, "valid": valid, "test": test}
 
 
-def by_key(items: Sequence[Item], keys: Sequence[Hashable]) -> list[list[Item]]:
+def group_by_key(items: Sequence[Item], keys: Sequence[Hashable]) -> list[list[Item]]:
     """Items with equal keys together, in order of first appearance."""
     groups: dict[Hashable, list[Item]] = {}
     for item, key in zip(items, keys, strict=True):
@@ -37,7 +37,7 @@ def by_key(items: Sequence[Item], keys: Sequence[Hashable]) -> list[list[Item]]:
     return list(groups.values())
 
 
-def by_shared_member(
+def connected_groups(
     items: Sequence[Item], members: Sequence[Sequence[Hashable]]
 ) -> list[list[Item]]:
     """Items that share a member together, and so on: the connected components.
@@ -58,10 +58,10 @@ def by_shared_member(
             parent[root(name)] = root(names[0])
     # An item without members is alone with itself.
     keys = [root(names[0]) if names else ("", i) for i, names in enumerate(members)]
-    return by_key(items, keys)
+    return group_by_key(items, keys)
 
 
-def divide(
+def assign_groups(
     groups: Sequence[Sequence[Item]], wanted: dict[str, int], seed: int
 ) -> dict[str, list[Item]]:
     """Give each group whole to the split that lacks most of what it wants.
@@ -88,7 +88,7 @@ _WORDS = ("description", "title")
 """Keywords of a JSON Schema that explain and do not constrain."""
 
 
-def tools_in(examples: Iterable[Example]) -> set[str]:
+def tool_identities(examples: Iterable[Example]) -> set[str]:
     """The tools that these examples offer, to be given to `unseen_tools`."""
     return {_identity(tool) for example in examples for tool in example.tools}
 

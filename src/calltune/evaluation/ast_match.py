@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from calltune.evaluation.exact_match import all_fit, choices_of
 from calltune.types import (
-    Acceptable,
+    AcceptableArgument,
+    AcceptableObject,
+    AcceptableValue,
     Answer,
-    Choice,
-    Fields,
     Json,
     ParsedOutput,
     Tool,
@@ -95,7 +95,9 @@ def part_of(schema: Json, key: str | None = None) -> Json:
     return properties.get(key, {}) if isinstance(properties, dict) else {}
 
 
-def _accepts_object(choices: dict[str, Choice], value: dict[str, Json], schema: Json) -> bool:
+def _accepts_object(
+    choices: dict[str, AcceptableArgument], value: dict[str, Json], schema: Json
+) -> bool:
     return value.keys() <= choices.keys() and all(
         _accepts_choice(choice, value[key], part_of(schema, key))
         if key in value
@@ -104,12 +106,12 @@ def _accepts_object(choices: dict[str, Choice], value: dict[str, Json], schema: 
     )
 
 
-def _accepts_choice(choice: Choice, value: Json, schema: Json) -> bool:
+def _accepts_choice(choice: AcceptableArgument, value: Json, schema: Json) -> bool:
     return any(_accepts_value(acceptable, value, schema) for acceptable in choice.values)
 
 
-def _accepts_value(acceptable: Acceptable, value: Json, schema: Json) -> bool:
-    if isinstance(acceptable, Fields | dict):
+def _accepts_value(acceptable: AcceptableValue, value: Json, schema: Json) -> bool:
+    if isinstance(acceptable, AcceptableObject | dict):
         return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value, schema)
     if isinstance(acceptable, list):
         return (

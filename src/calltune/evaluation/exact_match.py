@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from calltune.files import dumps
 from calltune.types import (
-    Acceptable,
+    AcceptableArgument,
+    AcceptableObject,
+    AcceptableValue,
     Answer,
-    Choice,
-    Fields,
     Json,
     ParsedOutput,
     ToolCall,
@@ -131,20 +131,20 @@ def all_fit(
     return not any(misfits[pair.row][pair.column] for pair in cheapest_pairs(misfits))
 
 
-def _accepts_object(choices: dict[str, Choice], value: dict[str, Json]) -> bool:
+def _accepts_object(choices: dict[str, AcceptableArgument], value: dict[str, Json]) -> bool:
     return value.keys() <= choices.keys() and all(
         accepts_value(choice, value[key]) if key in value else choice.is_optional
         for key, choice in choices.items()
     )
 
 
-def accepts_value(choice: Choice, value: Json) -> bool:
+def accepts_value(choice: AcceptableArgument, value: Json) -> bool:
     """Whether a value is one of those that an argument may have."""
     return any(_accepts_value(acceptable, value) for acceptable in choice.values)
 
 
-def _accepts_value(acceptable: Acceptable, value: Json) -> bool:
-    if isinstance(acceptable, Fields | dict):
+def _accepts_value(acceptable: AcceptableValue, value: Json) -> bool:
+    if isinstance(acceptable, AcceptableObject | dict):
         return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value)
     if isinstance(acceptable, list):
         return (
@@ -156,11 +156,13 @@ def _accepts_value(acceptable: Acceptable, value: Json) -> bool:
     return isinstance(acceptable, bool) == isinstance(value, bool) and bool(acceptable == value)
 
 
-def choices_of(acceptable: Fields | dict[str, Acceptable]) -> dict[str, Choice]:
+def choices_of(
+    acceptable: AcceptableObject | dict[str, AcceptableValue],
+) -> dict[str, AcceptableArgument]:
     """What is acceptable for each key of an object."""
-    if isinstance(acceptable, Fields):
+    if isinstance(acceptable, AcceptableObject):
         return acceptable.keys
-    return {key: Choice((item,)) for key, item in acceptable.items()}
+    return {key: AcceptableArgument((item,)) for key, item in acceptable.items()}
 
 
 def _differences_of_function(name: str, calls: list[ToolCall], answers: list[Answer]) -> list[str]:
@@ -177,7 +179,7 @@ def _differences_of_function(name: str, calls: list[ToolCall], answers: list[Ans
 
 
 def _object_differences(
-    where: str, choices: dict[str, Choice], value: dict[str, Json]
+    where: str, choices: dict[str, AcceptableArgument], value: dict[str, Json]
 ) -> list[str]:
     lines = [f"{where}: argument {key} is not known" for key in value if key not in choices]
     for key, choice in choices.items():
@@ -188,17 +190,17 @@ def _object_differences(
     return lines
 
 
-def _value_differences(where: str, choice: Choice, value: Json) -> list[str]:
+def _value_differences(where: str, choice: AcceptableArgument, value: Json) -> list[str]:
     if accepts_value(choice, value):
         return []
-    objects = [a for a in choice.values if isinstance(a, Fields | dict)]
+    objects = [a for a in choice.values if isinstance(a, AcceptableObject | dict)]
     if isinstance(value, dict) and objects:
         found = (_object_differences(where, choices_of(a), value) for a in objects)
         return min(found, key=len)
     return [f"{where}: {_shown(value)} where {_listed(choice)} was right"]
 
 
-def _listed(choice: Choice) -> str:
+def _listed(choice: AcceptableArgument) -> str:
     if not choice.values:
         return "nothing"
     if len(choice.values) > SHOWN_VALUES:
@@ -208,14 +210,14 @@ def _listed(choice: Choice) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _shown(value: Acceptable) -> str:
+def _shown(value: AcceptableValue) -> str:
     text = dumps(_first_of(value))
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
-def _first_of(value: Acceptable) -> Json:
+def _first_of(value: AcceptableValue) -> Json:
     """An acceptable value as plain JSON: of each choice inside it the first."""
-    if isinstance(value, Fields):
+    if isinstance(value, AcceptableObject):
         return {
             key: _first_of(choice.values[0])
             for key, choice in value.keys.items()

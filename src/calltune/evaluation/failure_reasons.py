@@ -8,10 +8,10 @@ from calltune.evaluation.ast_match import declared_types, json_type, part_of
 from calltune.evaluation.exact_match import accepts_value, cheapest_pairs
 from calltune.schemas.parameters import allows
 from calltune.types import (
-    Acceptable,
+    AcceptableArgument,
+    AcceptableObject,
+    AcceptableValue,
     Answer,
-    Choice,
-    Fields,
     Json,
     ParsedOutput,
     Tool,
@@ -116,7 +116,7 @@ def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool) -> list[Reason]
     return reasons
 
 
-def _reason_of_value(value: Json, schema: Json, choice: Choice) -> Reason:
+def _reason_of_value(value: Json, schema: Json, choice: AcceptableArgument) -> Reason:
     """Wrong in type where neither the tool nor any right value has that type."""
     kind = json_type(value)
     allowed = set(declared_types(schema)) | {_type_of(right) for right in choice.values}
@@ -125,5 +125,5 @@ def _reason_of_value(value: Json, schema: Json, choice: Choice) -> Reason:
     return "wrong value" if kind in allowed or not declared_types(schema) else "wrong type"
 
 
-def _type_of(right: Acceptable) -> str:
-    return "object" if isinstance(right, Fields) else json_type(right)
+def _type_of(right: AcceptableValue) -> str:
+    return "object" if isinstance(right, AcceptableObject) else json_type(right)

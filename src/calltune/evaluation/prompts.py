@@ -15,7 +15,7 @@ from calltune.evaluation.options import AnswerOptions
 from calltune.formats import FORMATS, Format
 from calltune.generation.sequence import Prompt, Sampling, in_quick_order
 from calltune.models.loading import LoadedModel
-from calltune.schemas.tools import Unusable, read_tools
+from calltune.schemas.tools import UnusableRow, read_tools
 from calltune.types import Tool
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def tools_of(row: PreparedRow) -> dict[str, Tool]:
     """
     try:
         return read_tools(row.data["tools"]).by_name
-    except Unusable as error:
+    except UnusableRow as error:
         raise DataError(
             f"The tools of test row {row.id} cannot be read ({error}); run prep again"
         ) from error
@@ -139,7 +139,7 @@ def constrainer_of(loaded: LoadedModel, prompt_format: str, stops: Sequence[int]
 
 def stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
     """The model's own end tokens and the formats': a base model may know only one kind."""
-    stops = {stop for name in families for stop in FORMATS[name].stops}
+    stops = {stop for name in families for stop in FORMATS[name].stop_tokens}
     encoded = [tokenizer.encode(stop, add_special_tokens=False) for stop in stops]
     return sorted({ids[0] for ids in encoded if len(ids) == 1} | set(tokenizer.eos_token_ids))
 

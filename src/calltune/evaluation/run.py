@@ -144,7 +144,7 @@ def _record(wanted: RowSample, completion: Completion, text: str) -> Record:
 
 def _judged(row: PreparedRow, record: Record) -> Record:
     """The record with what its text says and the verdict; an earlier run had other rules."""
-    parsed = FORMATS[row.format].read(record["text"])
+    parsed = FORMATS[row.format].parse(record["text"])
     found = judge(parsed, answers_of(record), tools_of(row), record["finish"])
     return record | {
         "calls": [{"name": call.name, "arguments": call.arguments} for call in parsed.calls],

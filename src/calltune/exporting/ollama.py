@@ -39,7 +39,7 @@ def write_modelfile(gguf: Path, prompt_format: str, *, n_context: int = 4096) ->
     Raises:
         OutputError: the file cannot be written.
     """
-    stops = "\n".join(f'PARAMETER stop "{stop}"' for stop in FORMATS[prompt_format].stops)
+    stops = "\n".join(f'PARAMETER stop "{stop}"' for stop in FORMATS[prompt_format].stop_tokens)
     text = f'''\
 # For: ollama create NAME -f Modelfile
 {_NOTES[prompt_format]}FROM ./{gguf.name}

@@ -14,10 +14,17 @@ from calltune.formats.grammar import (
     ANY_CALLS,
     AnswerRules,
     Grammar,
-    Wanted,
+    OutputSpec,
     marker,
 )
-from calltune.formats.parser import Pieces, Reader, Steps, Unreadable, next_call, next_value
+from calltune.formats.parser import (
+    ParseError,
+    Pieces,
+    Steps,
+    StreamingParser,
+    next_call,
+    next_value,
+)
 from calltune.schemas.lark import literal, repeated, text_without
 from calltune.types import Message, Tool, ToolCall
 
@@ -27,7 +34,7 @@ _MARKERS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", _OPEN, _CLOSE)
 _CALL_SHAPE = '{"name": <function-name>, "arguments": <args-json-object>}'
 
 
-def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+def render_prompt(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     """The prompt: a system turn that lists the tools, if any, then the turns."""
     system = [message.content for message in messages if message.role == "system"]
     instructions = "\n\n".join([*system, *(_offer(tools) if tools else ())])
@@ -36,7 +43,7 @@ def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     return f"{opening}{''.join(turns)}<|im_start|>assistant\n"
 
 
-def write(calls: Sequence[ToolCall]) -> str:
+def render_calls(calls: Sequence[ToolCall]) -> str:
     """One `<tool_call>` block for each call; a block with an empty list for none."""
     if not calls:
         return f"{_OPEN}\n[]\n{_CLOSE}"
@@ -50,9 +57,9 @@ def grammar(
     tools: Sequence[Tool],
     loose: Container[str],
     special: Container[str],
-    wanted: Wanted = ANY_CALLS,
+    wanted: OutputSpec = ANY_CALLS,
 ) -> Grammar:
-    """What `write` writes, or what else is wanted; words are all that holds no marker."""
+    """What `render_calls` writes, or what else is wanted; words are all that holds no marker."""
     rules = AnswerRules(tools, loose, wanted, is_quoted=False)
     opening, closing = marker(_OPEN, special), marker(_CLOSE, special)
     none = f"{opening} {literal(_LINE + '[]' + _LINE)} {closing}"
@@ -65,18 +72,18 @@ def grammar(
     return rules.grammar(none, f"{block} {more}", text_without(_MARKERS))
 
 
-def reader() -> Reader:
+def parser() -> StreamingParser:
     """Reads calls in `<tool_call>` blocks; text before the first block is passed over."""
-    return Reader(_calls)
+    return StreamingParser(_calls)
 
 
 def _calls(text: Pieces) -> Steps[None]:
     if not (yield from text.past(_OPEN)):
-        raise Unreadable("no <tool_call>")
+        raise ParseError("no <tool_call>")
     yield from _block(text)
     while (yield from text.past_space()):
         if not (yield from text.takes(_OPEN)):
-            raise Unreadable("text after the calls")
+            raise ParseError("text after the calls")
         yield from _block(text)
 
 
@@ -84,14 +91,14 @@ def _block(text: Pieces) -> Steps[None]:
     if (yield from text.past_space()) != "[":
         yield (yield from next_call(text))
     elif (yield from next_value(text)) != []:
-        raise Unreadable("a call without a name")
+        raise ParseError("a call without a name")
     # A model that stops right after the last object has still said all that matters.
     if (yield from text.past_space()) and not (yield from text.takes(_CLOSE)):
-        raise Unreadable("text after the call's JSON")
+        raise ParseError("text after the call's JSON")
 
 
 def _offer(tools: Sequence[Tool]) -> tuple[str, str]:
-    listing = "\n".join(dumps({"type": "function", "function": tool.written}) for tool in tools)
+    listing = "\n".join(dumps({"type": "function", "function": tool.raw}) for tool in tools)
     return (
         f"# Tools\n\nThe functions you may call:\n<tools>\n{listing}\n</tools>",
         f"Answer with one JSON object for each call:\n{_OPEN}\n{_CALL_SHAPE}\n{_CLOSE}",
@@ -100,7 +107,7 @@ def _offer(tools: Sequence[Tool]) -> tuple[str, str]:
 
 def _turn(message: Message) -> str:
     if message.role == "assistant":
-        written = write(message.calls) if message.calls else ""
+        written = render_calls(message.calls) if message.calls else ""
         content = "\n".join(filter(None, [message.content, written]))
         return f"<|im_start|>assistant\n{content}<|im_end|>\n"
     if message.role == "tool":
@@ -114,14 +121,14 @@ def _user_turn(content: str) -> str:
 
 CHATML = Format(
     name="chatml",
-    render=render,
-    write=write,
+    render_prompt=render_prompt,
+    render_calls=render_calls,
     grammar=grammar,
-    opening=_OPEN,
-    reader=reader,
+    call_prefix=_OPEN,
+    parser=parser,
     bos="",
-    end="<|im_end|>",
-    stops=("<|im_end|>", "<|endoftext|>"),
+    completion_end="<|im_end|>",
+    stop_tokens=("<|im_end|>", "<|endoftext|>"),
     markers=_MARKERS,
     tool_parser="json_tools",
 )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from calltune.files import dumps
-from calltune.formats.grammar import Grammar, Wanted
-from calltune.formats.parser import Reader
+from calltune.formats.grammar import Grammar, OutputSpec
+from calltune.formats.parser import StreamingParser
 from calltune.types import Message, ParsedOutput, Tool, ToolCall
 
 
@@ -22,34 +22,34 @@ class Format:
     """
 
     name: str
-    render: Callable[[Sequence[Message], Sequence[Tool]], str]
+    render_prompt: Callable[[Sequence[Message], Sequence[Tool]], str]
     """Messages and tools -> the prompt, up to where the model's answer begins."""
-    write: Callable[[Sequence[ToolCall]], str]
-    """Calls -> what the model should answer, without `end`."""
-    grammar: Callable[[Sequence[Tool], Container[str], Container[str], Wanted], Grammar]
+    render_calls: Callable[[Sequence[ToolCall]], str]
+    """Calls -> what the model should answer, without `completion_end`."""
+    grammar: Callable[[Sequence[Tool], Container[str], Container[str], OutputSpec], Grammar]
     """The tools on offer, the names of those whose schemas are not held to (any object will do for
     arguments), the markers that the tokenizer has as tokens which no text can spell, and how many
     calls are wanted, or what in their place -> what an answer may be."""
-    opening: str
+    call_prefix: str
     """What calls begin with, no call included, and nothing else that a grammar admits."""
-    reader: Callable[[], Reader]
+    parser: Callable[[], StreamingParser]
     """Reads one answer, without its end token, as it comes."""
     bos: str
     """The text that a prompt begins with where the family has a BOS token, else ""."""
-    end: str
+    completion_end: str
     """What follows the answer in a training text."""
-    stops: tuple[str, ...]
+    stop_tokens: tuple[str, ...]
     """The tokens that end an answer when a model writes them."""
     markers: tuple[str, ...]
     """Control tokens: content that holds one of these would break the turns apart."""
     tool_parser: str | None = None
-    """Which of mlx_lm's tool parsers reads what `write` writes; None where none does."""
+    """Which of mlx_lm's tool parsers reads what `render_calls` writes; None where none does."""
 
     @property
     def chat_template(self) -> str:
-        """What `render` does, for programs that take a chat template in Jinja.
+        """What `render_prompt` does, for programs that take a chat template in Jinja.
 
-        Law: for messages and tools as OpenAI's API has them, it gives `render`'s prompt.
+        Law: for messages and tools as OpenAI's API has them, it gives `render_prompt`'s prompt.
         """
         return (files("calltune.formats") / f"{self.name}.jinja").read_text("utf-8")
 
@@ -64,13 +64,13 @@ class Format:
 
     def escape_tool_control_tokens(self, tool: Tool) -> Tool:
         """The tool, written in prompts with a space in each marker."""
-        return replace(tool, written=json.loads(self._tame(dumps(tool.written))))
+        return replace(tool, raw=json.loads(self._tame(dumps(tool.raw))))
 
-    def read(self, text: str) -> ParsedOutput:
+    def parse(self, text: str) -> ParsedOutput:
         """The calls in a model's whole answer, without its end token, or why there are none."""
-        reader = self.reader()
-        reader.feed(text)
-        return reader.finish()
+        parser = self.parser()
+        parser.feed(text)
+        return parser.finish()
 
     def _tame(self, text: str) -> str:
         for marker in self.markers:

@@ -8,8 +8,15 @@ from collections.abc import Container, Sequence
 
 from calltune.files import dumps
 from calltune.formats.format import Format
-from calltune.formats.grammar import ANY_CALLS, AnswerRules, Grammar, Wanted
-from calltune.formats.parser import JSON_SPACE, Pieces, Reader, Steps, Unreadable, next_call
+from calltune.formats.grammar import ANY_CALLS, AnswerRules, Grammar, OutputSpec
+from calltune.formats.parser import (
+    JSON_SPACE,
+    ParseError,
+    Pieces,
+    Steps,
+    StreamingParser,
+    next_call,
+)
 from calltune.schemas.lark import literal, text_without
 from calltune.types import Message, Tool, ToolCall
 
@@ -18,7 +25,7 @@ _MARKERS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
 _PREAMBLE = "You are a helpful assistant with access to the following tools:"
 
 
-def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+def render_prompt(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     """The prompt: instructions and tools, if any, before the first user message, then the turns."""
     system = [message.content for message in messages if message.role == "system"]
     instructions = "\n\n".join([*system, *([_offer(tools)] if tools else [])])
@@ -32,7 +39,7 @@ def render(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
     return f"<bos>{''.join(texts)}<start_of_turn>model\n"
 
 
-def write(calls: Sequence[ToolCall]) -> str:
+def render_calls(calls: Sequence[ToolCall]) -> str:
     """The calls as a fenced JSON list; no calls is the empty list."""
     listed = [
         {
@@ -49,9 +56,9 @@ def grammar(
     tools: Sequence[Tool],
     loose: Container[str],
     special: Container[str],
-    wanted: Wanted = ANY_CALLS,
+    wanted: OutputSpec = ANY_CALLS,
 ) -> Grammar:
-    """What `write` writes, arguments as JSON in a string, or what else is wanted.
+    """What `render_calls` writes, arguments as JSON in a string, or what else is wanted.
 
     Words are what no reader takes for calls: no JSON fence, no bracket at the beginning, no marker.
     """
@@ -70,9 +77,9 @@ def grammar(
     return rules.grammar(f"{start} {end}", calls, words)
 
 
-def reader() -> Reader:
+def parser() -> StreamingParser:
     """Reads calls in a fenced or bare JSON list (or a single object), and nothing after it."""
-    return Reader(_calls)
+    return StreamingParser(_calls)
 
 
 def _calls(text: Pieces) -> Steps[None]:
@@ -86,7 +93,7 @@ def _calls(text: Pieces) -> Steps[None]:
     elif first == "{":
         yield (yield from next_call(text))
     else:
-        raise Unreadable("no JSON list of calls")
+        raise ParseError("no JSON list of calls")
     yield from _end(text)
 
 
@@ -99,7 +106,7 @@ def _listed(text: Pieces) -> Steps[None]:
         yield (yield from next_call(text))
         following = yield from text.past_space(JSON_SPACE)
         if following not in (",", "]"):
-            raise Unreadable(f"no comma and no end of the list at {text.position}")
+            raise ParseError(f"no comma and no end of the list at {text.position}")
         text.skip()
         if following == "]":
             return
@@ -108,13 +115,13 @@ def _listed(text: Pieces) -> Steps[None]:
 
 def _end(text: Pieces) -> Steps[None]:
     if (yield from text.past_space()) and not (yield from text.takes("```")):
-        raise Unreadable("text after the calls")
+        raise ParseError("text after the calls")
     if (yield from text.past_space()):
-        raise Unreadable("text after the calls")
+        raise ParseError("text after the calls")
 
 
 def _offer(tools: Sequence[Tool]) -> str:
-    listing = dumps([tool.written for tool in tools])
+    listing = dumps([tool.raw for tool in tools])
     return f"{_PREAMBLE}\n\n```json\n{listing}\n```"
 
 
@@ -129,7 +136,7 @@ def _turn(message: Message) -> str:
 
 
 def _written(calls: Sequence[ToolCall]) -> str:
-    return write(calls) if calls else ""
+    return render_calls(calls) if calls else ""
 
 
 def _user_turn(content: str) -> str:
@@ -138,13 +145,13 @@ def _user_turn(content: str) -> str:
 
 GEMMA = Format(
     name="gemma",
-    render=render,
-    write=write,
+    render_prompt=render_prompt,
+    render_calls=render_calls,
     grammar=grammar,
-    opening=_FENCE + "[",
-    reader=reader,
+    call_prefix=_FENCE + "[",
+    parser=parser,
     bos="<bos>",
-    end="<end_of_turn><eos>",
-    stops=("<end_of_turn>", "<eos>"),
+    completion_end="<end_of_turn><eos>",
+    stop_tokens=("<end_of_turn>", "<eos>"),
     markers=_MARKERS,
 )

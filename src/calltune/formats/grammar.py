@@ -16,20 +16,20 @@ THE_ANSWER = "the answer"
 """What notes on the schema of an answer without calls begin with; no tool is called so."""
 
 
-class Wanted(NamedTuple):
+class OutputSpec(NamedTuple):
     """How many calls an answer may make, and what else it may be."""
 
     min_calls: int = 0
     """From 1 on, "no call" is not admitted."""
     max_calls: int = MAX_CALLS
     """0 is as if there were no tools."""
-    words: bool = False
+    allows_text: bool = False
     """Whether a text may stand in the place of calls."""
     schema: Json | None = None
     """JSON that satisfies this JSON Schema may stand in the place of calls; never beside words."""
 
 
-ANY_CALLS = Wanted()
+ANY_CALLS = OutputSpec()
 """No call, or several, and nothing else."""
 
 
@@ -45,14 +45,14 @@ class AnswerRules:
     """The rules for one call to any of several tools, and for what may stand in calls' place."""
 
     def __init__(
-        self, tools: Sequence[Tool], loose: Container[str], wanted: Wanted, is_quoted: bool
+        self, tools: Sequence[Tool], loose: Container[str], wanted: OutputSpec, is_quoted: bool
     ) -> None:
         """With the names of tools whose schemas are not held to.
 
         Raises:
             UnusableSchema: nothing satisfies the schema of the answer.
         """
-        assert not (wanted.words and wanted.schema is not None), "words would do for any JSON"
+        assert not (wanted.allows_text and wanted.schema is not None), "words would do for any JSON"
         self.lark = Lark()
         self.notes: dict[str, None] = {}
         self._is_quoted = is_quoted
@@ -82,7 +82,7 @@ class AnswerRules:
 
     def _others(self, words: str) -> list[str]:
         """What may stand in the place of calls."""
-        if self._wanted.words:
+        if self._wanted.allows_text:
             return [self.lark.terminal(words)]
         schema = self._wanted.schema
         if schema is None:

@@ -24,7 +24,7 @@ _PLAIN = re.compile(r'[^][{}"]*+')
 _IN_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
-class Unreadable(Exception):
+class ParseError(Exception):
     """A text holds no calls that can be read; the message is the reading's problem."""
 
 
@@ -97,7 +97,7 @@ class Pieces:
         """From the bracket that comes next to the one that closes it, or to the end of the text.
 
         Raises:
-            Unreadable: nested more than `DEEPEST` deep.
+            ParseError: nested more than `DEEPEST` deep.
         """
         brackets, parts = Brackets(), []
         while True:
@@ -120,7 +120,7 @@ class Brackets:
         """Read on in `text` from `at`; the place after the last open bracket closes, if it does.
 
         Raises:
-            Unreadable: nested more than `DEEPEST` deep.
+            ParseError: nested more than `DEEPEST` deep.
         """
         while at < len(text):
             at = self._string(text, at) if self._is_in_string else self._plain(text, at)
@@ -137,7 +137,7 @@ class Brackets:
             case "[" | "{":
                 self._depth += 1
                 if self._depth > MAX_DEPTH:
-                    raise Unreadable("JSON nested too deep")
+                    raise ParseError("JSON nested too deep")
             case "]" | "}":
                 self._depth -= 1
         return at + 1
@@ -151,7 +151,7 @@ class Brackets:
         return at + 1
 
 
-class Reader:
+class StreamingParser:
     """Reads one text, whole or in pieces of any size."""
 
     def __init__(self, steps: Callable[[Pieces], Steps[None]]) -> None:
@@ -187,7 +187,7 @@ class Reader:
             while (call := next(self._steps, None)) is not None:
                 self._calls.append(call)
                 self.end_of_calls = self._text.position
-        except Unreadable as problem:
+        except ParseError as problem:
             self._problem = str(problem)
         return tuple(self._calls[n_known:])
 
@@ -203,10 +203,10 @@ def next_call(text: Pieces) -> Steps[ToolCall]:
     """The call whose JSON object begins here.
 
     Raises:
-        Unreadable: none begins here, or it is not a call.
+        ParseError: none begins here, or it is not a call.
     """
     if (yield from text.letter()) != "{":
-        raise Unreadable(f"no JSON object at {text.position}")
+        raise ParseError(f"no JSON object at {text.position}")
     return call_from_json((yield from next_value(text)))
 
 
@@ -214,7 +214,7 @@ def next_value(text: Pieces) -> Steps[Json]:
     """The JSON list or object that begins here.
 
     Raises:
-        Unreadable: as `decode`, or it is nested too deep.
+        ParseError: as `decode`, or it is nested too deep.
     """
     start = text.position
     return decode((yield from text.json_text()), start)
@@ -224,15 +224,15 @@ def decode(text: str, start: int = 0) -> Json:
     """The JSON value that `text` holds; `start` is where in the whole text it began.
 
     Raises:
-        Unreadable: not JSON, a key twice in one object, NaN, Infinity or a number too large.
+        ParseError: not JSON, a key twice in one object, NaN, Infinity or a number too large.
     """
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"not JSON at {start + error.pos}: {error.msg}") from None
+        raise ParseError(f"not JSON at {start + error.pos}: {error.msg}") from None
     except ValueError:
         # Python gives up on a whole number of more than 4,300 digits.
-        raise Unreadable("a number too large") from None
+        raise ParseError("a number too large") from None
 
 
 def call_from_json(data: Json) -> ToolCall:
@@ -241,17 +241,17 @@ def call_from_json(data: Json) -> ToolCall:
     Arguments may be an object or an object written as a string, as in OpenAI's API.
 
     Raises:
-        Unreadable: no name, or arguments that are not an object.
+        ParseError: no name, or arguments that are not an object.
     """
     if isinstance(data, dict) and isinstance(data.get("function"), dict):
         data = data["function"]
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise Unreadable("a call without a name")
+        raise ParseError("a call without a name")
     arguments = data.get("arguments")
     if isinstance(arguments, str) and arguments.lstrip().startswith("{"):
         arguments = _object_in(arguments.strip())
     if not isinstance(arguments, dict):
-        raise Unreadable(f"arguments of {data['name']} are not an object")
+        raise ParseError(f"arguments of {data['name']} are not an object")
     return ToolCall(data["name"], arguments)
 
 
@@ -264,25 +264,25 @@ def _object_in(text: str) -> Json:
     end = Brackets().closed_at(text, 0)
     decoded = decode(text[:end])
     if text[end:].strip():
-        raise Unreadable("text after the arguments")
+        raise ParseError("text after the arguments")
     return decoded
 
 
 def _object_without_twins(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     keys = dict(pairs)
     if len(keys) < len(pairs):
-        raise Unreadable("a key twice in one object")
+        raise ParseError("a key twice in one object")
     return keys
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise Unreadable(f"{name} is not JSON")
+    raise ParseError(f"{name} is not JSON")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not isfinite(number):
-        raise Unreadable("a number too large")
+        raise ParseError("a number too large")
     return number
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calltune.errors import UnusableSchema
 from calltune.files import dumps
 from calltune.formats import Format
-from calltune.formats.grammar import ANY_CALLS, Wanted
+from calltune.formats.grammar import ANY_CALLS, OutputSpec
 from calltune.schemas.lark import TooLarge
 from calltune.types import Tool
 
@@ -121,7 +121,7 @@ class Constrainer:
         """What `Constraint` takes a copy of, or is in an error; slow and without Python's lock."""
         return LLMatcher(self._tokenizer, grammar, log_level=0)
 
-    def hold(self, tools: Sequence[Tool], wanted: Wanted = ANY_CALLS) -> Held:
+    def hold(self, tools: Sequence[Tool], wanted: OutputSpec = ANY_CALLS) -> Held:
         """A constraint to calls of these tools, so many as wanted, or to what may stand for them.
 
         Raises:
@@ -134,7 +134,7 @@ class Constrainer:
         matcher, notes = self._ready[key]
         return Held(None if matcher is None else Constraint(matcher.deep_copy()), notes)
 
-    def _prepare(self, tools: Sequence[Tool], wanted: Wanted) -> _Prepared:
+    def _prepare(self, tools: Sequence[Tool], wanted: OutputSpec) -> _Prepared:
         """The constraint that holds most of the tools' schemas, and all else that is wanted."""
         prepared = self._try(tools, [], wanted)
         if prepared is None:
@@ -149,7 +149,9 @@ class Constrainer:
             )
         return prepared or _Prepared(None, ("the form of the whole answer",))
 
-    def _try(self, tools: Sequence[Tool], loose: Sequence[str], wanted: Wanted) -> _Prepared | None:
+    def _try(
+        self, tools: Sequence[Tool], loose: Sequence[str], wanted: OutputSpec
+    ) -> _Prepared | None:
         """A matcher, if the grammar can be built and llguidance takes it."""
         try:
             grammar = self._family.grammar(tools, loose, self.special, wanted)

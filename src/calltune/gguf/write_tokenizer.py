@@ -63,10 +63,10 @@ def read_folder(folder: Path, family: Format, n_rows: int) -> GgufTokenizer:
         bos=_needed(family.bos, ids, family)
         if family.bos
         else ids.get(_text(config.get("bos_token"))),
-        eos=_needed(_text(config.get("eos_token")) or family.stops[-1], ids, family),
+        eos=_needed(_text(config.get("eos_token")) or family.stop_tokens[-1], ids, family),
         unknown=ids.get(_text(config.get("unk_token"))),
         padding=ids.get(_text(config.get("pad_token"))),
-        end_of_turn=_needed(family.stops[0], ids, family),
+        end_of_turn=_needed(family.stop_tokens[0], ids, family),
         adds_bos=bool(family.bos),
         adds_space=is_sentencepiece and _adds_space(document),
         template=_template(folder, config),

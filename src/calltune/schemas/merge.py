@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from calltune.schemas.validate import pointed_at
+from calltune.schemas.validate import resolve_pointer
 from calltune.types import Json
 
 Schema = dict[str, Json]
@@ -119,7 +119,7 @@ def _shared_types(one: Any, other: Any) -> list[str]:
 def _target(reference: Json, root: Schema) -> Json:
     if not isinstance(reference, str) or not reference.startswith("#"):
         raise NotExpressed("$ref to another document")
-    found = pointed_at(reference, root)
+    found = resolve_pointer(reference, root)
     if found is None:
         raise NotExpressed("$ref that leads nowhere")
     return found

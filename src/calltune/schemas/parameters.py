@@ -13,14 +13,14 @@ _KEYWORDS = frozenset(
 )
 
 
-class SchemaReading(NamedTuple):
+class ParsedSchema(NamedTuple):
     """A tool's parameters as one JSON Schema object, and what was not understood in them."""
 
     schema: dict[str, Json]
     notes: tuple[str, ...]
 
 
-def read_parameters(written: dict[str, Json]) -> SchemaReading:
+def read_parameters(written: dict[str, Json]) -> ParsedSchema:
     """The JSON Schema of a tool's arguments.
 
     `written` is a JSON Schema object, or the flat form `{argument: {type, description, default}}`.
@@ -35,7 +35,7 @@ def read_parameters(written: dict[str, Json]) -> SchemaReading:
         schema.setdefault("required", [])
     else:
         schema = _flat(written, notes)
-    return SchemaReading(schema, tuple(notes))
+    return ParsedSchema(schema, tuple(notes))
 
 
 def allows(schema: dict[str, Json], argument: str) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from calltune.types import Json
 
-NAMES: dict[str, dict[str, Json]] = {
+TYPE_NAMES: dict[str, dict[str, Json]] = {
     **dict.fromkeys(("str", "string", "text", "char"), {"type": "string"}),
     **dict.fromkeys(("int", "integer", "long"), {"type": "integer"}),
     **dict.fromkeys(("float", "double", "number", "decimal"), {"type": "number"}),
@@ -27,7 +27,7 @@ MAX_TYPE_LENGTH = 400
 _TOKEN = re.compile(r"""\.\.\.|'[^']*'|"[^"]*"|[\w.]+|\S""")
 
 
-class TypeReading(NamedTuple):
+class ParsedType(NamedTuple):
     """What a type string says."""
 
     schema: dict[str, Json]
@@ -36,7 +36,7 @@ class TypeReading(NamedTuple):
     is_understood: bool
 
 
-def read_type(text: str) -> TypeReading:
+def read_type(text: str) -> ParsedType:
     """The JSON Schema of one type string, such as `List[int]` or `str, optional`."""
     try:
         reader = _TypeReader(text)
@@ -44,9 +44,9 @@ def read_type(text: str) -> TypeReading:
         words = reader.remarks()
     except _NotUnderstood:
         is_optional = re.search(r"\boptional\b", text[:MAX_TYPE_LENGTH], re.IGNORECASE) is not None
-        return TypeReading({}, is_optional, False)
+        return ParsedType({}, is_optional, False)
     says_so = not words.isdisjoint(("optional", "default"))
-    return TypeReading(schema, says_so or _may_be_null(schema), True)
+    return ParsedType(schema, says_so or _may_be_null(schema), True)
 
 
 def any_of(schemas: Iterable[dict[str, Json]]) -> dict[str, Json]:
@@ -116,7 +116,7 @@ class _TypeReader:
         return self.union()
 
     def _named(self, name: str) -> dict[str, Json]:
-        known = NAMES.get(name, NAMES.get(name.removesuffix("s")))
+        known = TYPE_NAMES.get(name, TYPE_NAMES.get(name.removesuffix("s")))
         if known is None:
             raise _NotUnderstood
         return dict(known)

@@ -1,4 +1,4 @@
-"""What the sources share: a row's parts checked, and the reason when one cannot be used."""
+"""What the sources share: a row's parts check_json, and the reason when one cannot be used."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from calltune.schemas.parameters import allows, read_parameters
 from calltune.types import MAX_DEPTH, Example, Json, Tool, ToolCall
 
 
-class Unusable(Exception):
+class UnusableRow(Exception):
     """A row that cannot be used, and why."""
 
     reason: str
@@ -24,7 +24,7 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedRow:
     """What a row gives."""
 
     examples: tuple[Example, ...]
@@ -33,7 +33,7 @@ class Parsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class OfferedTools:
     """The tools that a row offers, by name."""
 
     by_name: dict[str, Tool]
@@ -53,11 +53,11 @@ def shortened(value: Json, length: int = 80) -> str:
     return plain if len(text) <= length else plain[: length - 1] + "…"
 
 
-def checked(value: Json) -> Json:
+def check_json(value: Json) -> Json:
     """`value` itself, when it can be written as JSON again.
 
     Raises:
-        Unusable: it nests too deeply, a string in it is not Unicode, or a number not finite.
+        UnusableRow: it nests too deeply, a string in it is not Unicode, or a number not finite.
     """
     open_values: list[tuple[Json, int]] = [(value, 0)]
     while open_values:
@@ -65,9 +65,9 @@ def checked(value: Json) -> Json:
         if isinstance(item, str):
             _refuse_broken(item)
         elif isinstance(item, float) and not math.isfinite(item):
-            raise Unusable("number that JSON does not have", item)
+            raise UnusableRow("number that JSON does not have", item)
         elif isinstance(item, dict | list) and depth == MAX_DEPTH:
-            raise Unusable("nested too deeply")
+            raise UnusableRow("nested too deeply")
         elif isinstance(item, dict):
             open_values.extend((part, depth + 1) for pair in item.items() for part in pair)
         elif isinstance(item, list):
@@ -75,19 +75,19 @@ def checked(value: Json) -> Json:
     return value
 
 
-def decoded(value: Json, reason: str) -> Json:
+def decode_json(value: Json, reason: str) -> Json:
     """The JSON in `value` when that is a string, else `value`.
 
     Raises:
-        Unusable: with `reason`, when the string is not JSON.
+        UnusableRow: with `reason`, when the string is not JSON.
     """
     if not isinstance(value, str):
         return value
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
-        raise Unusable(reason, value) from None
-    return checked(found)
+        raise UnusableRow(reason, value) from None
+    return check_json(found)
 
 
 def row_name(row: dict[str, Json], row_id: str) -> str:
@@ -99,86 +99,86 @@ def row_name(row: dict[str, Json], row_id: str) -> str:
 def query_text(value: Json) -> str:
     """A query that says something."""
     if not isinstance(value, str) or not value.strip():
-        raise Unusable("no query", value)
+        raise UnusableRow("no query", value)
     return value
 
 
-def read_tools(written: Json) -> Offer:
+def read_tools(written: Json) -> OfferedTools:
     """The tools of a row, each `{name, description, parameters}` or wrapped as a function.
 
     A tool that stands there twice is kept once.
 
     Raises:
-        Unusable: there are none, or one of them is not a tool, or two of one name differ.
+        UnusableRow: there are none, or one of them is not a tool, or two of one name differ.
     """
-    tools = decoded(written, "tools are not JSON")
+    tools = decode_json(written, "tools are not JSON")
     if isinstance(tools, dict):
         tools = [tools]
     if tools is None or tools == []:
-        raise Unusable("no tools")
+        raise UnusableRow("no tools")
     if not isinstance(tools, list):
-        raise Unusable("tools are not a list", tools)
+        raise UnusableRow("tools are not a list", tools)
     by_name: dict[str, Tool] = {}
     notes: dict[str, None] = {}
     for item in tools:
         tool, remarks = _read_tool(item)
         notes.update(dict.fromkeys(remarks))
         if by_name.setdefault(tool.name, tool) is not tool:
-            if by_name[tool.name].written != tool.written:
-                raise Unusable("two different tools of one name", tool.name)
+            if by_name[tool.name].raw != tool.raw:
+                raise UnusableRow("two different tools of one name", tool.name)
             notes["tool offered twice"] = None
-    return Offer(by_name, tuple(notes))
+    return OfferedTools(by_name, tuple(notes))
 
 
-def read_calls(written: Json, offer: Offer) -> tuple[ToolCall, ...]:
+def read_calls(written: Json, offer: OfferedTools) -> tuple[ToolCall, ...]:
     """Calls written as a list of `{name, arguments}`, each to a tool that is offered."""
     if isinstance(written, dict):
         written = [written]
     if not isinstance(written, list):
-        raise Unusable("answers are not a list of calls", written)
+        raise UnusableRow("answers are not a list of calls", written)
     return tuple(read_call(item, offer) for item in written)
 
 
-def read_call(written: Json, offer: Offer) -> ToolCall:
+def read_call(written: Json, offer: OfferedTools) -> ToolCall:
     """One `{name, arguments}`; arguments may be JSON in a string."""
     if not isinstance(written, dict) or not isinstance(name := written.get("name"), str):
-        raise Unusable("call without a name", written)
-    arguments = decoded(written.get("arguments", {}), "arguments are not JSON")
+        raise UnusableRow("call without a name", written)
+    arguments = decode_json(written.get("arguments", {}), "arguments are not JSON")
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        raise Unusable("arguments are not an object", arguments)
+        raise UnusableRow("arguments are not an object", arguments)
     check_call(name, arguments, offer)
     return ToolCall(name, arguments)
 
 
-def check_call(name: str, arguments: Iterable[str], offer: Offer) -> Tool:
+def check_call(name: str, arguments: Iterable[str], offer: OfferedTools) -> Tool:
     """The tool that is called.
 
     Raises:
-        Unusable: the tool is not offered, or does not have one of the arguments.
+        UnusableRow: the tool is not offered, or does not have one of the arguments.
     """
     tool = offer.by_name.get(name)
     if tool is None:
-        raise Unusable("call to a tool that is not offered", name)
+        raise UnusableRow("call to a tool that is not offered", name)
     for argument in arguments:
         if not allows(tool.parameters, argument):
-            raise Unusable("argument the tool does not have", f"{name}: {shortened(argument)}")
+            raise UnusableRow("argument the tool does not have", f"{name}: {shortened(argument)}")
     return tool
 
 
 def _read_tool(written: Json) -> tuple[Tool, tuple[str, ...]]:
     inner = written.get("function", written) if isinstance(written, dict) else written
     if not isinstance(inner, dict):
-        raise Unusable("tool that is not an object", inner)
+        raise UnusableRow("tool that is not an object", inner)
     name = inner.get("name")
     if not isinstance(name, str) or not name.strip():
-        raise Unusable("tool without a name", inner)
-    parameters = decoded(inner.get("parameters"), "tool parameters are not JSON")
+        raise UnusableRow("tool without a name", inner)
+    parameters = decode_json(inner.get("parameters"), "tool parameters are not JSON")
     if parameters is None:
         parameters = {}
     if not isinstance(parameters, dict):
-        raise Unusable("tool parameters are not an object", parameters)
+        raise UnusableRow("tool parameters are not an object", parameters)
     description = inner.get("description")
     reading = read_parameters(parameters)
     text = description if isinstance(description, str) else ""
@@ -190,4 +190,4 @@ def _refuse_broken(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Unusable("broken Unicode", text) from None
+        raise UnusableRow("broken Unicode", text) from None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from calltune.schemas.parameters import SchemaReading
+from calltune.schemas.parameters import ParsedSchema
 from calltune.types import Json
 
 
@@ -40,7 +40,7 @@ def satisfies(value: Json, schema: dict[str, Json]) -> bool:
         return True
 
 
-def pointed_at(reference: str, root: Json) -> Json:
+def resolve_pointer(reference: str, root: Json) -> Json:
     """What a reference within `root` (`#/a/b`, RFC 6901) points at; None where it points out."""
     if not reference.startswith("#"):
         return None
@@ -68,7 +68,7 @@ class _Mended(NamedTuple):
     note: str
 
 
-def repair_schema(written: dict[str, Json]) -> SchemaReading:
+def repair_schema(written: dict[str, Json]) -> ParsedSchema:
     """`written` as an object's schema by draft 2020-12, and what had to be left open in it.
 
     A reference that leads nowhere, or out of the schema, allows any value; so does an argument
@@ -83,7 +83,7 @@ def repair_schema(written: dict[str, Json]) -> SchemaReading:
     while (path := _fault(schema)) is not None:
         schema, note = _mended(schema, path)
         notes[note] = None
-    return SchemaReading({"type": "object"} | schema, tuple(notes))
+    return ParsedSchema({"type": "object"} | schema, tuple(notes))
 
 
 def _is_of_no_object(kind: Json) -> bool:
@@ -97,7 +97,7 @@ def _without_loose_ends(value: Json, root: Json, note: Callable[[str], None]) ->
     if not isinstance(value, dict):
         return value
     reference = value.get("$ref")
-    if isinstance(reference, str) and pointed_at(reference, root) is None:
+    if isinstance(reference, str) and resolve_pointer(reference, root) is None:
         note(f"reference {reference} leads nowhere; any value is allowed")
         value = {key: item for key, item in value.items() if key != "$ref"}
     return {key: _part_without(key, item, root, note) for key, item in value.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from calltune.formats import Format
-from calltune.formats.parser import Reader
+from calltune.formats.parser import StreamingParser
 from calltune.types import ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -87,8 +87,8 @@ class Turn:
         """Whether a stop string ended it: what else comes is not read."""
         self.calls: list[ToolCall] = []
         self._detokenizer = Detokenizer(tokenizer)
-        self._opening = prompt_format.opening if can_call else ""
-        self._reader: Reader | None = None
+        self._opening = prompt_format.call_prefix if can_call else ""
+        self._reader: StreamingParser | None = None
         self._family = prompt_format
         self._stops = stops
         self._original = original
@@ -130,7 +130,7 @@ class Turn:
         if self._reader is not None:
             yield from self._read(text)
         elif self._opening and self._kept.startswith(self._opening):
-            self._reader = self._family.reader()
+            self._reader = self._family.parser()
             yield from self._read(self._kept)
         elif not (self._opening and self._opening.startswith(self._kept)):
             self._opening = ""

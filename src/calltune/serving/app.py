@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from calltune.schemas.tools import Unusable, checked
+from calltune.schemas.tools import UnusableRow, check_json
 from calltune.serving.access import Access, Guard
 from calltune.serving.clients import EventStream, unless_gone
 from calltune.serving.errors import Fault
@@ -137,10 +137,10 @@ async def _body(request: Request, most: int, seconds: float) -> bytes:
 
 def _parse(body: bytes) -> ChatRequest:
     try:
-        data = checked(json.loads(body, parse_constant=_no_constant))
+        data = check_json(json.loads(body, parse_constant=_no_constant))
     except (ValueError, RecursionError) as error:
         raise Fault(400, f"The body is not JSON ({error!s:.200})") from None
-    except Unusable as error:
+    except UnusableRow as error:
         raise Fault(400, f"The body cannot be used: {error}") from None
     if not isinstance(data, dict):
         raise Fault(400, "The body is no JSON object")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from calltune.errors import UnusableSchema
 from calltune.files import dumps
 from calltune.formats import FORMATS
-from calltune.formats.grammar import Grammar, Wanted
+from calltune.formats.grammar import Grammar, OutputSpec
 from calltune.schemas.lark import TooLarge
 from calltune.schemas.validate import satisfies
 from calltune.types import Json, Tool
@@ -28,7 +28,7 @@ class Order(NamedTuple):
     """The family's markers that no text can spell with the model's tokenizer."""
     tools: tuple[dict[str, Json], ...]
     """Those that may be called: name, description and parameters, a JSON Schema."""
-    wanted: Wanted
+    wanted: OutputSpec
     is_strict: bool
     """Refuse what cannot be held in all it says."""
 
@@ -56,10 +56,12 @@ def prepare(order: Order) -> Prepared:
     Raises:
         Refused: with what is wrong, for the one who sent them.
     """
-    from calltune.tools.toolset import Draft, assembled
+    from calltune.tools.toolset import ToolDraft, build_toolset
 
-    drafts = [Draft(each["name"], each["description"], each["parameters"]) for each in order.tools]
-    toolset = assembled(drafts, [])
+    drafts = [
+        ToolDraft(each["name"], each["description"], each["parameters"]) for each in order.tools
+    ]
+    toolset = build_toolset(drafts, [])
     if lost := [note for note in toolset.notes if not note.text.startswith("called ")]:
         raise Refused(f"tool {lost[0].tool}: {lost[0].text}")
     schemas = [order.wanted.schema, *(tool.parameters for tool in toolset.tools)]
@@ -127,7 +129,7 @@ def load() -> None:
     schema: Json = {"type": "object", "properties": properties, "$defs": {"few": few}}
     tool: dict[str, Json] = {"name": "any", "description": "", "parameters": schema}
     for prompt_format in FORMATS:
-        answer(order_line(Order(prompt_format, (), (tool,), Wanted(), False)))
+        answer(order_line(Order(prompt_format, (), (tool,), OutputSpec(), False)))
     answer(check_line({"string": "a"}, schema))
 
 
@@ -140,7 +142,7 @@ def _answer(asked: dict[str, Any]) -> Json:
     if "check" in asked:
         return satisfies(*asked["check"])
     prompt_format, special, tools, wanted, is_strict = asked["prepare"]
-    order = Order(prompt_format, tuple(special), tuple(tools), Wanted(*wanted), is_strict)
+    order = Order(prompt_format, tuple(special), tuple(tools), OutputSpec(*wanted), is_strict)
     try:
         prepared = prepare(order)
     except Refused as reason:
@@ -149,7 +151,7 @@ def _answer(asked: dict[str, Any]) -> Json:
         return {"refused": "they take too much memory to be compiled"}
     assert prepared.grammar is not None
     listed: list[Json] = [
-        [tool.name, tool.description, tool.parameters, tool.written] for tool in prepared.tools
+        [tool.name, tool.description, tool.parameters, tool.raw] for tool in prepared.tools
     ]
     return {
         "tools": listed,

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from calltune.data.batching import prompt_tokens
 from calltune.formats import Format
-from calltune.formats.grammar import MAX_CALLS, Wanted
-from calltune.formats.parser import Unreadable, call_key, decode
+from calltune.formats.grammar import MAX_CALLS, OutputSpec
+from calltune.formats.parser import ParseError, call_key, decode
 from calltune.generation.constraints import Constrainer
 from calltune.generation.sequence import Sampling
 from calltune.serving.answers import Answers, Means, Question
@@ -56,7 +56,7 @@ def offered_tools(request: ChatRequest) -> list[dict[str, Json]]:
     ]
 
 
-def wanted_with_tools(request: ChatRequest, splits: bool) -> Wanted:
+def wanted_with_tools(request: ChatRequest, splits: bool) -> OutputSpec:
     """What an answer may be where there are tools.
 
     With `splits` it is calls, or that none is due; what stands in their place is asked for apart.
@@ -64,17 +64,17 @@ def wanted_with_tools(request: ChatRequest, splits: bool) -> Wanted:
     is_named = isinstance(request.tool_choice, NamedChoice)
     most = 1 if is_named or request.parallel_tool_calls is False else MAX_CALLS
     if is_named or request.tool_choice == "required":
-        return Wanted(min_calls=1, max_calls=most)
+        return OutputSpec(min_calls=1, max_calls=most)
     schema = _answer_schema(request)
     if splits:
-        return Wanted(max_calls=most)
-    return Wanted(max_calls=most, words=schema is None, schema=schema)
+        return OutputSpec(max_calls=most)
+    return OutputSpec(max_calls=most, allows_text=schema is None, schema=schema)
 
 
-def wanted_without_tools(request: ChatRequest) -> Wanted:
+def wanted_without_tools(request: ChatRequest) -> OutputSpec:
     """What it may be without tools: words, or JSON of a schema."""
     schema = _answer_schema(request)
-    return Wanted(max_calls=0, words=schema is None, schema=schema)
+    return OutputSpec(max_calls=0, allows_text=schema is None, schema=schema)
 
 
 def made_calls(messages: Sequence[Message]) -> set[str]:
@@ -145,7 +145,7 @@ def _message(written: AnyMessage, place: str, names: dict[str, str]) -> Message:
 def _call(written: CallMade, place: str) -> ToolCall:
     try:
         arguments = decode(written.function.arguments.strip() or "{}")
-    except Unreadable as problem:
+    except ParseError as problem:
         raise Fault(400, f"{place} has arguments that are {problem}", place) from None
     if not isinstance(arguments, dict):
         raise Fault(400, f"{place} has arguments that are no JSON object", place)
@@ -236,12 +236,12 @@ class Service:
         self,
         request: ChatRequest,
         messages: Sequence[Message],
-        wanted: Wanted,
+        wanted: OutputSpec,
         prepared: Prepared,
         adapter: int,
     ) -> Question:
         tools = [self.prompt_format.escape_tool_control_tokens(tool) for tool in prepared.tools]
-        prompt = self.prompt_format.render(messages, tools)
+        prompt = self.prompt_format.render_prompt(messages, tools)
         most = self.limits.context_tokens
         if len(prompt) > CHARACTERS_PER_TOKEN * most:
             raise _too_long(f"The prompt has {len(prompt)} letters", most)
@@ -255,7 +255,7 @@ class Service:
         return Question(tokens, prepared, matcher, wanted.schema, adapter, limit)
 
     async def _prepare(
-        self, offered: Sequence[dict[str, Json]], wanted: Wanted, request: ChatRequest
+        self, offered: Sequence[dict[str, Json]], wanted: OutputSpec, request: ChatRequest
     ) -> Prepared:
         if not offered and wanted.schema is None:
             return NOTHING_HELD

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from calltune.tools.toolset import Draft, Note, Toolset, assembled
+from calltune.tools.toolset import Note, ToolDraft, Toolset, build_toolset
 from calltune.types import Json
 
 if TYPE_CHECKING:
@@ -143,14 +143,14 @@ def from_functions(functions: Iterable[Function]) -> Toolset:
 
 def from_named(functions: Iterable[tuple[str, Function]]) -> Toolset:
     """The same under names of the caller's choice."""
-    drafts: list[Draft] = []
+    drafts: list[ToolDraft] = []
     notes: list[Note] = []
     for name, function in functions:
         try:
             drafts.append(_draft(name, function, notes))
         except _NotExpressed as reason:
             notes.append(Note(name, f"left out: {reason}"))
-    return assembled(drafts, notes)
+    return build_toolset(drafts, notes)
 
 
 def read_docs(text: str | None) -> Docs:
@@ -176,7 +176,7 @@ class _NotExpressed(Exception):
     """Why a function is no tool."""
 
 
-def _draft(name: str, function: Function, notes: list[Note]) -> Draft:
+def _draft(name: str, function: Function, notes: list[Note]) -> ToolDraft:
     docs = read_docs(inspect.getdoc(_plain(function)))
     arguments = _arguments(name, function, docs, notes)
     schemas = read_schemas(arguments, lambda text: notes.append(Note(name, text)))
@@ -188,7 +188,7 @@ def _draft(name: str, function: Function, notes: list[Note]) -> Draft:
     }
     if schemas.definitions:
         parameters["$defs"] = schemas.definitions
-    return Draft(name, docs.description, parameters)
+    return ToolDraft(name, docs.description, parameters)
 
 
 def _refuse_unspeakable(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from calltune.errors import FetchError, OptionError
 from calltune.tools.openai import read_tool
-from calltune.tools.toolset import Draft, Note, Toolset, assembled
+from calltune.tools.toolset import Note, ToolDraft, Toolset, build_toolset
 from calltune.types import Json
 
 if TYPE_CHECKING:
@@ -134,11 +134,11 @@ def _written(tool: "Tool") -> Json:
 
 
 def _toolset(listed: list[Json]) -> Toolset:
-    drafts: list[Draft] = []
+    drafts: list[ToolDraft] = []
     notes: list[Note] = []
     for number, written in enumerate(listed, start=1):
         drafts += read_tool(written, f"tool {number}", notes)
-    return assembled(drafts, notes)
+    return build_toolset(drafts, notes)
 
 
 def _call(

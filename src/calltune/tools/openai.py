@@ -4,8 +4,8 @@ from pathlib import Path
 
 from calltune.errors import DataError
 from calltune.files import read_json
-from calltune.schemas.tools import Unusable, checked, read_tools
-from calltune.tools.toolset import ORIGINAL_NAME, Draft, Note, Toolset, assembled
+from calltune.schemas.tools import UnusableRow, check_json, read_tools
+from calltune.tools.toolset import ORIGINAL_NAME, Note, ToolDraft, Toolset, build_toolset
 from calltune.types import Json
 
 
@@ -23,25 +23,25 @@ def from_openai(source: str | Path | Json) -> Toolset:
     if listed is None:
         name = source if isinstance(source, str | Path) else "What was given"
         raise DataError(f'{name} has no list of tools; give [{{"type": "function", …}}, …]')
-    drafts: list[Draft] = []
+    drafts: list[ToolDraft] = []
     notes: list[Note] = []
     for number, item in enumerate(listed, start=1):
         drafts += read_tool(item, f"tool {number}", notes)
-    return assembled(drafts, notes)
+    return build_toolset(drafts, notes)
 
 
-def read_tool(written: Json, nameless: str, notes: list[Note]) -> list[Draft]:
+def read_tool(written: Json, nameless: str, notes: list[Note]) -> list[ToolDraft]:
     """The one tool that is written, or none, and what is not understood added to `notes`."""
     try:
-        offer = read_tools([checked(written)])
-    except Unusable as fault:
+        offer = read_tools([check_json(written)])
+    except UnusableRow as fault:
         notes.append(Note(_name(written) or nameless, f"left out: {fault}"))
         return []
     (tool,) = offer.tools
     original = written.get(ORIGINAL_NAME)
     name = original if isinstance(original, str) and original else tool.name
     notes += [Note(name, remark) for remark in offer.notes]
-    return [Draft(name, tool.description, tool.parameters)]
+    return [ToolDraft(name, tool.description, tool.parameters)]
 
 
 def _list(data: Json) -> list[Json] | None:

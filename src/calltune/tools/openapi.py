@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from calltune.errors import DataError
 from calltune.files import read_json
-from calltune.schemas.tools import Unusable, checked
+from calltune.schemas.tools import UnusableRow, check_json
 from calltune.tools.openapi_schemas import Document, References, Schema
-from calltune.tools.toolset import Draft, Note, Toolset, assembled
+from calltune.tools.toolset import Note, ToolDraft, Toolset, build_toolset
 from calltune.types import Json
 
 _YAML = (".yaml", ".yml")
@@ -36,8 +36,8 @@ def read_document(path: Path) -> Json:
         DataError: no such file, neither JSON nor YAML, or too much in it.
     """
     try:
-        return checked(_plain_yaml(path) if path.suffix.lower() in _YAML else read_json(path))
-    except Unusable as fault:
+        return check_json(_plain_yaml(path) if path.suffix.lower() in _YAML else read_json(path))
+    except UnusableRow as fault:
         raise DataError(f"{path} cannot be read ({fault}); mend it") from None
 
 
@@ -285,7 +285,7 @@ def from_openapi(source: str | Path | Schema) -> Toolset:
     _check_version(root, name)
     notes: list[Note] = []
     document = Document(root)
-    drafts: list[Draft] = []
+    drafts: list[ToolDraft] = []
     try:
         for operation in _operations(document, notes):
             drafts += _drafts(operation, document, notes)
@@ -293,7 +293,7 @@ def from_openapi(source: str | Path | Schema) -> Toolset:
         raise DataError(f"{name} is nested too deep; give a simpler one") from None
     if not drafts and not notes:
         raise DataError(f"{name} has no operations under paths; give one that has")
-    return assembled(drafts, notes)
+    return build_toolset(drafts, notes)
 
 
 def _check_version(root: Json, name: str) -> None:
@@ -317,7 +317,7 @@ def _operations(document: Document, notes: list[Note]) -> Iterator[Operation]:
                 yield Operation(method, path, operation, item.get("parameters"))
 
 
-def _drafts(operation: Operation, document: Document, notes: list[Note]) -> list[Draft]:
+def _drafts(operation: Operation, document: Document, notes: list[Note]) -> list[ToolDraft]:
     """The operation as a tool; none where it wants what no call can give."""
     note = _noting(notes, operation.name)
     references = References(document, note)
@@ -332,7 +332,7 @@ def _drafts(operation: Operation, document: Document, notes: list[Note]) -> list
         whole = whole | {"$defs": definitions}
     if references.read_only:
         note(f"only answers have {', '.join(references.read_only)}; left out")
-    return [Draft(operation.name, operation.description, whole)]
+    return [ToolDraft(operation.name, operation.description, whole)]
 
 
 def _noting(notes: list[Note], name: str) -> Callable[[str], None]:

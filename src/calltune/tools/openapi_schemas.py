@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from calltune.schemas.validate import pointed_at
+from calltune.schemas.validate import resolve_pointer
 from calltune.tools.toolset import sanitize_names
 from calltune.types import Json
 
@@ -36,11 +36,11 @@ class Document:
     def _reach(self, reference: str) -> set[str]:
         if reference not in self._reached:
             found: set[str] = set()
-            waiting = list(_references(pointed_at(reference, self.root)))
+            waiting = list(_references(resolve_pointer(reference, self.root)))
             while waiting:
                 if (each := waiting.pop()) not in found:
                     found.add(each)
-                    waiting += _references(pointed_at(each, self.root))
+                    waiting += _references(resolve_pointer(each, self.root))
             self._reached[reference] = found
         return self._reached[reference]
 
@@ -110,7 +110,7 @@ class References:
         return schema
 
     def _found(self, reference: str) -> Json:
-        return pointed_at(reference, self._document.root)
+        return resolve_pointer(reference, self._document.root)
 
     def _wanted(self, written: Schema) -> Schema:
         """Without properties that a request does not have."""

@@ -12,7 +12,7 @@ from calltune.tools.functions import from_named
 from calltune.tools.openai import from_openai
 from calltune.tools.openapi import from_openapi
 from calltune.tools.python_file import functions_in, run_function
-from calltune.tools.toolset import Toolset, combined, drafts
+from calltune.tools.toolset import Toolset, drafts, merge_toolsets
 from calltune.types import Json
 
 Kind = Literal["auto", "python", "openapi", "mcp", "openai"]
@@ -20,7 +20,7 @@ Run = Callable[[dict[str, Json]], Json]
 """Arguments -> what the tool returns; it raises what the tool raises."""
 
 
-class Reach(NamedTuple):
+class MCPOptions(NamedTuple):
     """How MCP servers are reached."""
 
     timeout_s: float = 30.0
@@ -28,7 +28,7 @@ class Reach(NamedTuple):
     """For the server at an http(s) address."""
 
 
-class Offer(NamedTuple):
+class RunnableTools(NamedTuple):
     """Tools, and what runs them."""
 
     toolset: Toolset
@@ -36,7 +36,7 @@ class Offer(NamedTuple):
     """By the name of a tool here; tools that nothing here can run are not in it."""
 
 
-def reach_of(sources: Sequence[str], timeout_s: float, headers: Sequence[str]) -> Reach:
+def mcp_options(sources: Sequence[str], timeout_s: float, headers: Sequence[str]) -> MCPOptions:
     """The reach that options describe, headers as `Name: value`.
 
     Raises:
@@ -54,10 +54,10 @@ def reach_of(sources: Sequence[str], timeout_s: float, headers: Sequence[str]) -
             f"--header goes to one MCP server, and there are {len(addresses)} http(s) addresses; "
             "name one"
         )
-    return Reach(timeout_s, found)
+    return MCPOptions(timeout_s, found)
 
 
-def read_source(source: str, reach: Reach, kind: Kind = "auto") -> Toolset:
+def read_source(source: str, reach: MCPOptions, kind: Kind = "auto") -> Toolset:
     """The tools of one source; servers are left again.
 
     Raises:
@@ -69,7 +69,7 @@ def read_source(source: str, reach: Reach, kind: Kind = "auto") -> Toolset:
         return _open(source, reach, kind, stack).toolset
 
 
-def open_sources(sources: Sequence[str], reach: Reach, stack: ExitStack) -> Offer:
+def open_sources(sources: Sequence[str], reach: MCPOptions, stack: ExitStack) -> RunnableTools:
     """The tools of all sources together; `stack` closes the servers.
 
     Raises:
@@ -78,20 +78,20 @@ def open_sources(sources: Sequence[str], reach: Reach, stack: ExitStack) -> Offe
         OptionError: as `read_source`.
     """
     offers = [_open(source, reach, "auto", stack) for source in sources]
-    whole = combined([offer.toolset for offer in offers])
+    whole = merge_toolsets([offer.toolset for offer in offers])
     once: list[Json] = []
     runs: list[Run | None] = []
     for offer in offers:
         for tool, draft in zip(offer.toolset.tools, drafts(offer.toolset), strict=True):
-            # As `combined` does: what is offered twice is there once.
+            # As `merge_toolsets` does: what is offered twice is there once.
             if draft not in once:
                 once.append(draft)
                 runs.append(offer.runs.get(tool.name))
     by_name = zip(whole.tools, runs, strict=True)
-    return Offer(whole, {tool.name: run for tool, run in by_name if run is not None})
+    return RunnableTools(whole, {tool.name: run for tool, run in by_name if run is not None})
 
 
-def _open(source: str, reach: Reach, kind: Kind, stack: ExitStack) -> Offer:
+def _open(source: str, reach: MCPOptions, kind: Kind, stack: ExitStack) -> RunnableTools:
     match _kind(source) if kind == "auto" else kind:
         case "python":
             file, names = _file_and_names(source)
@@ -108,14 +108,16 @@ def _open(source: str, reach: Reach, kind: Kind, stack: ExitStack) -> Offer:
                 session.toolset, lambda name: lambda arguments: session.call(name, arguments)
             )
         case "openapi":
-            return Offer(from_openapi(source), {})
+            return RunnableTools(from_openapi(source), {})
         case _:
-            return Offer(from_openai(source), {})
+            return RunnableTools(from_openai(source), {})
 
 
-def _offer(toolset: Toolset, run_of: Callable[[str], Run]) -> Offer:
+def _offer(toolset: Toolset, run_of: Callable[[str], Run]) -> RunnableTools:
     """With what runs a tool of an original name."""
-    return Offer(toolset, {n: run_of(original) for n, original in toolset.original_names.items()})
+    return RunnableTools(
+        toolset, {n: run_of(original) for n, original in toolset.original_names.items()}
+    )
 
 
 def _kind(source: str) -> Kind:

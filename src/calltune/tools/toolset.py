@@ -13,7 +13,7 @@ from calltune.schemas.validate import repair_schema
 from calltune.types import Json, Tool, ToolCall
 
 MAX_LENGTH = 64
-CARRIED = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LENGTH}}}")
+VALID_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LENGTH}}}")
 """What OpenAI's API takes for the name of a function."""
 
 
@@ -23,7 +23,7 @@ def sanitize_names(originals: Sequence[str]) -> list[str]:
     A name that can be carried stays; where it comes twice, the first keeps it. The others get _2,
     _3, … behind them, in their order, so the same list gives the same names.
     """
-    kept = {name for name in originals if CARRIED.fullmatch(name)}
+    kept = {name for name in originals if VALID_NAME.fullmatch(name)}
     names: dict[str, None] = {}
     for original in originals:
         is_free = original in kept and original not in names
@@ -58,7 +58,7 @@ class Note(NamedTuple):
     text: str
 
 
-class Draft(NamedTuple):
+class ToolDraft(NamedTuple):
     """A tool as its source names it."""
 
     name: str
@@ -82,19 +82,19 @@ class Toolset:
     def to_json(self) -> list[Json]:
         """OpenAI's list of tools; where a name was mapped, the original stands beside."""
         return [
-            {"type": "function", "function": tool.written}
+            {"type": "function", "function": tool.raw}
             | ({ORIGINAL_NAME: original} if original != tool.name else {})
             for tool, original in zip(self.tools, self.original_names.values(), strict=True)
         ]
 
 
-def assembled(drafts: Iterable[Draft], notes: Iterable[Note]) -> Toolset:
+def build_toolset(drafts: Iterable[ToolDraft], notes: Iterable[Note]) -> Toolset:
     """The tools of `drafts`, each name carried and each schema accepted as one.
 
     The same draft twice is kept once. What had to be changed is added to `notes`.
     """
     told = dict.fromkeys(notes)
-    once: list[Draft] = []
+    once: list[ToolDraft] = []
     for draft in drafts:
         if draft in once:
             told[Note(draft.name, "offered twice; kept once")] = None
@@ -109,25 +109,29 @@ def assembled(drafts: Iterable[Draft], notes: Iterable[Note]) -> Toolset:
     return Toolset(tuple(tools), tuple(told), names)
 
 
-def combined(toolsets: Sequence[Toolset]) -> Toolset:
+def merge_toolsets(toolsets: Sequence[Toolset]) -> Toolset:
     """The tools of all, named anew from their originals where two have one name."""
     every = [draft for each in toolsets for draft in drafts(each)]
-    return assembled(every, [note for each in toolsets for note in each.notes])
+    return build_toolset(every, [note for each in toolsets for note in each.notes])
 
 
-def drafts(toolset: Toolset) -> list[Draft]:
+def drafts(toolset: Toolset) -> list[ToolDraft]:
     """The tools of a set under their original names, in its order."""
     return [
-        Draft(toolset.original_names[tool.name], tool.description, tool.parameters)
+        ToolDraft(toolset.original_names[tool.name], tool.description, tool.parameters)
         for tool in toolset.tools
     ]
 
 
-def _tool(draft: Draft, name: str) -> tuple[Tool, list[Note]]:
+def _tool(draft: ToolDraft, name: str) -> tuple[Tool, list[Note]]:
     schema, remarks = repair_schema(draft.parameters)
     notes = [Note(draft.name, remark) for remark in remarks]
     if name != draft.name:
-        why = "its name is taken" if CARRIED.fullmatch(draft.name) else "its name cannot be carried"
+        why = (
+            "its name is taken"
+            if VALID_NAME.fullmatch(draft.name)
+            else "its name cannot be carried"
+        )
         notes.append(Note(draft.name, f"called {name} here: {why}"))
     written = {"name": name, "description": draft.description, "parameters": schema}
     return Tool(name, draft.description, schema, written), notes

@@ -7,20 +7,20 @@ that the argument may be left out. In an object every key has a list of its own.
 import re
 
 from calltune.schemas.tools import (
-    Offer,
-    Parsed,
-    Unusable,
+    OfferedTools,
+    ParsedRow,
+    UnusableRow,
     check_call,
-    checked,
+    check_json,
     read_tools,
     row_name,
 )
 from calltune.types import (
-    Acceptable,
+    AcceptableArgument,
+    AcceptableObject,
+    AcceptableValue,
     Answer,
-    Choice,
     Example,
-    Fields,
     Json,
     Message,
 )
@@ -34,13 +34,13 @@ def matches(row: dict[str, Json]) -> bool:
     return "question" in row and "function" in row
 
 
-def parse(row: dict[str, Json], row_id: str) -> Parsed:
+def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
     """The one example in a row.
 
     Raises:
-        Unusable: no query, several turns, no ground truth, or calls that the tools do not take.
+        UnusableRow: no query, several turns, no ground truth, or calls that the tools do not take.
     """
-    checked(row)
+    check_json(row)
     name = row_name(row, row_id)
     named = _CATEGORY.fullmatch(name)
     category = named[1] if named else ""
@@ -52,65 +52,65 @@ def parse(row: dict[str, Json], row_id: str) -> Parsed:
     else:
         answers = _answers(row.get("ground_truth"), offer)
     source = f"bfcl/{category}" if category else "bfcl"
-    return Parsed((Example(name, messages, offer.tools, answers, source),), offer.notes)
+    return ParsedRow((Example(name, messages, offer.tools, answers, source),), offer.notes)
 
 
 def _messages(question: Json) -> tuple[Message, ...]:
     if isinstance(question, list) and question and isinstance(question[0], list):
         if len(question) > 1:
-            raise Unusable("several turns", question)
+            raise UnusableRow("several turns", question)
         question = question[0]
     if not isinstance(question, list):
-        raise Unusable("no query", question)
+        raise UnusableRow("no query", question)
     messages = tuple(_message(item) for item in question)
     if not messages or messages[-1].role != "user" or not messages[-1].content.strip():
-        raise Unusable("no query", question)
+        raise UnusableRow("no query", question)
     return messages
 
 
 def _message(written: Json) -> Message:
     if not isinstance(written, dict):
-        raise Unusable("message that is not an object", written)
+        raise UnusableRow("message that is not an object", written)
     role, content = written.get("role"), written.get("content")
     if role not in _ROLES:
-        raise Unusable("unknown role", role)
+        raise UnusableRow("unknown role", role)
     if not isinstance(content, str):
-        raise Unusable("content that is not text", content)
+        raise UnusableRow("content that is not text", content)
     return Message(role, content)
 
 
-def _answers(written: Json, offer: Offer) -> tuple[Answer, ...]:
+def _answers(written: Json, offer: OfferedTools) -> tuple[Answer, ...]:
     if written is None:
-        raise Unusable("no ground truth")
+        raise UnusableRow("no ground truth")
     if not isinstance(written, list):
-        raise Unusable("ground truth is not a list of calls", written)
+        raise UnusableRow("ground truth is not a list of calls", written)
     return tuple(_answer(call, offer) for call in written)
 
 
-def _answer(written: Json, offer: Offer) -> Answer:
+def _answer(written: Json, offer: OfferedTools) -> Answer:
     if not isinstance(written, dict) or len(written) != 1:
-        raise Unusable("ground truth is not a list of calls", written)
+        raise UnusableRow("ground truth is not a list of calls", written)
     ((name, arguments),) = written.items()
     if not isinstance(arguments, dict):
-        raise Unusable("arguments are not an object", arguments)
+        raise UnusableRow("arguments are not an object", arguments)
     properties = check_call(name, arguments, offer).parameters["properties"]
     return Answer(
         name, {key: _choice(values, properties.get(key, {})) for key, values in arguments.items()}
     )
 
 
-def _choice(values: Json, schema: dict[str, Json]) -> Choice:
+def _choice(values: Json, schema: dict[str, Json]) -> AcceptableArgument:
     if not isinstance(values, list) or not values:
-        raise Unusable("argument without a list of acceptable values", values)
+        raise UnusableRow("argument without a list of acceptable values", values)
     kept = [_acceptable(value, schema) for value in values if value != ""]
     is_optional = len(kept) < len(values)
     # An argument that holds text, or anything, may also be written out as empty text.
     if is_optional and schema.get("type", "string") == "string":
         kept.append("")
-    return Choice(tuple(kept), is_optional)
+    return AcceptableArgument(tuple(kept), is_optional)
 
 
-def _acceptable(value: Json, schema: dict[str, Json]) -> Acceptable:
+def _acceptable(value: Json, schema: dict[str, Json]) -> AcceptableValue:
     if isinstance(value, list):
         items = schema.get("items", {})
         return [_acceptable(item, items if isinstance(items, dict) else {}) for item in value]
@@ -119,7 +119,9 @@ def _acceptable(value: Json, schema: dict[str, Json]) -> Acceptable:
     properties = schema.get("properties", {})
     if not all(_is_choice(values, properties.get(key, {})) for key, values in value.items()):
         return value
-    return Fields({key: _choice(values, properties.get(key, {})) for key, values in value.items()})
+    return AcceptableObject(
+        {key: _choice(values, properties.get(key, {})) for key, values in value.items()}
+    )
 
 
 def _is_choice(values: Json, schema: dict[str, Json]) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from calltune.schemas.tools import Offer, Parsed, Unusable
+from calltune.schemas.tools import OfferedTools, ParsedRow, UnusableRow
 from calltune.types import Example, Message, exact_answer
 
 MAX_MESSAGES = 500
@@ -11,11 +11,11 @@ MAX_MESSAGES = 500
 
 def examples(
     messages: tuple[Message, ...],
-    offer: Offer,
+    offer: OfferedTools,
     row: str,
     source: str,
     untrained: Collection[int] = (),
-) -> Parsed:
+) -> ParsedRow:
     """One example per assistant turn that calls tools, with what came before as its messages.
 
     A conversation that ends with an answer in words, straight after a user's turn and without any
@@ -23,12 +23,12 @@ def examples(
     example's id is the row's with the number of the turn.
 
     Raises:
-        Unusable: the conversation is too long, or gives no example.
+        UnusableRow: the conversation is too long, or gives no example.
     """
     if len(messages) > MAX_MESSAGES:
-        raise Unusable(f"more than {MAX_MESSAGES} messages", len(messages))
+        raise UnusableRow(f"more than {MAX_MESSAGES} messages", len(messages))
     if not any(m.role == "user" and m.content.strip() for m in messages):
-        raise Unusable("no query")
+        raise UnusableRow("no query")
     turns = [index for index, message in enumerate(messages) if message.calls]
     if not turns and _ends_in_words(messages):
         turns = [len(messages) - 1]
@@ -44,8 +44,8 @@ def examples(
         if turn not in untrained and any(m.role == "user" for m in messages[:turn])
     )
     if not found:
-        raise Unusable("no turn to learn from")
-    return Parsed(found, offer.notes)
+        raise UnusableRow("no turn to learn from")
+    return ParsedRow(found, offer.notes)
 
 
 def _ends_in_words(messages: tuple[Message, ...]) -> bool:

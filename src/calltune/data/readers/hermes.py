@@ -11,11 +11,11 @@ import warnings
 
 from calltune.data.readers.conversation import examples
 from calltune.schemas.tools import (
-    Offer,
-    Parsed,
-    Unusable,
-    checked,
-    decoded,
+    OfferedTools,
+    ParsedRow,
+    UnusableRow,
+    check_json,
+    decode_json,
     read_call,
     read_tools,
     row_name,
@@ -38,13 +38,13 @@ def matches(row: dict[str, Json]) -> bool:
     return "conversations" in row
 
 
-def parse(row: dict[str, Json], row_id: str) -> Parsed:
+def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
     """One example for each turn of the model that calls tools.
 
     Raises:
-        Unusable: no query, no tools, no turn to learn from, or a call that cannot be read.
+        UnusableRow: no query, no tools, no turn to learn from, or a call that cannot be read.
     """
-    checked(row)
+    check_json(row)
     turns = [_turn(item) for item in _items(row.get("conversations"))]
     offer = _offer(row, turns)
     messages: list[Message] = []
@@ -59,24 +59,24 @@ def parse(row: dict[str, Json], row_id: str) -> Parsed:
 
 
 def _items(written: Json) -> list[Json]:
-    items = decoded(written, "conversations are not JSON")
+    items = decode_json(written, "conversations are not JSON")
     if not isinstance(items, list) or not items:
-        raise Unusable("no messages", items)
+        raise UnusableRow("no messages", items)
     return items
 
 
 def _turn(written: Json) -> tuple[str, str]:
     if not isinstance(written, dict):
-        raise Unusable("message that is not an object", written)
+        raise UnusableRow("message that is not an object", written)
     role, text = written.get("from"), written.get("value")
     if not isinstance(role, str) or role not in _ROLES:
-        raise Unusable("unknown role", role)
+        raise UnusableRow("unknown role", role)
     if not isinstance(text, str):
-        raise Unusable("content that is not text", text)
+        raise UnusableRow("content that is not text", text)
     return _ROLES[role], text
 
 
-def _offer(row: dict[str, Json], turns: list[tuple[str, str]]) -> Offer:
+def _offer(row: dict[str, Json], turns: list[tuple[str, str]]) -> OfferedTools:
     if row.get("tools"):
         return read_tools(row["tools"])
     # The instructions around the list mention the tags too, with nothing between them.
@@ -91,11 +91,11 @@ def _offer(row: dict[str, Json], turns: list[tuple[str, str]]) -> Offer:
 def _list_or_lines(block: str) -> list[Json]:
     try:
         return [_literal(block, "tools are not JSON")]
-    except Unusable:
+    except UnusableRow:
         return [_literal(line, "tools are not JSON") for line in block.splitlines() if line.strip()]
 
 
-def _assistant(text: str, offer: Offer) -> Message:
+def _assistant(text: str, offer: OfferedTools) -> Message:
     calls: list[ToolCall] = []
     for block in _blocks(text, "tool_call"):
         found = _literal(block, "call is not JSON")
@@ -111,8 +111,8 @@ def _results(text: str) -> list[Message]:
 
 def _result_name(block: str) -> str:
     try:
-        result = decoded(block, "")
-    except Unusable:
+        result = decode_json(block, "")
+    except UnusableRow:
         return ""
     name = result.get("name") if isinstance(result, dict) else None
     return name if isinstance(name, str) else ""
@@ -124,7 +124,7 @@ def _blocks(text: str, tag: str) -> list[str]:
     for piece in text.split(f"<{tag}>")[1:]:
         block, closing, _ = piece.partition(f"</{tag}>")
         if not closing:
-            raise Unusable(f"<{tag}> that is not closed", piece)
+            raise UnusableRow(f"<{tag}> that is not closed", piece)
         if block.strip():
             found.append(block.strip())
     return found
@@ -133,13 +133,13 @@ def _blocks(text: str, tag: str) -> list[str]:
 def _literal(text: str, reason: str) -> Json:
     """JSON, or a Python literal that JSON can hold: many published calls have single quotes."""
     try:
-        return decoded(text, reason)
-    except Unusable:
+        return decode_json(text, reason)
+    except UnusableRow:
         if len(text) > _MAX_LITERAL_LENGTH:
             raise
     try:
         with warnings.catch_warnings(action="ignore"):
             found = json.dumps(ast.literal_eval(text.strip()))
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        raise Unusable(reason, text) from None
-    return decoded(found, reason)
+        raise UnusableRow(reason, text) from None
+    return decode_json(found, reason)

@@ -5,11 +5,11 @@ The older spelling with `functions` and `function_call` is read too.
 
 from calltune.data.readers.conversation import examples
 from calltune.schemas.tools import (
-    Offer,
-    Parsed,
-    Unusable,
-    checked,
-    decoded,
+    OfferedTools,
+    ParsedRow,
+    UnusableRow,
+    check_json,
+    decode_json,
     read_call,
     read_tools,
     row_name,
@@ -31,33 +31,33 @@ def matches(row: dict[str, Json]) -> bool:
     return "messages" in row
 
 
-def parse(row: dict[str, Json], row_id: str) -> Parsed:
+def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
     """One example for each assistant turn that calls tools, and has not the weight 0.
 
     Raises:
-        Unusable: no query, no tools, no turn to learn from, or a message that is none.
+        UnusableRow: no query, no tools, no turn to learn from, or a message that is none.
     """
-    checked(row)
+    check_json(row)
     offer = read_tools(row.get("tools") or row.get("functions"))
-    written = decoded(row.get("messages"), "messages are not JSON")
+    written = decode_json(row.get("messages"), "messages are not JSON")
     if not isinstance(written, list) or not written:
-        raise Unusable("no messages", written)
+        raise UnusableRow("no messages", written)
     messages: list[Message] = []
     untrained: set[int] = set()
     names_by_id: dict[str, str] = {}
     for index, item in enumerate(written):
         if not isinstance(item, dict):
-            raise Unusable("message that is not an object", item)
+            raise UnusableRow("message that is not an object", item)
         messages.append(_message(item, offer, names_by_id))
         if item.get("weight") == 0:
             untrained.add(index)
     return examples(tuple(messages), offer, row_name(row, row_id), "openai", untrained)
 
 
-def _message(written: dict[str, Json], offer: Offer, names_by_id: dict[str, str]) -> Message:
+def _message(written: dict[str, Json], offer: OfferedTools, names_by_id: dict[str, str]) -> Message:
     role = written.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise Unusable("unknown role", role)
+        raise UnusableRow("unknown role", role)
     content = _text(written.get("content"))
     if _ROLES[role] == "tool":
         return Message("tool", content, tool_name=_answered_tool(written, names_by_id))
@@ -66,15 +66,15 @@ def _message(written: dict[str, Json], offer: Offer, names_by_id: dict[str, str]
 
 
 def _calls(
-    written: dict[str, Json], offer: Offer, names_by_id: dict[str, str]
+    written: dict[str, Json], offer: OfferedTools, names_by_id: dict[str, str]
 ) -> tuple[ToolCall, ...]:
     if written.get("function_call") is not None:
         return (read_call(written["function_call"], offer),)
-    items = decoded(written.get("tool_calls"), "tool calls are not JSON")
+    items = decode_json(written.get("tool_calls"), "tool calls are not JSON")
     if items is None:
         return ()
     if not isinstance(items, list):
-        raise Unusable("tool calls are not a list", items)
+        raise UnusableRow("tool calls are not a list", items)
     calls = []
     for item in items:
         inner = item.get("function", item) if isinstance(item, dict) else item
@@ -98,9 +98,9 @@ def _text(content: Json) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise Unusable("content that is not text", content)
+        raise UnusableRow("content that is not text", content)
     parts = [part.get("text") if isinstance(part, dict) else part for part in content]
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) < len(parts):
-        raise Unusable("content that is not text", content)
+        raise UnusableRow("content that is not text", content)
     return "".join(texts)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from calltune.data.readers import bfcl, hermes, openai, xlam
 from calltune.errors import OptionError
-from calltune.schemas.tools import Parsed, Unusable
+from calltune.schemas.tools import ParsedRow, UnusableRow
 from calltune.types import Json
 
 
@@ -13,7 +13,7 @@ class Source(NamedTuple):
     """One dataset schema: how it is known, and how it is read."""
 
     matches: Callable[[dict[str, Json]], bool]
-    parse: Callable[[dict[str, Json], str], Parsed]
+    parse: Callable[[dict[str, Json], str], ParsedRow]
 
 
 SCHEMAS: dict[str, Source] = {
@@ -28,19 +28,19 @@ def recognise(row: dict[str, Json]) -> str:
     """The name of the row's schema.
 
     Raises:
-        Unusable: no schema has these keys.
+        UnusableRow: no schema has these keys.
     """
     for name, source in SCHEMAS.items():
         if source.matches(row):
             return name
-    raise Unusable("schema not recognised", "keys " + ", ".join(list(row)[:20]))
+    raise UnusableRow("schema not recognised", "keys " + ", ".join(list(row)[:20]))
 
 
-def parse(row: dict[str, Json], row_id: str, schema: str = "auto") -> Parsed:
+def parse(row: dict[str, Json], row_id: str, schema: str = "auto") -> ParsedRow:
     """The examples in a row; `row_id` names it where it has no id of its own.
 
     Raises:
-        Unusable: the row cannot be used.
+        UnusableRow: the row cannot be used.
         OptionError: there is no schema of that name.
     """
     if schema != "auto" and schema not in SCHEMAS:

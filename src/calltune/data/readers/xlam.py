@@ -5,10 +5,10 @@ list of answers means that nothing is to be called.
 """
 
 from calltune.schemas.tools import (
-    Parsed,
-    Unusable,
-    checked,
-    decoded,
+    ParsedRow,
+    UnusableRow,
+    check_json,
+    decode_json,
     query_text,
     read_calls,
     read_tools,
@@ -22,19 +22,19 @@ def matches(row: dict[str, Json]) -> bool:
     return "tools" in row and ("answers" in row or "query" in row)
 
 
-def parse(row: dict[str, Json], row_id: str) -> Parsed:
+def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
     """The one example in a row.
 
     Raises:
-        Unusable: no query, no tools, no answers, or calls that the tools do not take.
+        UnusableRow: no query, no tools, no answers, or calls that the tools do not take.
     """
-    checked(row)
+    check_json(row)
     query = query_text(row.get("query"))
     offer = read_tools(row.get("tools"))
-    written = decoded(row.get("answers"), "answers are not JSON")
+    written = decode_json(row.get("answers"), "answers are not JSON")
     if written is None:
-        raise Unusable("no answers")
+        raise UnusableRow("no answers")
     answers = tuple(exact_answer(call) for call in read_calls(written, offer))
     messages = (Message("user", query),)
     example = Example(row_name(row, row_id), messages, offer.tools, answers, "xlam")
-    return Parsed((example,), offer.notes)
+    return ParsedRow((example,), offer.notes)
