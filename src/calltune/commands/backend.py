@@ -2,20 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from calltune.errors import OptionError
+from calltune.models.options import DeviceOption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackendOptions:
-    """Which device to ask for."""
+class BackendOptions(DeviceOption):
+    """Options of `calltune backend`."""
 
-    device: str = "auto"
-    """auto, cpu or gpu; auto follows MLX_DEFAULT_DEVICE, then takes a GPU where there is one."""
-
-    def __post_init__(self) -> None:
-        if self.device not in ("auto", "cpu", "gpu"):
-            raise OptionError(f"--device {self.device} is not known; use one of auto, cpu, gpu")
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """The device to ask for: auto follows MLX_DEFAULT_DEVICE, then uses the GPU if there is one."""
 
 
 def run(options: BackendOptions) -> Path:

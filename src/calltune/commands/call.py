@@ -3,36 +3,34 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from calltune.errors import OptionError
+from calltune.models.options import (
+    BaseModelOption,
+    DeviceOption,
+    FormatOption,
+    MaxTokensOption,
+    OptionalAdapterOption,
+    check_minimums,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(
+    DeviceOption, MaxTokensOption, FormatOption, OptionalAdapterOption, BaseModelOption
+):
     """Options of `calltune call`."""
 
     query: str
-    """What the user asks."""
+    """The question to ask."""
     tools: Path = field(default=Path("tools.json"), kw_only=True)
-    """The tools on offer, as `calltune tools` writes them."""
-    model: str | None = field(default=None, kw_only=True)
-    """The base model; the one that the adapter was trained on unless given."""
-    adapter_path: Path | None = field(default=None, kw_only=True)
-    """Folder of the adapter."""
-    format: str | None = field(default=None, kw_only=True)
-    """Prompt family: gemma or chatml; unless given, the one whose tokens the model has."""
-    max_tokens: int = field(default=512, kw_only=True)
-    """Longest answer, in tokens."""
-    device: Literal["auto", "cpu", "gpu"] = field(default="auto", kw_only=True)
-    """Where to compute."""
+    """File with the tools on offer, as `calltune tools` writes it."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         if not self.query.strip():
             raise OptionError("The question is empty; ask something")
-        if self.max_tokens < 1:
-            raise OptionError(f"--max_tokens is {self.max_tokens}; it must be at least 1")
+        check_minimums(self, max_tokens=1)
 
 
 def run(options: CallOptions) -> Path:

@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from calltune.errors import OptionError
+from calltune.models.options import (
+    BaseModelOption,
+    DeviceOption,
+    FormatOption,
+    MaxTokensOption,
+    OptionalAdapterOption,
+    check_minimums,
+)
 from calltune.types import Json, Message, ToolCall
 
 if TYPE_CHECKING:
@@ -18,16 +26,14 @@ NO_RESULT: Json = {"error": "There is no result: nothing here runs this tool."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatOptions:
+class ChatOptions(
+    DeviceOption, MaxTokensOption, FormatOption, OptionalAdapterOption, BaseModelOption
+):
     """Options of `calltune chat`."""
 
     tools: tuple[str, ...] = ("tools.json",)
     """Sources as `calltune tools` takes them. Functions of a Python file and tools of an MCP server
     are run; for those of OpenAPI documents and lists you are asked what they return."""
-    model: str | None = None
-    """The base model; the one that the adapter was trained on unless given."""
-    adapter_path: Path | None = None
-    """Folder of the adapter."""
     system: str = ""
     """What the model is told before the conversation."""
     words: Literal["base", "tuned", "none"] = "base"
@@ -41,18 +47,10 @@ class ChatOptions:
     """Seconds that an MCP server has to answer in."""
     header: tuple[str, ...] = ()
     """"Name: value", sent to the MCP server at an http(s) address, such as "Authorization: …"."""
-    format: str | None = None
-    """Prompt family: gemma or chatml; unless given, the one whose tokens the model has."""
-    max_tokens: int = 512
-    """Longest answer, in tokens."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        for name in ("max_rounds", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        check_minimums(self, max_rounds=1, max_tokens=1)
         if not self.timeout > 0:
             raise OptionError(f"--timeout is {self.timeout:g}; give more than 0 seconds")
 
