@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from calltune.errors import OptionError
-from calltune.evaluation import prompts
 from calltune.evaluation.results import TUNED_RESULTS
 from calltune.files import new_folder, read_json, write_json
 from calltune.formats import FORMATS, Format
@@ -31,6 +30,8 @@ def prompt_format_of(adapter: Path, folder: Path, named: str | None, model: str)
         OptionError: not known, or the model lacks its tokens.
     """
     from mlx_lm.utils import load_tokenizer
+
+    from calltune.evaluation import prompts
 
     trained_with = read_json(adapter / CONFIG).get("format")
     name = named or (trained_with if trained_with in FORMATS else None)
