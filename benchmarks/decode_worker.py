@@ -87,17 +87,17 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
     """What makes the prompts in calltune's order, and with them, as it does, what holds answers."""
     import mlx.core as mx
 
-    from calltune.generation.sequence import Prompt, in_quick_order
+    from calltune.generation.sequence import Prompt, sort_by_shared_prefix
 
     bare = [
         Prompt(str(i), tokens, max_tokens=limit)
         for i, (tokens, limit) in enumerate(zip(task.prompts, task.limits, strict=True))
     ]
     if not held:
-        return lambda: iter(in_quick_order(bare))
+        return lambda: iter(sort_by_shared_prefix(bare))
     from transformers import AutoTokenizer
 
-    from calltune.evaluation.prompts import MADE_AHEAD, ahead
+    from calltune.evaluation.prompts import PREFETCHED, prefetch
     from calltune.formats import FORMATS
     from calltune.generation.constraints import Constrainer
     from calltune.schemas.tools import read_tools
@@ -107,11 +107,11 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
     constrainer = Constrainer(tokenizer, FORMATS[task.format], task.stops, n_tokens)
 
     def prompts() -> Iterator[Prompt]:
-        for prompt in in_quick_order(bare):
+        for prompt in sort_by_shared_prefix(bare):
             tools = read_tools(task.tools[int(prompt.id)]).tools
-            yield prompt._replace(constraint=constrainer.hold(tools).constraint)
+            yield prompt._replace(constraint=constrainer.constrain(tools).constraint)
 
-    return lambda: ahead(prompts(), MADE_AHEAD)
+    return lambda: prefetch(prompts(), PREFETCHED)
 
 
 def _follow(right: list[list[int]]) -> None:
@@ -123,15 +123,16 @@ def _follow(right: list[list[int]]) -> None:
 
     from calltune.generation import scheduler
 
-    def choose(logits: Any, rows: list[Any]) -> Any:
-        chosen = chosen_by_model(logits, rows)
+    def sample(logits: Any, sequences: list[Any]) -> Any:
+        sampled = sampled_by_model(logits, sequences)
         wanted = [
-            right[int(row.prompt.id)][len(row.written)] if row and row.asks else -1 for row in rows
+            right[int(each.prompt.id)][len(each.generated)] if each and each.needs_sampling else -1
+            for each in sequences
         ]
         told = mx.array(wanted)
-        return mx.where(told >= 0, told, chosen)
+        return mx.where(told >= 0, told, sampled)
 
-    chosen_by_model, scheduler.choose = scheduler.choose, choose
+    sampled_by_model, scheduler.sample = scheduler.sample, sample
 
 
 def _calltunes_model(given: dict[str, Any], backend: Any) -> Any:

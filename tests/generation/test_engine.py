@@ -7,7 +7,7 @@ import pytest
 
 from calltune.errors import OptionError
 from calltune.generation.engine import Prompt, complete
-from calltune.generation.sequence import Sampling, in_quick_order, shared_length
+from calltune.generation.sequence import Sampling, shared_length, sort_by_shared_prefix
 
 from support import tiny
 
@@ -48,9 +48,9 @@ def test_a_stop_token_ends_an_answer_and_is_not_part_of_it(model: Any) -> None:
     free = one_by_one(model, asked, 8)
     stop = free[3]
     answer = next(iter(complete(model, [asked], stop_tokens=[stop], max_tokens=8, batch_size=1)))
-    assert answer.finish == "stop" and answer.tokens == free[: free.index(stop)]
+    assert answer.finish_reason == "stop" and answer.tokens == free[: free.index(stop)]
     cut = next(iter(complete(model, [asked], stop_tokens=[2], max_tokens=8, batch_size=1)))
-    assert cut.finish == "length" and len(cut.tokens) == 8
+    assert cut.finish_reason == "length" and len(cut.tokens) == 8
 
 
 def test_a_stream_of_prompts_is_never_held_whole(model: Any) -> None:
@@ -117,7 +117,7 @@ def test_prompts_that_begin_alike_are_computed_once(model: Any, batch_size: int)
 def test_a_prompt_as_long_as_many_passes_is_fed_whole(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calltune.generation.scheduler.WIDE_POSITIONS", 32)
+    monkeypatch.setattr("calltune.generation.scheduler.PREFILL_TOKENS", 32)
     asked = prompts(8)
     assert answers_of(model, asked, 3, 5) == {p.id: one_by_one(model, p, 5) for p in asked}
 
@@ -190,7 +190,7 @@ def test_prompts_with_the_same_tools_stand_side_by_side_from_short_to_long() -> 
         "short2": [*short, 5],
         "far": [*short, *[3] * 200],
     }
-    order = in_quick_order([Prompt(name, part) for name, part in tokens.items()])
+    order = sort_by_shared_prefix([Prompt(name, part) for name, part in tokens.items()])
     # "far" begins as the short ones do, but most of it is its own.
     assert [p.id for p in order] == ["short2", "short1", "alone", "far", "long2", "long1"]
 

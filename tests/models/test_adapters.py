@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from calltune.errors import AdapterMismatch
-from calltune.generation.scheduler import Batches
+from calltune.generation.scheduler import Scheduler
 from calltune.generation.sequence import Prompt
 from calltune.models.adapters import can_be_chosen, put_on_all
 from calltune.models.backend import Backend
@@ -50,16 +50,16 @@ def test_rows_of_several_adapters_are_answered_together_as_alone(
     asked = [Prompt(str(i), [*beginning, 7 + i], adapter=i % 3) for i in range(9)]
     model = load(str(tiny_llama), CPU).model
     choice = put_on_all(model, adapters, "tiny")
-    batches = Batches(model, frozenset(), 6, 4, adapters=choice, n_kept=2)
+    scheduler = Scheduler(model, frozenset(), 6, 4, adapters=choice, n_kept=2)
     for prompt in asked:
-        batches.add(prompt)
+        scheduler.add(prompt)
     found = {}
-    while not batches.is_empty:
-        found |= {done.id: done.tokens for done in batches.step()}
+    while not scheduler.is_empty:
+        found |= {done.id: done.tokens for done in scheduler.step()}
     for index, folder in enumerate((None, *adapters)):
         alone = load(str(tiny_llama), CPU, folder).model
         for prompt in asked[index::3]:
-            one = Batches(alone, frozenset(), 6, 1)
+            one = Scheduler(alone, frozenset(), 6, 1)
             one.add(prompt._replace(adapter=0))
             while not one.is_empty:
                 for done in one.step():

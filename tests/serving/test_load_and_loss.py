@@ -84,19 +84,19 @@ def test_a_client_that_goes_away_frees_its_row(server: Running, is_streamed: boo
 def test_an_engine_that_fails_tells_those_who_wait_and_goes_on(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from calltune.generation.scheduler import Batches
+    from calltune.generation.scheduler import Scheduler
 
-    step = Batches.step
+    step = Scheduler.step
     has_failed = []
 
-    def failing(batches: Batches) -> Any:
+    def failing(scheduler: Scheduler) -> Any:
         # Once, when all three are there.
-        if not has_failed and len([*batches.running()]) + batches.n_waiting == 3:
+        if not has_failed and len([*scheduler.running()]) + scheduler.n_waiting == 3:
             has_failed.append(True)
             raise RuntimeError("out of memory")
-        return step(batches)
+        return step(scheduler)
 
-    monkeypatch.setattr(Batches, "step", failing)
+    monkeypatch.setattr(Scheduler, "step", failing)
     with ThreadPoolExecutor(3) as pool:
         replies = list(pool.map(server.post, [long()] * 3))
     assert [reply.status_code for reply in replies] == [500] * 3
@@ -149,10 +149,10 @@ def test_memory_that_is_not_needed_is_given_back(
 ) -> None:
     monkeypatch.setattr("calltune.serving.engine.IDLE_SECONDS", 0.1)
     cleared = threading.Event()
-    from calltune.generation.scheduler import Batches
+    from calltune.generation.scheduler import Scheduler
 
-    clear = Batches.clear
-    monkeypatch.setattr(Batches, "clear", lambda batches: (clear(batches), cleared.set()))
+    clear = Scheduler.clear
+    monkeypatch.setattr(Scheduler, "clear", lambda scheduler: (clear(scheduler), cleared.set()))
     with serving(tiny_llama, "chatml") as server:
         assert server.post(long(max_tokens=3)).status_code == 200
         assert cleared.wait(10)

@@ -62,7 +62,7 @@ class Random:
             Prompt(
                 str(i),
                 [7, 8, 9 + i],
-                self.constrainer.hold(tools, wanted).constraint,
+                self.constrainer.constrain(tools, wanted).constraint,
                 Sampling(1.5, 1.0, i),
             )
             for i in range(count)
@@ -70,16 +70,16 @@ class Random:
         found = complete(
             self.model, prompts, stop_tokens=self.stops, max_tokens=limit, batch_size=count
         )
-        return [self.tokenizer.decode(c.tokens) for c in found if c.finish == "stop"]
+        return [self.tokenizer.decode(c.tokens) for c in found if c.finish_reason == "stop"]
 
 
 def accepts(
     at_random: Random, tools: Sequence[Tool], text: str, wanted: OutputSpec = ANY_CALLS
 ) -> bool:
     """Whether the text is a whole answer that the grammar admits."""
-    held = at_random.constrainer.hold(tools, wanted).constraint
+    held = at_random.constrainer.constrain(tools, wanted).constraint
     assert held is not None
-    matcher, _ = held.ask(0)
+    matcher, _ = held.mask_request(0)
     encode = at_random.tokenizer.encode
     # Letter by letter, so that a control token is spelled, as a model might.
     tokens = [token for letter in text for token in encode(letter, add_special_tokens=False)]

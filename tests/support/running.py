@@ -21,7 +21,7 @@ from calltune.serving.app import make_app
 from calltune.serving.engine import Engine
 from calltune.serving.grammar_pool import Workshop
 from calltune.serving.limits import Limits
-from calltune.serving.loading import batches_maker, load_all, room_for
+from calltune.serving.loading import load_all, room_for, scheduler_factory
 from calltune.serving.service import Service
 
 CPU = Backend("cpu", "float32", None, "", "")
@@ -97,7 +97,7 @@ def serving(
     bounds = replace(LIMITS, **limits)
     stops = stop_tokens(loaded.tokenizer, [prompt_format])
     room = room_for(loaded.model, CPU, size, bounds.context_tokens)
-    make = batches_maker(loaded.model, choice, frozenset(stops), bounds, room)
+    make = scheduler_factory(loaded.model, choice, frozenset(stops), bounds, room)
     service = Service(
         tokenizer=loaded.tokenizer,
         prompt_format=FORMATS[prompt_format],

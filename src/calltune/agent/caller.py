@@ -64,7 +64,7 @@ class Caller:
         backend = choose(device, is_step_small=True)
 
         from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
-        from calltune.generation.kv_cache import fits
+        from calltune.generation.kv_cache import has_plain_kv_cache
         from calltune.models.loading import base_of, load
 
         folder = None if adapter is None else Path(adapter)
@@ -74,7 +74,7 @@ class Caller:
         self.has_adapter = folder is not None
         self._max_tokens = max_tokens
         self._stops = stop_tokens(self._loaded.tokenizer, [self.prompt_format.name])
-        can_be_held = fits(self._loaded.model)
+        can_be_held = has_plain_kv_cache(self._loaded.model)
         self._constrainer = (
             constrainer_of(self._loaded, self.prompt_format.name, self._stops)
             if can_be_held
@@ -157,7 +157,7 @@ class Caller:
         from calltune.generation.sequence import Prompt
 
         tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.prompt_format)
-        held = self._constrainer.hold(tools, wanted).constraint if self._constrainer else None
+        held = self._constrainer.constrain(tools, wanted).constraint if self._constrainer else None
         (completion,) = complete(
             self._loaded.model,
             [Prompt("", tokens, held)],

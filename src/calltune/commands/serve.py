@@ -106,10 +106,10 @@ def run(options: ServeOptions) -> Path:
 def _service(options: ServeOptions, backend: "Backend") -> "Service":
     from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
     from calltune.generation.engine import default_batch_size
-    from calltune.generation.kv_cache import fits
+    from calltune.generation.kv_cache import has_plain_kv_cache
     from calltune.models.loading import base_of
     from calltune.serving.engine import Engine
-    from calltune.serving.loading import batches_maker, load_all, room_for
+    from calltune.serving.loading import load_all, room_for, scheduler_factory
     from calltune.serving.service import Service
 
     named = dict(_named(each) for each in options.adapter_path)
@@ -118,7 +118,7 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
     folders = {name: Path(folder) for name, folder in named.items()}
     reference = options.model or base_of(next(iter(folders.values())))
     loaded, models, choice = load_all(reference, folders, backend)
-    if not fits(loaded.model):
+    if not has_plain_kv_cache(loaded.model):
         raise OptionError(
             f"{reference} keeps more of the past than keys and values, which cannot be served "
             "here; export it and use mlx_lm server"
@@ -132,12 +132,12 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
         f"{room.n_bytes / 1e9:.1f} GB at most"
     )
     limits = _limits(options, room.context_tokens)
-    make_batches = batches_maker(loaded.model, choice, frozenset(stops), limits, room)
+    make_scheduler = scheduler_factory(loaded.model, choice, frozenset(stops), limits, room)
     return Service(
         tokenizer=loaded.tokenizer,
         prompt_format=prompt_format,
         models=models,
-        engine=Engine(make_batches, size + options.queue),
+        engine=Engine(make_scheduler, size + options.queue),
         constrainer=constrainer_of(loaded, prompt_format.name, stops),
         limits=limits,
         words=options.words,

@@ -13,7 +13,7 @@ from calltune.data.batching import PreparedRow, check_control_tokens, prompt_tok
 from calltune.errors import DataError, OptionError
 from calltune.evaluation.options import AnswerOptions
 from calltune.formats import FORMATS, Format
-from calltune.generation.sequence import Prompt, Sampling, in_quick_order
+from calltune.generation.sequence import Prompt, Sampling, sort_by_shared_prefix
 from calltune.models.loading import LoadedModel
 from calltune.schemas.tools import UnusableRow, read_tools
 from calltune.types import Tool
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], most: int) -> Iterator[T]:
+def prefetch(items: Iterator[T], most: int) -> Iterator[T]:
     """The items, of which up to `most` are made ahead of time, in one other thread."""
     end: Any = object()
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -39,7 +39,7 @@ def ahead(items: Iterator[T], most: int) -> Iterator[T]:
                 future.cancel()
 
 
-MADE_AHEAD = 32
+PREFETCHED = 32
 """So many prompts are made before their turn, where something holds their answers."""
 
 
@@ -87,19 +87,19 @@ class PromptBuilder:
         answered, and not long before its turn.
         """
         made = self._prompts()
-        return ahead(made, MADE_AHEAD) if self._constrainers else made
+        return prefetch(made, PREFETCHED) if self._constrainers else made
 
     def _prompts(self) -> Iterator[Prompt]:
         bare = [
             Prompt(key, prompt_tokens(self._tokenizer, row.prompt, FORMATS[row.format]))
             for key, (row, _) in self._by_key.items()
         ]
-        for prompt in in_quick_order(bare):
+        for prompt in sort_by_shared_prefix(bare):
             row, sample = self._by_key[prompt.id]
             if row.format in self._constrainers:
-                held = self._constrainers[row.format].hold(list(tools_of(row).values()))
-                self.notes[prompt.id] = held.notes
-                prompt = prompt._replace(constraint=held.constraint)
+                constrained = self._constrainers[row.format].constrain(list(tools_of(row).values()))
+                self.notes[prompt.id] = constrained.unenforced_keywords
+                prompt = prompt._replace(constraint=constrained.constraint)
             yield prompt._replace(sampling=self._draw(row, sample))
 
     def _draw(self, row: PreparedRow, sample: int) -> Sampling | None:

@@ -136,7 +136,7 @@ def _record(wanted: RowSample, completion: Completion, text: str) -> Record:
         "prompt_tokens": completion.prompt_length,
         "generated_tokens": len(completion.tokens),
         "text": text,
-        "finish": completion.finish,
+        "finish": completion.finish_reason,
         "seconds": round(completion.seconds, 3),
     }
     return _judged(row, record | ({"sample": sample} if sample else {}))

@@ -1,1 +1,1 @@
-"""Decoding: prompts in, texts out."""
+"""Batched generation: prompts in, token sequences out, optionally constrained by a grammar."""

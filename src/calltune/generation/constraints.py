@@ -1,4 +1,7 @@
-"""Answers held to a grammar, through llguidance: which tokens may come next, and which must."""
+"""Constrained decoding with llguidance: token masks that keep answers to a grammar.
+
+Source: https://github.com/guidance-ai/llguidance
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,165 +22,176 @@ from calltune.schemas.lark import TooLarge
 from calltune.types import Tool
 
 MAX_SECONDS = 0.5
-SECONDS_A_TOKEN = 0.002
-"""Of processor time for one answer, and for each of its tokens as well: most take a tenth of a
-millisecond, and while they do, all other answers wait."""
+SECONDS_PER_TOKEN = 0.002
+"""Processor time that one answer's grammar may take, and as much more for each of its tokens.
+Most tokens take a tenth of a millisecond, and all other answers wait in the meantime."""
 SLOW_SECONDS = 0.02
-"""Where masks together took longer, each is looked at alone."""
+"""If the masks of a batch took longer than this, each is computed and timed alone."""
 
 
-class Constraint:
-    """One answer as far as it has come, and the grammar that it keeps to."""
+class GrammarConstraint:
+    """The position of one answer in its grammar; a `Constraint` of `generation.sequence`."""
 
     def __init__(self, matcher: LLMatcher) -> None:
+        """From a matcher of this answer alone, at the start of the grammar."""
         self._matcher = matcher
         self._seconds = 0.0
         self._n_tokens = 0
-        self.is_suspect = False
-        """Whether its masks may be what others wait for."""
+        self.is_slow = False
+        """Whether its masks may be what the other answers wait for."""
 
     def accept(self, token: int) -> None:
-        """The answer goes on with this token."""
+        """Advance by one token of the answer."""
         self._n_tokens += 1
         with self._timed():
             self._matcher.consume_token(token)
 
-    def forced(self) -> list[int]:
-        """The tokens that must come now; often none."""
+    def forced_tokens(self) -> list[int]:
+        """The tokens that must come next; often none."""
         if self.is_complete:
             return []
         with self._timed():
             return list(self._matcher.compute_ff_tokens())
 
-    def fill(self, words: NDArray[np.int32]) -> None:
-        """Write its mask, (V / 32) rounded up, and take note of what that takes."""
+    def fill_mask(self, words: NDArray[np.int32]) -> None:
+        """Write the token mask into `words`, (ceil(V / 32),), and measure how long that takes."""
         before = self._seconds
         with self._timed():
             mask = np.frombuffer(self._matcher.compute_bitmask(), np.int32)
         words[:] = mask[: len(words)]
-        self.is_suspect = self._seconds - before > SLOW_SECONDS / 4
+        self.is_slow = self._seconds - before > SLOW_SECONDS / 4
 
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        # Not the clock on the wall, which counts what other programs do.
-        started = time.thread_time()
-        yield
-        self._seconds += time.thread_time() - started
+    def mask_request(self, index: int) -> tuple[LLMatcher, int]:
+        """A request to llguidance for the token mask of the batch's row `index`."""
+        return self._matcher, index
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing may follow but the end."""
+        """Whether nothing but a stop token may follow."""
         return self._matcher.is_stopped() and not self._matcher.is_error()
 
     @property
     def problem(self) -> str | None:
-        """Why the answer cannot be held to the grammar any more."""
-        most = MAX_SECONDS + SECONDS_A_TOKEN * self._n_tokens
-        if self._seconds > most:
-            return f"its grammar took more than {most:.1f} s"
+        """Why the answer can no longer be constrained; None while it can."""
+        limit = MAX_SECONDS + SECONDS_PER_TOKEN * self._n_tokens
+        if self._seconds > limit:
+            return f"its grammar took more than {limit:.1f} s"
         return self._matcher.get_error() or None
 
-    def ask(self, index: int) -> tuple[LLMatcher, int]:
-        """What llguidance asks for the row of this index."""
-        return self._matcher, index
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        # Processor time: wall-clock time would also count what other programs do.
+        started = time.thread_time()
+        yield
+        self._seconds += time.thread_time() - started
 
 
-class Held(NamedTuple):
-    """A constraint for one answer, and what of the tools' schemas it does not hold."""
+class Constrained(NamedTuple):
+    """The constraint for one answer, and the parts of the schemas that it does not enforce."""
 
-    constraint: Constraint | None
-    """None where there is none to be had at all."""
-    notes: tuple[str, ...]
+    constraint: GrammarConstraint | None
+    """None if the answer cannot be constrained at all."""
+    unenforced_keywords: tuple[str, ...]
+    """Each as "tool: keyword"."""
 
 
-class _Prepared(NamedTuple):
-    """What is made once for the same tools."""
+class _Compiled(NamedTuple):
+    """The grammar of a set of tools, compiled once."""
 
     matcher: LLMatcher | None
-    notes: tuple[str, ...]
+    unenforced_keywords: tuple[str, ...]
 
 
 class Constrainer:
-    """Makes constraints for the answers of one model in one format."""
+    """Makes the constraints for the answers of one model in one prompt format."""
 
     def __init__(
-        self, tokenizer: Any, prompt_format: Format, stops: Sequence[int], n_tokens: int
+        self, tokenizer: Any, prompt_format: Format, stop_tokens: Sequence[int], vocab_size: int
     ) -> None:
-        """With a fast tokenizer of transformers, and the width of the model's logits."""
+        """`tokenizer` is a fast tokenizer of transformers, `vocab_size` the width of the logits."""
         self._tokenizer = LLTokenizer(
-            tokenizer.backend_tokenizer.to_str(), n_vocab=n_tokens, eos_token=list(stops)
+            tokenizer.backend_tokenizer.to_str(), n_vocab=vocab_size, eos_token=list(stop_tokens)
         )
-        self._family = prompt_format
-        self.special = frozenset(
+        self._format = prompt_format
+        self.special_markers = frozenset(
             marker
             for marker in prompt_format.markers
             if len(ids := tokenizer.encode(marker, add_special_tokens=False)) == 1
             and self._tokenizer.is_special_token(ids[0])
         )
-        """The family's markers that no text can spell."""
-        self._ready: dict[str, _Prepared] = {}
+        """The format's markers that are special tokens, which no ordinary text encodes to."""
+        self._compiled: dict[str, _Compiled] = {}
 
-    def compiled(self, grammar: str) -> LLMatcher:
-        """What `Constraint` takes a copy of, or is in an error; slow and without Python's lock."""
+    def compile(self, grammar: str) -> LLMatcher:
+        """A matcher at the start of a grammar in llguidance's Lark dialect; copy it to use it.
+
+        It may be in an error state (`is_error`). Slow, but without Python's global lock.
+        """
         return LLMatcher(self._tokenizer, grammar, log_level=0)
 
-    def hold(self, tools: Sequence[Tool], wanted: OutputSpec = ANY_CALLS) -> Held:
-        """A constraint to calls of these tools, so many as wanted, or to what may stand for them.
+    def constrain(self, tools: Sequence[Tool], wanted: OutputSpec = ANY_CALLS) -> Constrained:
+        """A constraint for an answer: calls of these tools, or what `wanted` allows in their place.
+
+        Parts of a schema that cannot be enforced are left out and named.
 
         Raises:
-            UnusableSchema: nothing is left to answer, or the answer's schema cannot be held to.
+            UnusableSchema: no answer is possible, or the answer's own schema cannot be enforced.
         """
         key = dumps([[[tool.name, tool.parameters] for tool in tools], wanted])
-        if key not in self._ready:
-            # The last alone: rows with the same tools stand side by side.
-            self._ready = {key: self._prepare(tools, wanted)}
-        matcher, notes = self._ready[key]
-        return Held(None if matcher is None else Constraint(matcher.deep_copy()), notes)
+        if key not in self._compiled:
+            # Only the last is kept: prompts with the same tools are neighbours.
+            self._compiled = {key: self._compile_tools(tools, wanted)}
+        matcher, unenforced = self._compiled[key]
+        return Constrained(
+            None if matcher is None else GrammarConstraint(matcher.deep_copy()), unenforced
+        )
 
-    def _prepare(self, tools: Sequence[Tool], wanted: OutputSpec) -> _Prepared:
-        """The constraint that holds most of the tools' schemas, and all else that is wanted."""
-        prepared = self._try(tools, [], wanted)
-        if prepared is None:
+    def _compile_tools(self, tools: Sequence[Tool], wanted: OutputSpec) -> _Compiled:
+        """The strictest grammar that compiles: at first all schemas, then without broken ones."""
+        compiled = self._try(tools, [], wanted)
+        if compiled is None:
             broken = [tool.name for tool in tools if self._try([tool], [], ANY_CALLS) is None]
-            prepared = self._try(tools, broken, wanted)
-        if prepared is None:
-            prepared = self._try(tools, [tool.name for tool in tools], wanted)
-        if prepared is None and wanted.schema is not None:
+            compiled = self._try(tools, broken, wanted)
+        if compiled is None:
+            compiled = self._try(tools, [tool.name for tool in tools], wanted)
+        if compiled is None and wanted.schema is not None:
             raise UnusableSchema(
-                f"No answer can be held to this JSON Schema: {dumps(wanted.schema)[:200]}; "
-                "it is too large, or a pattern in it is broken: make it simpler"
+                f"Answers cannot be constrained to this JSON Schema: {dumps(wanted.schema)[:200]}; "
+                "it is too large or contains an invalid pattern: simplify it"
             )
-        return prepared or _Prepared(None, ("the form of the whole answer",))
+        return compiled or _Compiled(None, ("the form of the whole answer",))
 
     def _try(
         self, tools: Sequence[Tool], loose: Sequence[str], wanted: OutputSpec
-    ) -> _Prepared | None:
-        """A matcher, if the grammar can be built and llguidance takes it."""
+    ) -> _Compiled | None:
+        """The compiled grammar, with any arguments for `loose` tools; None if it is unusable."""
         try:
-            grammar = self._family.grammar(tools, loose, self.special, wanted)
+            grammar = self._format.grammar(tools, loose, self.special_markers, wanted)
         except TooLarge:
             return None
-        matcher = self.compiled(grammar.text)
-        notes = (*grammar.notes, *(f"{name}: its whole schema" for name in loose))
-        return None if matcher.is_error() else _Prepared(matcher, notes)
+        matcher = self.compile(grammar.text)
+        unenforced = (*grammar.notes, *(f"{name}: its whole schema" for name in loose))
+        return None if matcher.is_error() else _Compiled(matcher, unenforced)
 
 
-def allowed_words(held: Sequence[tuple[Constraint, int]], B: int, V: int) -> NDArray[np.uint32]:
-    """A bit for each token that may come next, (B, V / 32) rounded up; all for rows not held.
+def token_bitmasks(
+    constraints: Sequence[tuple[GrammarConstraint, int]], B: int, V: int
+) -> NDArray[np.uint32]:
+    """One bit per allowed token, (B, ceil(V / 32)); all bits are set for unconstrained rows.
 
     Each constraint comes with the index of its row. The lowest bit of a word is the first token.
     """
     words = allocate_token_bitmask(B, V)
-    together = [(constraint, index) for constraint, index in held if not constraint.is_suspect]
-    for constraint, index in held:
-        if constraint.is_suspect:
-            constraint.fill(words[index])
+    together = [(constraint, index) for constraint, index in constraints if not constraint.is_slow]
+    for constraint, index in constraints:
+        if constraint.is_slow:
+            constraint.fill_mask(words[index])
     started = time.perf_counter()
-    if asked := [constraint.ask(index) for constraint, index in together]:
-        fill_next_token_bitmask_par(_executor(), asked, words)
+    if requests := [constraint.mask_request(index) for constraint, index in together]:
+        fill_next_token_bitmask_par(_executor(), requests, words)
     if time.perf_counter() - started > SLOW_SECONDS:
         for constraint, _ in together:
-            constraint.is_suspect = True
+            constraint.is_slow = True
     return words.view(np.uint32)
 
 

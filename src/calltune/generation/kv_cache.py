@@ -1,87 +1,87 @@
-"""Room for the keys and values of a fixed number of rows, which come and go.
+"""KV cache: keys and values of a fixed number of slots, and reuse of common prompt prefixes.
 
-mlx_lm's batch caches copy all rows whenever one joins or leaves. Here every row has a slot; a row
-that leaves is forgotten, not moved, and what its slot holds can still be copied to another row
-that begins with the same tokens. Rows start at position 0, so tokens that pad a pass to the right
-need no shifting: what they wrote is never seen, and is overwritten.
-
-What the slots hold, finished rows as well, for prompts to come that begin alike.
+mlx_lm's batch caches copy all rows whenever one joins or leaves. Here every sequence has a slot.
+The slot of a finished sequence is not moved, and what it holds can still be copied for another
+sequence with the same first tokens. Sequences start at position 0, so tokens that pad a batch on
+the right need no shifting: what they wrote is masked, and later overwritten.
 """
 
-from collections.abc import Sequence
+from collections import abc
 from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 
-from calltune.generation.sequence import MIN_SHARED, Prompt, Row, shared_length
+from calltune.generation.sequence import MIN_SHARED, Prompt, Sequence, shared_length
 
 Array = Any
-STEP = 256
-"""Positions are added so many at a time."""
-ROUND = 64
-"""Keys are read up to a multiple of so many positions, so that shapes repeat."""
+GROWTH_STEP = 256
+"""Capacity grows by a multiple of this many positions."""
+LENGTH_MULTIPLE = 64
+"""Keys are read up to a multiple of this many positions, so that array shapes repeat."""
 
 
-def fits(model: Any) -> bool:
-    """Whether the model keeps nothing of the past but keys and values."""
-    from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+def has_plain_kv_cache(model: Any) -> bool:
+    """Whether all layers of an mlx_lm model keep keys and values and no other state."""
+    from mlx_lm.models import cache as mlx_cache
 
     return all(
-        type(cache) is KVCache or (type(cache) is RotatingKVCache and not cache.keep)
-        for cache in make_prompt_cache(model)
+        type(cache) is mlx_cache.KVCache
+        or (type(cache) is mlx_cache.RotatingKVCache and not cache.keep)
+        for cache in mlx_cache.make_prompt_cache(model)
     )
 
 
-class Adapters(Protocol):
-    """A model's adapters, of which each row goes through one."""
+class AdapterSelector(Protocol):
+    """Selects one of a model's adapters for each row of a batch."""
 
-    def choose(self, rows: Sequence[int]) -> None:
-        """Let the rows of the coming pass go through these; 0 is none of them."""
+    def choose(self, rows: abc.Sequence[int]) -> None:
+        """Set the adapter of each row of the next forward pass; 0 is the base model."""
 
 
-class Slots:
-    """The keys and values of up to `count` rows, in every layer of a model."""
+class KVCache:
+    """Keys and values of up to `n_slots` sequences, in every layer of a model."""
 
-    def __init__(self, model: Any, count: int, adapters: Adapters | None = None) -> None:
-        self.lengths = [0] * count
-        """How many tokens of each slot's row have been fed."""
-        self.adapters = [0] * count
-        """Which of the model's adapters each slot's row goes through."""
+    def __init__(self, model: Any, n_slots: int, adapters: AdapterSelector | None = None) -> None:
+        """No memory is taken before the first forward pass."""
+        self.lengths = [0] * n_slots
+        """How many positions of each slot are filled."""
+        self.adapters = [0] * n_slots
+        """The number of the adapter that each slot's sequence uses."""
         self.capacity = 0
-        """How many positions a slot has."""
+        """How many positions each slot has room for."""
         self._model = model
-        self._choice = adapters
-        self._layers = [_Layer(self) for _ in model.layers]
+        self._selector = adapters
+        self._layers = [_LayerCache(self) for _ in model.layers]
 
     @property
     def n_bytes(self) -> int:
-        """How much memory the keys and values take."""
+        """How much memory the keys and values take, in bytes."""
         arrays = [(layer.keys, layer.values) for layer in self._layers if layer.keys is not None]
         return sum(array.nbytes for pair in arrays for array in pair)
 
-    def feed(self, slots: Sequence[int], tokens: Array, counts: Sequence[int]) -> Array:
-        """Feed the next tokens of some rows; the logits, not evaluated yet.
+    def forward(self, slots: abc.Sequence[int], tokens: Array, counts: abc.Sequence[int]) -> Array:
+        """Run the model on the next tokens of some slots; the logits, not evaluated yet.
 
-        slots B of them, all different; tokens (B, N) int32, of which the first `counts[i]` of each
-        row are its own; logits (B, N, V).
+        slots: B different ones; tokens (B, N) int32, of which the first `counts[i]` of row i are
+        real and the rest padding; logits (B, N, V).
         """
         starts = [self.lengths[slot] for slot in slots]
         width = tokens.shape[1]
-        self._grow(max(starts) + width)
-        self._begin(slots, starts, width)
-        if self._choice is not None:
-            self._choice.choose([self.adapters[slot] for slot in slots])
+        self._reserve(max(starts) + width)
+        self._begin_pass(slots, starts, width)
+        if self._selector is not None:
+            self._selector.choose([self.adapters[slot] for slot in slots])
         logits = self._model(tokens, cache=self._layers)
         for slot, count in zip(slots, counts, strict=True):
             self.lengths[slot] += count
         return logits
 
     def evaluate(self) -> None:
-        """Compute the keys and values of what was fed, and nothing more."""
+        """Compute the keys and values of all passes so far, but no logits."""
         mx.eval([(layer.keys, layer.values) for layer in self._layers])
 
-    def share(self, source: int, target: int, length: int) -> None:
-        """Let the row in `target` begin with the first `length` tokens of the one in `source`."""
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Replace what slot `target` holds by the first `length` positions of slot `source`."""
         if length and source != target:
             for layer in self._layers:
                 layer.keys[target, :, :length] = layer.keys[source, :, :length]
@@ -89,31 +89,35 @@ class Slots:
         self.lengths[target] = length
 
     def clear(self) -> None:
-        """Forget all rows and give their memory back."""
+        """Empty all slots and free their memory."""
         self.capacity = 0
         self.lengths = [0] * len(self.lengths)
         for layer in self._layers:
             layer.keys = layer.values = None
 
-    def _grow(self, positions: int) -> None:
+    def _reserve(self, positions: int) -> None:
         if positions > self.capacity:
-            more = -(-positions // STEP) * STEP - self.capacity
+            more = -(-positions // GROWTH_STEP) * GROWTH_STEP - self.capacity
             self.capacity += more
             for layer in self._layers:
                 layer.grow(more)
 
-    def _begin(self, slots: Sequence[int], starts: Sequence[int], width: int) -> None:
-        """Say which rows the coming pass is about, and where in them it stands."""
+    def _begin_pass(self, slots: abc.Sequence[int], starts: abc.Sequence[int], width: int) -> None:
+        """Set what the layers need to know about the coming forward pass."""
         self.is_fresh = not any(starts)
         self.are_first = list(slots) == list(range(len(slots)))
         self.rows = mx.array(list(slots))[:, None]
         self.starts = mx.array(list(starts))
         self.positions = self.starts[:, None] + mx.arange(width)
-        self.seen = min(-(-(max(starts) + width) // ROUND) * ROUND, self.capacity)
+        end = -(-(max(starts) + width) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+        self.n_keys = min(end, self.capacity)
         self._masks: dict[int | None, Any] = {}
 
     def mask(self, width: int, window: int | None, return_array: bool) -> Any:
-        """Which keys a query of this pass sees: (B, 1, width, keys) or (width, keys), bool."""
+        """The attention mask of this pass: (B, 1, width, keys) or (width, keys), bool.
+
+        As in mlx_lm it may also be "causal", or None where everything is visible.
+        """
         if window not in self._masks:
             self._masks[window] = self._make_mask(width, window, return_array)
         return self._masks[window]
@@ -123,131 +127,137 @@ class Slots:
             return None
         if self.is_fresh and not return_array and (window is None or width <= window):
             return "causal"
-        keys = mx.arange(width if self.is_fresh else self.seen)
-        at = mx.arange(width)[:, None] if self.is_fresh else self.positions[:, None, :, None]
-        seen = keys <= at
-        return seen if window is None else seen & (keys > at - window)
+        keys = mx.arange(width if self.is_fresh else self.n_keys)
+        queries = mx.arange(width)[:, None] if self.is_fresh else self.positions[:, None, :, None]
+        visible = keys <= queries
+        return visible if window is None else visible & (keys > queries - window)
 
 
-class _Layer:
-    """One layer's keys and values, as mlx_lm's models ask for them: a `KVCache` of its own kind."""
+class _LayerCache:
+    """One layer's keys and values, with the methods that mlx_lm's models call on their caches."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
         self.keys: Array = None
         self.values: Array = None
 
     @property
     def offset(self) -> Array:
-        """Where each row of the pass begins, (B,): for rotary embeddings."""
-        return self._slots.starts
+        """The position at which each row of the pass begins, (B,): for rotary embeddings."""
+        return self._cache.starts
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """As mlx_lm's caches: `Slots.mask`."""
-        return self._slots.mask(N, window_size, return_array)
+        """The attention mask; see `KVCache.mask`."""
+        return self._cache.mask(N, window_size, return_array)
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, Array]:
-        """Write new keys and values (B, H, N, D); all that the rows have so far, (B, H, L, D)."""
-        slots = self._slots
+        """Store new keys and values (B, H, N, D); all of these slots so far, (B, H, L, D)."""
+        cache = self._cache
         if self.keys is None:
-            self.keys, self.values = self._room(keys), self._room(values)
-        # Two arrays of indexes around a slice: what is assigned is (B, N, H, D).
-        self.keys[slots.rows, :, slots.positions] = keys.swapaxes(1, 2)
-        self.values[slots.rows, :, slots.positions] = values.swapaxes(1, 2)
-        if slots.is_fresh:
+            self.keys, self.values = self._zeros(keys), self._zeros(values)
+        # Two index arrays around a slice: the assigned array is (B, N, H, D).
+        self.keys[cache.rows, :, cache.positions] = keys.swapaxes(1, 2)
+        self.values[cache.rows, :, cache.positions] = values.swapaxes(1, 2)
+        if cache.is_fresh:
             return keys, values
-        if slots.are_first:
+        if cache.are_first:
             B = len(keys)
-            return self.keys[:B, :, : slots.seen], self.values[:B, :, : slots.seen]
-        rows = slots.rows[:, 0]
-        return self.keys[rows, :, : slots.seen], self.values[rows, :, : slots.seen]
+            return self.keys[:B, :, : cache.n_keys], self.values[:B, :, : cache.n_keys]
+        rows = cache.rows[:, 0]
+        return self.keys[rows, :, : cache.n_keys], self.values[rows, :, : cache.n_keys]
 
     def grow(self, more: int) -> None:
-        """Make room for so many more positions."""
+        """Make room for `more` further positions."""
         if self.keys is not None:
             padding = [(0, 0), (0, 0), (0, more), (0, 0)]
             self.keys, self.values = mx.pad(self.keys, padding), mx.pad(self.values, padding)
 
-    def _room(self, like: Array) -> Array:
+    def _zeros(self, like: Array) -> Array:
         _, heads, _, width = like.shape
-        return mx.zeros((len(self._slots.lengths), heads, self._slots.capacity, width), like.dtype)
+        return mx.zeros((len(self._cache.lengths), heads, self._cache.capacity, width), like.dtype)
 
 
-class Found(NamedTuple):
-    """The slot that begins most like a prompt."""
+class PrefixMatch(NamedTuple):
+    """The slot with the longest common prefix with a prompt."""
 
     slot: int
-    shared: int
-    """So many first tokens of the prompt need not be fed if it follows what is in the slot."""
-    coming: int
-    """So many will not need to be, once some other row has been fed."""
+    length: int
+    """How many first tokens of the prompt need no prefill if the slot is copied."""
+    upcoming: int
+    """How many will need none once a sequence that is still in prefill has got there."""
 
 
-class Shelf:
-    """Slots for `size` rows that come and go, and behind them slots for rows to be kept."""
+class PrefixReuse:
+    """Tracks which tokens each cache slot holds, so that new prompts reuse common prefixes.
 
-    def __init__(self, slots: Slots, size: int) -> None:
-        self._slots = slots
-        self._tokens: list[list[int]] = [[] for _ in slots.lengths]
-        """What each slot's row begins with, be it finished or not."""
-        self._kept = list(range(size, len(slots.lengths)))
-        """The slots of rows to be kept, the one used least lately first."""
-        self._taken_from: dict[int, int] = {}
-        """By the slot of a row, the kept one that it begins like."""
+    The first `batch_size` slots are for running sequences, those behind them keep finished ones.
+    """
 
-    def find(self, prompt: Prompt) -> Found:
-        """Where a prompt's first tokens have been fed, or are about to be."""
-        best, coming = Found(0, 0, 0), 0
-        for slot, there in enumerate(self._tokens):
-            shared = self._alike(slot, there, prompt)
-            coming = max(coming, shared)
-            shared = min(shared, self._slots.lengths[slot])
-            if shared >= MIN_SHARED and shared > best.shared:
-                best = Found(slot, shared, 0)
-        return best._replace(coming=coming)
+    def __init__(self, cache: KVCache, batch_size: int) -> None:
+        """For an empty cache."""
+        self._cache = cache
+        self._tokens: list[list[int]] = [[] for _ in cache.lengths]
+        """The tokens of each slot's sequence, running or finished."""
+        self._kept = list(range(batch_size, len(cache.lengths)))
+        """The slots that keep finished sequences, least recently used first."""
+        self._copied_from: dict[int, int] = {}
+        """For the slot of a running sequence, the kept slot that its prefix was copied from."""
 
-    def enter(self, prompt: Prompt, slot: int, found: Found) -> None:
-        """Let a prompt's row begin in a slot, with what was found."""
-        self._slots.share(found.slot, slot, found.shared)
-        self._slots.adapters[slot] = prompt.adapter
+    def find(self, prompt: Prompt) -> PrefixMatch:
+        """The slot to reuse for a prompt; length 0 if none has enough in common with it."""
+        best, upcoming = PrefixMatch(0, 0, 0), 0
+        for slot, tokens in enumerate(self._tokens):
+            shared = self._shared_length(slot, tokens, prompt)
+            upcoming = max(upcoming, shared)
+            shared = min(shared, self._cache.lengths[slot])
+            if shared >= MIN_SHARED and shared > best.length:
+                best = PrefixMatch(slot, shared, 0)
+        return best._replace(upcoming=upcoming)
+
+    def assign(self, prompt: Prompt, slot: int, match: PrefixMatch) -> None:
+        """Give a slot to a prompt, and copy the prefix that was found for it."""
+        self._cache.copy_prefix(match.slot, slot, match.length)
+        self._cache.adapters[slot] = prompt.adapter
         self._tokens[slot] = prompt.tokens
-        self._taken_from.pop(slot, None)
-        if found.slot in self._kept and found.shared:
-            self._taken_from[slot] = found.slot
-            self._touch(found.slot)
+        self._copied_from.pop(slot, None)
+        if match.slot in self._kept and match.length:
+            self._copied_from[slot] = match.slot
+            self._mark_used(match.slot)
 
     def move(self, source: int, target: int) -> None:
-        """Bring a row to another slot."""
+        """Move a running sequence to another slot."""
         self._copy(source, target)
-        if source in self._taken_from:
-            self._taken_from[target] = self._taken_from.pop(source)
+        if source in self._copied_from:
+            self._copied_from[target] = self._copied_from.pop(source)
 
-    def leave(self, slot: int, row: Row) -> None:
-        """The row is over. It is kept in place of the one that it began like, or the oldest."""
-        self._tokens[slot] = (row.prompt.tokens + row.written)[: self._slots.lengths[slot]]
+    def release(self, slot: int, sequence: Sequence) -> None:
+        """Keep a sequence that has ended, in place of the one it was copied from or the oldest."""
+        self._tokens[slot] = (sequence.prompt.tokens + sequence.generated)[
+            : self._cache.lengths[slot]
+        ]
         if self._kept and len(self._tokens[slot]) >= MIN_SHARED:
-            place = self._taken_from.pop(slot, self._kept[0])
+            place = self._copied_from.pop(slot, self._kept[0])
             self._copy(slot, place)
-            self._touch(place)
+            self._mark_used(place)
 
     def clear(self) -> None:
-        """Forget all that the slots hold."""
-        self._slots.clear()
+        """Empty all slots and free their memory."""
+        self._cache.clear()
         self._tokens = [[] for _ in self._tokens]
-        self._taken_from.clear()
+        self._copied_from.clear()
 
-    def _alike(self, slot: int, there: list[int], prompt: Prompt) -> int:
-        is_other = self._slots.adapters[slot] != prompt.adapter
-        if is_other or there[:MIN_SHARED] != prompt.tokens[:MIN_SHARED]:
+    def _shared_length(self, slot: int, tokens: list[int], prompt: Prompt) -> int:
+        is_other = self._cache.adapters[slot] != prompt.adapter
+        if is_other or tokens[:MIN_SHARED] != prompt.tokens[:MIN_SHARED]:
             return 0
-        # The last token is fed in any case: what comes after it is asked for.
-        return min(shared_length(there, prompt.tokens), len(prompt.tokens) - 1)
+        # The last token is fed in any case, for its logits.
+        return min(shared_length(tokens, prompt.tokens), len(prompt.tokens) - 1)
 
     def _copy(self, source: int, target: int) -> None:
-        self._slots.share(source, target, self._slots.lengths[source])
-        self._slots.adapters[target] = self._slots.adapters[source]
+        self._cache.copy_prefix(source, target, self._cache.lengths[source])
+        self._cache.adapters[target] = self._cache.adapters[source]
         self._tokens[target] = self._tokens[source]
 
-    def _touch(self, place: int) -> None:
-        self._kept.remove(place)
-        self._kept.append(place)
+    def _mark_used(self, slot: int) -> None:
+        self._kept.remove(slot)
+        self._kept.append(slot)

@@ -1,159 +1,160 @@
-"""One row on its way: its prompt, what it has written, and what is known to come next."""
+"""A prompt and the sequence generated for it, with its sampling settings and its constraint."""
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-Finish = Literal["stop", "length"]
+FinishReason = Literal["stop", "length"]
 MIN_SHARED = 64
-"""Prompts that begin with as many equal tokens share what was computed for them."""
+"""Prompts reuse each other's keys and values from this many equal leading tokens on."""
 
 
 class Constraint(Protocol):
-    """What an answer is held to, one token after the other."""
+    """What restricts the tokens of one answer; it follows the answer token by token."""
 
     def accept(self, token: int) -> None:
-        """The answer goes on with this token."""
+        """Advance by one token of the answer."""
 
-    def forced(self) -> list[int]:
-        """The tokens that must come now, where nothing else may; often none."""
+    def forced_tokens(self) -> list[int]:
+        """The tokens that must come next because nothing else may; often none."""
 
-    def ask(self, index: int) -> Any:
-        """What says which tokens may come now, for the row of this index."""
+    def mask_request(self, index: int) -> Any:
+        """A request to llguidance for the token mask of the batch's row `index`."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing may follow but the end."""
+        """Whether nothing but a stop token may follow."""
 
     @property
     def problem(self) -> str | None:
-        """Why the answer cannot be held to anything any more."""
+        """Why the answer can no longer be constrained; None while it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. Equal seeds draw equal tokens, whatever else is decoded beside."""
+    """How tokens are sampled. Equal seeds give equal tokens, whatever else is in the batch."""
 
     temperature: float
     top_p: float = 1.0
-    """Draw among the most likely tokens that together have this probability."""
+    """Sample from the smallest set of most likely tokens with at least this probability."""
     seed: int = 0
 
 
 class Prompt(NamedTuple):
-    """What to answer: a name for it, and its tokens."""
+    """A prompt to complete: an id and its tokens, and how its answer is generated."""
 
     id: str
     tokens: list[int]
     constraint: Constraint | None = None
     sampling: Sampling | None = None
-    """None takes the most likely token each time."""
+    """None is greedy decoding."""
     max_tokens: int | None = None
-    """Of this answer, in place of the limit for all."""
+    """Limit for this answer, in tokens, in place of the limit for all."""
     adapter: int = 0
-    """Which of the model's adapters answers, where it has several; 0 is none of them."""
+    """Number of the model's adapter that answers, if it has several; 0 is the base model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model wrote to one prompt."""
+    """What the model generated for one prompt."""
 
     id: str
     prompt_length: int
     """In tokens."""
     tokens: list[int]
     """Without the stop token."""
-    finish: Finish
+    finish_reason: FinishReason
     seconds: float
-    """From when the prompt was taken up to its last token; others run beside it."""
+    """From the start of prefill to the last token; other sequences run in the same time."""
 
 
 @dataclass(slots=True)
-class Row:
-    """A prompt being answered."""
+class Sequence:
+    """The state of a prompt that is being answered."""
 
     prompt: Prompt
     started: float = 0.0
-    """When it was taken up, by `time.perf_counter`."""
-    known: list[int] = field(default_factory=list)
-    """Tokens that are to be fed and need not be chosen: of the prompt, or forced."""
-    written: list[int] = field(default_factory=list)
-    finish: Finish | None = None
-    was_chosen: bool = False
-    """The token fed last was chosen by the model, and has not been looked at."""
-    is_fed_in_parts: bool = False
-    """Its prompt is too long for one pass."""
+    """When its prefill began, by `time.perf_counter`."""
+    pending: list[int] = field(default_factory=list)
+    """Known tokens that the model has not been fed yet: of the prompt, or forced."""
+    generated: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    was_sampled: bool = False
+    """Whether the token fed last was sampled and has not been read back yet."""
+    is_chunked: bool = False
+    """Whether its prompt is too long for one prefill."""
 
     @property
-    def asks(self) -> bool:
-        """Whether its next token is the model's to choose."""
-        return self.finish is None and not self.known
+    def needs_sampling(self) -> bool:
+        """Whether its next token is for the model to choose."""
+        return self.finish_reason is None and not self.pending
 
     @property
-    def held_by(self) -> Constraint | None:
-        """What its next token is to be chosen by, where it asks for one."""
-        constraint = self.prompt.constraint if self.asks else None
+    def constraint(self) -> Constraint | None:
+        """The constraint on its next token, if that is to be sampled under one that works."""
+        constraint = self.prompt.constraint if self.needs_sampling else None
         return None if constraint is None or constraint.problem else constraint
 
     @property
-    def n_behind(self) -> int:
-        """How many tokens can be fed before the one whose logits are wanted."""
-        return max(0, len(self.known) - 1)
+    def n_prefillable(self) -> int:
+        """How many tokens can be fed before the one whose logits are needed."""
+        return max(0, len(self.pending) - 1)
 
-    def take_up(self, n_fed: int) -> None:
-        """Begin, with so many tokens of the prompt fed already."""
+    def start(self, n_cached: int) -> None:
+        """Begin, with the first `n_cached` tokens of the prompt already in the cache."""
         self.started = time.perf_counter()
-        self.known = self.prompt.tokens[n_fed:]
+        self.pending = self.prompt.tokens[n_cached:]
 
-    def take_known(self, most: int) -> list[int]:
-        """Known tokens to be fed, all but the last and at most so many."""
-        count = min(most, self.n_behind)
-        taken, self.known = self.known[:count], self.known[count:]
+    def take_pending(self, max_tokens: int) -> list[int]:
+        """Remove and return up to `max_tokens` pending tokens, never the last one."""
+        count = min(max_tokens, self.n_prefillable)
+        taken, self.pending = self.pending[:count], self.pending[count:]
         return taken
 
-    def write(self, token: int, stops: frozenset[int], limit: int) -> None:
-        """Take a token that was chosen or forced."""
-        if token in stops:
-            self.finish = "stop"
+    def append(self, token: int, stop_tokens: frozenset[int], max_tokens: int) -> None:
+        """Add a sampled or forced token to the answer; this may finish it."""
+        if token in stop_tokens:
+            self.finish_reason = "stop"
             return
-        self.written.append(token)
+        self.generated.append(token)
         constraint = self.prompt.constraint
         if constraint is not None and not constraint.problem:
             constraint.accept(token)
         if constraint is not None and constraint.is_complete:
-            self.finish = "stop"
-        elif len(self.written) >= (self.prompt.max_tokens or limit):
-            self.finish = "length"
+            self.finish_reason = "stop"
+        elif len(self.generated) >= (self.prompt.max_tokens or max_tokens):
+            self.finish_reason = "length"
 
-    def write_forced(self, stops: frozenset[int], limit: int) -> None:
-        """Write what can be nothing else, and leave it to be fed."""
-        constraint = self.held_by
-        for token in constraint.forced() if constraint else ():
-            self.write(token, stops, limit)
-            if self.finish is not None:
+    def append_forced(self, stop_tokens: frozenset[int], max_tokens: int) -> None:
+        """Add the tokens that the constraint forces, and leave them pending."""
+        constraint = self.constraint
+        for token in constraint.forced_tokens() if constraint else ():
+            self.append(token, stop_tokens, max_tokens)
+            if self.finish_reason is not None:
                 return
-            self.known.append(token)
+            self.pending.append(token)
 
     def completion(self) -> Completion:
-        """The finished row."""
-        assert self.finish is not None, self.prompt.id
+        """The completion of a finished sequence."""
+        assert self.finish_reason is not None, self.prompt.id
         seconds = time.perf_counter() - self.started
         length = len(self.prompt.tokens)
-        return Completion(self.prompt.id, length, self.written, self.finish, seconds)
+        return Completion(self.prompt.id, length, self.generated, self.finish_reason, seconds)
 
 
 def shared_length(tokens: list[int], others: list[int]) -> int:
-    """With how many equal tokens two lists begin."""
-    least = min(len(tokens), len(others))
-    return bisect_left(range(least), True, key=lambda i: tokens[: i + 1] != others[: i + 1])
+    """The number of equal tokens that two lists begin with."""
+    shorter = min(len(tokens), len(others))
+    return bisect_left(range(shorter), True, key=lambda i: tokens[: i + 1] != others[: i + 1])
 
 
-def in_quick_order(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Prompts that begin alike (the same tools) side by side, and these groups by their length.
+def sort_by_shared_prefix(prompts: abc.Sequence[Prompt]) -> list[Prompt]:
+    """Prompts with a common prefix (the same tools) side by side, from short groups to long ones.
 
-    What neighbours share is computed once, and neighbours of like length leave little padding.
+    The common prefix of neighbours is prefilled once, and neighbours of similar length need
+    little padding.
     """
     groups: list[list[Prompt]] = []
     for prompt in sorted(prompts, key=lambda prompt: prompt.tokens):
@@ -166,6 +167,6 @@ def in_quick_order(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _are_alike(tokens: list[int], others: list[int]) -> bool:
-    """Whether the two share something, and half of what they are."""
+    """Whether the common prefix is long enough to reuse, and at least half of each."""
     shared = shared_length(tokens, others)
     return shared >= MIN_SHARED and 2 * shared >= max(len(tokens), len(others))

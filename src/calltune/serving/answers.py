@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from calltune.formats import Format
 from calltune.formats.grammar import THE_ANSWER
 from calltune.formats.parser import call_key
-from calltune.generation.constraints import Constraint
+from calltune.generation.constraints import GrammarConstraint
 from calltune.generation.sequence import Prompt, Sampling
 from calltune.serving.answer_parser import Called, Ended, Event, Turn, Words
 from calltune.serving.engine import ENGINE_FAILED, Engine, Open, Piece
@@ -39,7 +39,7 @@ class Question(NamedTuple):
 
     def prompt(self, sampling: Sampling | None) -> Prompt:
         """For one answer."""
-        constraint = None if self.matcher is None else Constraint(self.matcher.deep_copy())
+        constraint = None if self.matcher is None else GrammarConstraint(self.matcher.deep_copy())
         name = secrets.token_hex(12)
         return Prompt(name, self.tokens, constraint, sampling, self.max_tokens, self.adapter)
 

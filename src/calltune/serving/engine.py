@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
-from calltune.generation.scheduler import Batches
-from calltune.generation.sequence import Finish, Prompt
+from calltune.generation.scheduler import Scheduler
+from calltune.generation.sequence import FinishReason, Prompt
 from calltune.models.numpy_ops import use_numpy_ops
 from calltune.serving.errors import Fault
 
@@ -26,7 +26,7 @@ class Piece(NamedTuple):
     """What has been written of an answer since the last piece."""
 
     tokens: list[int]
-    finish: Finish | None = None
+    finish: FinishReason | None = None
     problem: str | None = None
     """Why it cannot go on, where that is the end."""
 
@@ -80,7 +80,7 @@ class Open:
         return piece
 
     def close(self) -> None:
-        """Ask for nothing more; a row that is not finished is freed."""
+        """Ask for nothing more; a sequence that is not finished is freed."""
         if self._all.pop(self._id, None) is not None and not self._is_over:
             self._orders.put(_Taken(self._id))
 
@@ -88,10 +88,10 @@ class Open:
 class Engine:
     """Answers prompts as they come."""
 
-    def __init__(self, make_batches: Callable[[], Batches], max_open: int) -> None:
-        """`make_batches()` gives empty `Batches`; up to `most_open` prompts run or wait."""
+    def __init__(self, make_scheduler: Callable[[], Scheduler], max_open: int) -> None:
+        """`make_scheduler()` gives empty `Scheduler`; up to `most_open` prompts run or wait."""
         self.counts = Counts()
-        self._make_batches = make_batches
+        self._make_scheduler = make_scheduler
         self._max_open = max_open
         self._orders: SimpleQueue[Prompt | _Taken | _Stop] = SimpleQueue()
         self._pieces: dict[str, asyncio.Queue[Piece]] = {}
@@ -138,7 +138,7 @@ class Engine:
         return Open(prompt, self._orders, self._pieces)
 
     def _run(self) -> None:
-        worker = _Worker(self._make_batches(), self.counts)
+        worker = _Worker(self._make_scheduler(), self.counts)
         while True:
             if not worker.take(self._orders):
                 return
@@ -147,7 +147,7 @@ class Engine:
             except Exception:
                 # Whatever it was, those who wait must be told, and the next ones answered.
                 log.exception("the engine failed; its answers are given up")
-                worker.fail(self._make_batches())
+                worker.fail(self._make_scheduler())
             self._hand_out(worker.news())
 
     def _hand_out(self, news: dict[str, Piece]) -> None:
@@ -163,8 +163,8 @@ class Engine:
 class _Worker:
     """What the thread does, pass after pass."""
 
-    def __init__(self, batches: Batches, counts: Counts) -> None:
-        self._batches = batches
+    def __init__(self, scheduler: Scheduler, counts: Counts) -> None:
+        self._scheduler = scheduler
         self._counts = counts
         self._sent: dict[str, int] = {}
         """By a prompt's id, how many of its answer's tokens have been handed out."""
@@ -176,45 +176,45 @@ class _Worker:
         is_clean = False
         while True:
             try:
-                order = orders.get(block=self._batches.is_empty, timeout=IDLE_SECONDS)
+                order = orders.get(block=self._scheduler.is_empty, timeout=IDLE_SECONDS)
             except Empty:
-                if not self._batches.is_empty:
+                if not self._scheduler.is_empty:
                     return True
                 if not is_clean and time.monotonic() - since >= IDLE_SECONDS:
-                    self._batches.clear()
+                    self._scheduler.clear()
                     is_clean = True
                 continue
             match order:
                 case _Stop():
                     return False
                 case _Taken(id=prompt_id):
-                    self._batches.cancel(prompt_id)
+                    self._scheduler.cancel(prompt_id)
                     self._sent.pop(prompt_id, None)
                     self._count()
                 case Prompt():
-                    self._batches.add(order)
+                    self._scheduler.add(order)
                     self._sent[order.id] = 0
                     self._counts.n_prompt_tokens += len(order.tokens)
 
     def step(self) -> None:
         """One pass."""
         with use_numpy_ops():
-            finished = self._batches.step()
+            finished = self._scheduler.step()
         for done in finished:
-            self._say(done.id, done.tokens, done.finish)
-        for row in list(self._batches.running()):
-            constraint = row.prompt.constraint
+            self._say(done.id, done.tokens, done.finish_reason)
+        for sequence in list(self._scheduler.running()):
+            constraint = sequence.prompt.constraint
             problem = constraint.problem if constraint is not None else None
             if problem is not None:
                 # Nothing holds it any more, and it must not go on without.
-                self._batches.cancel(row.prompt.id)
-            self._say(row.prompt.id, row.written, None, problem)
+                self._scheduler.cancel(sequence.prompt.id)
+            self._say(sequence.prompt.id, sequence.generated, None, problem)
         self._count()
 
-    def fail(self, batches: Batches) -> None:
+    def fail(self, scheduler: Scheduler) -> None:
         """Begin anew; all that was running or waiting is told."""
         self._counts.n_failures += 1
-        self._batches = batches
+        self._scheduler = scheduler
         for prompt_id in self._sent:
             self._news[prompt_id] = Piece([], problem=ENGINE_FAILED)
         self._sent.clear()
@@ -225,11 +225,15 @@ class _Worker:
         return news
 
     def _count(self) -> None:
-        self._counts.n_running = len(list(self._batches.running()))
-        self._counts.n_waiting = self._batches.n_waiting
+        self._counts.n_running = len(list(self._scheduler.running()))
+        self._counts.n_waiting = self._scheduler.n_waiting
 
     def _say(
-        self, prompt_id: str, written: list[int], finish: Finish | None, problem: str | None = None
+        self,
+        prompt_id: str,
+        written: list[int],
+        finish: FinishReason | None,
+        problem: str | None = None,
     ) -> None:
         # Of a prompt that was taken back nothing more is said.
         if prompt_id not in self._sent:

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from calltune.errors import OptionError
-from calltune.generation.kv_cache import ROUND, STEP, Slots
-from calltune.generation.scheduler import Batches, Pace
+from calltune.generation.kv_cache import GROWTH_STEP, LENGTH_MULTIPLE, KVCache
+from calltune.generation.scheduler import PrefillPolicy, Scheduler
 from calltune.models.adapters import Choice, can_be_chosen, put_on_all
 from calltune.models.backend import Backend
 from calltune.models.loading import LoadedModel, load
 from calltune.models.memory import device_bytes
 from calltune.serving.limits import Limits
 
-WIDE_POSITIONS = 256
-WIDE_POSITIONS_GPU = 4096
+PREFILL_TOKENS = 256
+PREFILL_TOKENS_GPU = 4096
 """Prompts are fed so many positions at a time, and in between every answer gets its next token."""
 
 
@@ -71,31 +71,35 @@ class Room(NamedTuple):
 
 def room_for(model: Any, backend: Backend, size: int, context_tokens: int | None) -> Room:
     """Room for `size` answers; the context is what memory allows where none is given."""
-    slots = Slots(model, 1)
-    slots.feed([0], mx.array([[0]]), [1])
+    cache = KVCache(model, 1)
+    cache.forward([0], mx.array([[0]]), [1])
     n_kept = max(4, size // 4)
     # Every slot has room for the longest row.
-    per_token = slots.n_bytes // slots.capacity * (size + n_kept)
+    per_token = cache.n_bytes // cache.capacity * (size + n_kept)
     if context_tokens is None:
         fitting = device_bytes(backend) // SHARE // per_token
-        context_tokens = max(STEP, min(MAX_CONTEXT, fitting // STEP * STEP))
+        context_tokens = max(GROWTH_STEP, min(MAX_CONTEXT, fitting // GROWTH_STEP * GROWTH_STEP))
     return Room(size, n_kept, context_tokens, per_token * context_tokens)
 
 
-def batches_maker(
+def scheduler_factory(
     model: Any, choice: Choice | None, stops: frozenset[int], limits: Limits, room: Room
-) -> Callable[[], Batches]:
+) -> Callable[[], Scheduler]:
     """What makes empty batches for as many answers as there is room for."""
     on_gpu = mx.default_device().type == mx.DeviceType.gpu
-    pace = Pace(WIDE_POSITIONS_GPU, 1, ROUND) if on_gpu else Pace(WIDE_POSITIONS, 1)
+    policy = (
+        PrefillPolicy(PREFILL_TOKENS_GPU, 1, LENGTH_MULTIPLE)
+        if on_gpu
+        else PrefillPolicy(PREFILL_TOKENS, 1)
+    )
 
-    def make() -> Batches:
-        return Batches(
+    def make() -> Scheduler:
+        return Scheduler(
             model,
             stops,
             limits.answer_tokens,
             room.size,
-            pace=pace,
+            policy=policy,
             n_kept=room.n_kept,
             adapters=choice,
         )

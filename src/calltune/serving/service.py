@@ -259,7 +259,7 @@ class Service:
     ) -> Prepared:
         if not offered and wanted.schema is None:
             return NOTHING_HELD
-        special = tuple(sorted(self.constrainer.special))
+        special = tuple(sorted(self.constrainer.special_markers))
         order = Order(self.prompt_format.name, special, tuple(offered), wanted, is_strict(request))
         return await self.workshop.prepare(order)
 
@@ -273,7 +273,7 @@ class Service:
             return None
         text = prepared.grammar.text
         if text not in self._compiled:
-            matcher = await asyncio.to_thread(self.constrainer.compiled, text)
+            matcher = await asyncio.to_thread(self.constrainer.compile, text)
             if matcher.is_error():
                 raise Fault(
                     422, "The schemas of this request cannot be compiled", code="bad_schema"

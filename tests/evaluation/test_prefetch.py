@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from calltune.evaluation.prompts import ahead
+from calltune.evaluation.prompts import prefetch
 
 
 def test_items_come_in_order_and_few_are_made_before_their_turn() -> None:
@@ -15,7 +15,7 @@ def test_items_come_in_order_and_few_are_made_before_their_turn() -> None:
             made.append(number)
             yield number
 
-    for number in ahead(items(), 3):
+    for number in prefetch(items(), 3):
         assert len(made) <= number + 1 + 3
         assert number in made
     assert made == list(range(20))
@@ -26,7 +26,7 @@ def test_an_error_in_an_item_comes_in_its_turn() -> None:
         yield 1
         raise ValueError("the second")
 
-    found = ahead(items(), 4)
+    found = prefetch(items(), 4)
     assert next(found) == 1
     with pytest.raises(ValueError, match="the second"):
         next(found)
@@ -34,7 +34,7 @@ def test_an_error_in_an_item_comes_in_its_turn() -> None:
 
 def test_who_stops_early_leaves_no_thread_behind() -> None:
     before = threading.active_count()
-    found = ahead(iter(range(1000)), 4)
+    found = prefetch(iter(range(1000)), 4)
     assert next(found) == 0
     found.close()  # type: ignore[attr-defined]
     for _ in range(100):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_engine import Counted, one_by_one, prompts
 
-from calltune.generation.scheduler import Batches, Pace
+from calltune.generation.scheduler import PrefillPolicy, Scheduler
 from calltune.generation.sequence import Prompt
 
 from support import tiny
@@ -22,10 +22,10 @@ def model() -> Any:
     return tiny.make_model(tiny.GEMMA_CONFIG)
 
 
-def run_out(batches: Batches) -> dict[str, list[int]]:
+def run_out(scheduler: Scheduler) -> dict[str, list[int]]:
     found = {}
-    while not batches.is_empty:
-        found |= {done.id: done.tokens for done in batches.step()}
+    while not scheduler.is_empty:
+        found |= {done.id: done.tokens for done in scheduler.step()}
     return found
 
 
@@ -35,41 +35,41 @@ def alone(model: Any, asked: Sequence[Prompt], limit: int) -> dict[str, list[int
 
 def test_a_row_that_is_taken_back_leaves_the_others_as_they_were(model: Any) -> None:
     asked = prompts(8)
-    batches = Batches(model, STOPS, 12, 4, n_kept=2)
+    scheduler = Scheduler(model, STOPS, 12, 4, n_kept=2)
     for prompt in asked:
-        batches.add(prompt)
-    batches.step()
-    batches.step()
-    batches.cancel("1")  # half answered
-    batches.cancel("7")  # waiting
-    batches.cancel("unknown")
-    found = run_out(batches)
+        scheduler.add(prompt)
+    scheduler.step()
+    scheduler.step()
+    scheduler.cancel("1")  # half answered
+    scheduler.cancel("7")  # waiting
+    scheduler.cancel("unknown")
+    found = run_out(scheduler)
     assert found == alone(model, [p for p in asked if p.id not in "17"], 12)
 
 
 @pytest.mark.parametrize("round_to", [1, 16])
 def test_rows_may_come_at_any_time(model: Any, round_to: int) -> None:
     asked = prompts(9)
-    batches = Batches(model, STOPS, 12, 4, pace=Pace(64, 1, round_to), n_kept=3)
+    scheduler = Scheduler(model, STOPS, 12, 4, policy=PrefillPolicy(64, 1, round_to), n_kept=3)
     found = {}
     for prompt in asked:
-        batches.add(prompt)
-        found |= {done.id: done.tokens for done in batches.step() + batches.step()}
-    assert found | run_out(batches) == alone(model, asked, 12)
+        scheduler.add(prompt)
+        found |= {done.id: done.tokens for done in scheduler.step() + scheduler.step()}
+    assert found | run_out(scheduler) == alone(model, asked, 12)
 
 
 def test_a_long_prompt_does_not_hold_the_others_up(model: Any) -> None:
     long = Prompt("long", np.random.default_rng(4).integers(6, 300, 900).tolist(), max_tokens=2)
-    batches = Batches(model, frozenset(), 40, 4, pace=Pace(64, 1))
-    batches.add(prompts(1)[0])
-    batches.step()
-    batches.add(long)
+    scheduler = Scheduler(model, frozenset(), 40, 4, policy=PrefillPolicy(64, 1))
+    scheduler.add(prompts(1)[0])
+    scheduler.step()
+    scheduler.add(long)
     lengths = []
     for _ in range(10):
-        batches.step()
-        lengths.append(len(next(iter(batches.running())).written))
+        scheduler.step()
+        lengths.append(len(next(iter(scheduler.running())).generated))
     assert lengths == list(range(lengths[0], lengths[0] + 10))
-    assert run_out(batches)["long"] == one_by_one(model, long, 2)
+    assert run_out(scheduler)["long"] == one_by_one(model, long, 2)
 
 
 @pytest.mark.parametrize(("n_others", "most"), [(0, 1.0), (1, 1 / 2), (2, 1 / 3), (4, 1 / 3)])
@@ -81,13 +81,13 @@ def test_a_long_prompt_takes_a_share_of_the_time_from_answers(
     clock = SimpleNamespace(perf_counter=lambda: float(counted.positions))
     monkeypatch.setattr("calltune.generation.scheduler.time", clock)
     long = Prompt("long", np.random.default_rng(4).integers(6, 300, 900).tolist(), max_tokens=2)
-    batches = Batches(counted, frozenset(), 2000, 8, pace=Pace(64, 1))
+    scheduler = Scheduler(counted, frozenset(), 2000, 8, policy=PrefillPolicy(64, 1))
     for prompt in prompts(n_others):
-        batches.add(prompt)
-        batches.step()
-    batches.add(long)
+        scheduler.add(prompt)
+        scheduler.step()
+    scheduler.add(long)
     before, n_steps = counted.positions, 1
-    while not any(done.id == "long" for done in batches.step()):
+    while not any(done.id == "long" for done in scheduler.step()):
         n_steps += 1
     narrow = (1 << n_others.bit_length()) * n_steps
     wide = counted.positions - before - narrow
@@ -102,30 +102,30 @@ def test_a_finished_row_is_kept_for_prompts_that_begin_alike(model: Any) -> None
     rng = np.random.default_rng(6)
     one, other = (rng.integers(6, 300, 150).tolist() for _ in range(2))
     counted = Counted(model)
-    batches = Batches(counted, frozenset(), 5, 1, n_kept=2)
+    scheduler = Scheduler(counted, frozenset(), 5, 1, n_kept=2)
     for number, beginning in enumerate((one, other, one, other)):
         before = counted.positions
         prompt = Prompt(str(number), [*beginning, 9 + number])
-        batches.add(prompt)
-        assert run_out(batches)[str(number)] == one_by_one(model, prompt, 5)[:5]
+        scheduler.add(prompt)
+        assert run_out(scheduler)[str(number)] == one_by_one(model, prompt, 5)[:5]
         # What follows a beginning that was fed is a token, and five of the answer.
         assert (counted.positions - before > 100) == (number < 2)
-    batches.clear()
+    scheduler.clear()
     before = counted.positions
-    batches.add(Prompt("again", [*one, 9]))
-    run_out(batches)
+    scheduler.add(Prompt("again", [*one, 9]))
+    run_out(scheduler)
     assert counted.positions - before > 100
 
 
 def test_a_conversation_that_goes_on_is_not_fed_again(model: Any) -> None:
     counted = Counted(model)
-    batches = Batches(counted, frozenset(), 20, 2, n_kept=2)
+    scheduler = Scheduler(counted, frozenset(), 20, 2, n_kept=2)
     tokens = np.random.default_rng(8).integers(6, 300, 100).tolist()
     for turn in range(3):
         prompt = Prompt(str(turn), tokens)
         before = counted.positions
-        batches.add(prompt)
-        answer = run_out(batches)[str(turn)]
+        scheduler.add(prompt)
+        answer = run_out(scheduler)[str(turn)]
         assert answer == one_by_one(model, prompt, 20)[:20]
         assert turn == 0 or counted.positions - before < 60
         tokens = [*tokens, *answer, 11, 12, 13]
@@ -133,22 +133,22 @@ def test_a_conversation_that_goes_on_is_not_fed_again(model: Any) -> None:
 
 def test_one_row_is_not_fed_as_many(model: Any) -> None:
     counted = Counted(model)
-    batches = Batches(counted, frozenset(), 30, 8)
+    scheduler = Scheduler(counted, frozenset(), 30, 8)
     for prompt in prompts(8):
-        batches.add(prompt._replace(max_tokens=30 if prompt.id == "7" else 2))
+        scheduler.add(prompt._replace(max_tokens=30 if prompt.id == "7" else 2))
     for _ in range(8):
-        batches.step()
+        scheduler.step()
     before = counted.positions
-    batches.step()
+    scheduler.step()
     assert counted.positions - before <= 2
-    assert len(run_out(batches)["7"]) == 30
+    assert len(run_out(scheduler)["7"]) == 30
 
 
 def test_nothing_is_kept_of_a_pass_when_memory_is_given_back(model: Any) -> None:
-    batches = Batches(model, frozenset(), 5, 2, n_kept=2)
+    scheduler = Scheduler(model, frozenset(), 5, 2, n_kept=2)
     for prompt in prompts(4):
-        batches.add(prompt)
-    run_out(batches)
+        scheduler.add(prompt)
+    run_out(scheduler)
     held = mx.get_active_memory()
-    batches.clear()
+    scheduler.clear()
     assert mx.get_active_memory() < held

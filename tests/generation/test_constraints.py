@@ -261,8 +261,8 @@ def test_what_cannot_be_held_is_left_out_and_said(
         of_schema("itself", {"allOf": [{"$ref": "#"}, {"required": ["x"]}], "minProperties": 1}),
         ODD["lengths"],
     ]
-    held = at_random.constrainer.hold(tools)
-    told = {note.partition(": ")[0] for note in held.notes}
+    held = at_random.constrainer.constrain(tools)
+    told = {note.partition(": ")[0] for note in held.unenforced_keywords}
     assert told == {tool.name for tool in tools} - {"code"}
     write = at_random.prompt_format.render_calls
     assert accepts(at_random, tools, write([ToolCall("unique", {"x": [1, 1]})]))
@@ -297,7 +297,7 @@ def test_a_schema_too_large_for_a_grammar_costs_only_itself(
     bomb = {"properties": {"x": {"$ref": "#/$defs/l0"}}, "$defs": levels | {"l200": {}}}
     tools = [of_schema("bomb", bomb), ODD["lengths"]]
     at_random = random_models[name]
-    held = at_random.constrainer.hold(tools)
+    held = at_random.constrainer.constrain(tools)
     assert held.constraint is not None
     assert not accepts(
         at_random, tools, at_random.prompt_format.render_calls([ToolCall("code", {"c": "a"})])
@@ -317,7 +317,7 @@ def test_forced_tokens_are_fed_in_one_pass(random_models: dict[str, Random]) -> 
             widths.append(tokens.shape[1])
             return at_random.model(tokens, cache=cache)
 
-    prompt = Prompt("x", [7, 8, 9], at_random.constrainer.hold(tools).constraint)
+    prompt = Prompt("x", [7, 8, 9], at_random.constrainer.constrain(tools).constraint)
     (answer,) = complete(
         Watched(), [prompt], stop_tokens=at_random.stops, max_tokens=600, batch_size=1
     )
@@ -328,7 +328,7 @@ def test_forced_tokens_are_fed_in_one_pass(random_models: dict[str, Random]) -> 
         for c in complete(
             at_random.model,
             [
-                Prompt(str(i), [7, 8, 9], at_random.constrainer.hold(tools).constraint)
+                Prompt(str(i), [7, 8, 9], at_random.constrainer.constrain(tools).constraint)
                 for i in range(5)
             ],
             stop_tokens=at_random.stops,
@@ -346,15 +346,15 @@ def test_a_mask_looked_at_alone_is_the_one_made_with_others(
     from calltune.generation import constraints
 
     tools = [ODD["enum"]]
-    one, other = (at_random.constrainer.hold(tools).constraint for _ in range(2))
+    one, other = (at_random.constrainer.constrain(tools).constraint for _ in range(2))
     size = tiny.LLAMA_CONFIG["vocab_size"]
     monkeypatch.setattr(constraints, "SLOW_SECONDS", 0.0)
-    together = constraints.allowed_words([(one, 0), (other, 1)], 3, size)
-    assert one.is_suspect and other.is_suspect
+    together = constraints.token_bitmasks([(one, 0), (other, 1)], 3, size)
+    assert one.is_slow and other.is_slow
     monkeypatch.setattr(constraints, "SLOW_SECONDS", 1e9)
-    alone = constraints.allowed_words([(one, 0), (other, 1)], 3, size)
-    assert (alone == together).all() and not one.is_suspect
+    alone = constraints.token_bitmasks([(one, 0), (other, 1)], 3, size)
+    assert (alone == together).all() and not one.is_slow
     assert (alone[0] == alone[1]).all() and (alone[0] != alone[2]).any()
     assert one.problem is None
-    monkeypatch.setattr(constraints, "MOST_SECONDS", -1e3)
+    monkeypatch.setattr(constraints, "MAX_SECONDS", -1e3)
     assert "took more than" in (one.problem or "")
