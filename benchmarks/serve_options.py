@@ -22,7 +22,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--clients", type=_numbers, default=[1, 8, 32, 128])
     add("--rounds", type=int, default=3)
     add("--questions", type=int, default=128, help="different ones")
-    add("--most-requests", type=int, default=sys.maxsize, help="in a turn")
+    add("--max-requests", type=int, default=sys.maxsize, help="in a turn")
     add("--turn-s", type=float, default=240, help="after this no request of a turn is begun")
     add("--timeout-s", type=float, default=600, help="for one request")
     add("--soak-s", type=float, default=600)

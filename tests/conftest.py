@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from calltune.models.backend import load_blas
 
-from support import tiny
+from support import commands_needed, tiny
 
 if sys.platform == "linux":
     # Before a test imports MLX: real models are some forty times slower without.
@@ -16,6 +16,10 @@ if sys.platform == "linux":
 
 settings.register_profile("calltune", deadline=None)
 settings.load_profile("calltune")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    commands_needed.check_commands(item)
 
 
 @pytest.fixture(scope="session")

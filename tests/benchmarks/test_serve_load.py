@@ -202,7 +202,7 @@ def test_a_server_that_cannot_start_names_its_log(
 def test_both_servers_answer_what_they_answer_alone(tmp_path: Path, tiny_llama: Path) -> None:
     results = tmp_path / "results.jsonl"
     given = ["--model", str(tiny_llama), "--results", str(results)]
-    given += ["--clients", "3", "--questions", "4", "--rounds", "1", "--most-requests", "6"]
+    given += ["--clients", "3", "--questions", "4", "--rounds", "1", "--max-requests", "6"]
     given += ["--overload-clients", "12", "--overload-s", "2", "--part", "load,overload"]
     given += ["--calltune-flags", "--queue 1 --batch-size 3", "--logs", str(tmp_path / "logs")]
 
@@ -231,7 +231,7 @@ def test_an_interrupt_keeps_the_turns_that_were_done(
 ) -> None:
     results = tmp_path / "results.jsonl"
     given = ["--model", str(tiny_llama), "--engine", "calltune", "--results", str(results)]
-    given += ["--clients", "2", "--questions", "2", "--rounds", "9", "--most-requests", "2"]
+    given += ["--clients", "2", "--questions", "2", "--rounds", "9", "--max-requests", "2"]
     take, turns = serve_load.Contender.take, []
 
     async def taken(self: serve_load.Contender, load: serve_load.Load) -> None:

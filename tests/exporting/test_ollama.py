@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ from calltune.exporting.ollama import template, write_modelfile
 from calltune.formats import FORMATS
 from calltune.types import Json, Message, Tool, ToolCall
 
+from support.commands_needed import GO, find_command, needs
+
 MAIN = Path(__file__).parent / "ollama_template" / "main.go"
-GO = shutil.which("go")
-needs_go = pytest.mark.skipif(GO is None, reason="no Go")
 
 SYSTEM = Message("system", "Be brief.\nBe kind.")
 USER = Message("user", 'What about "Rome" & Zürich?\n<b>{x}</b> 😀')
@@ -73,10 +72,11 @@ TALKS = [
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    assert GO is not None
+    go = find_command(GO)
+    assert go is not None
     built = tmp_path_factory.mktemp("go") / "render"
     alone = os.environ | {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": "-mod=mod"}
-    subprocess.run([GO, "build", "-o", built, MAIN], check=True, cwd=MAIN.parent, env=alone)
+    subprocess.run([go, "build", "-o", built, MAIN], check=True, cwd=MAIN.parent, env=alone)
     return built
 
 
@@ -105,7 +105,7 @@ def run(program: Path, prompt_format: str, talks: Sequence[Talk]) -> Any:
     return json.loads(done.stdout)
 
 
-@needs_go
+@needs(GO)
 @pytest.mark.parametrize("prompt_format", FORMATS)
 def test_the_template_writes_what_the_format_renders(program: Path, prompt_format: str) -> None:
     found = run(program, prompt_format, TALKS)["texts"]
@@ -115,7 +115,7 @@ def test_the_template_writes_what_the_format_renders(program: Path, prompt_forma
         assert text == prompt.removeprefix(FORMATS[prompt_format].bos)
 
 
-@needs_go
+@needs(GO)
 @pytest.mark.parametrize("prompt_format", FORMATS)
 def test_the_sign_of_a_call_is_what_answers_begin_with(program: Path, prompt_format: str) -> None:
     tag = run(program, prompt_format, [])["tag"]
@@ -123,7 +123,7 @@ def test_the_sign_of_a_call_is_what_answers_begin_with(program: Path, prompt_for
     assert FORMATS[prompt_format].render_calls(CALLS).startswith(tag)
 
 
-@needs_go
+@needs(GO)
 @pytest.mark.parametrize("prompt_format", FORMATS)
 def test_what_is_not_spaced_out_is_still_there_as_json(program: Path, prompt_format: str) -> None:
     place = {

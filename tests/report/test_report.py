@@ -2,7 +2,6 @@ import base64
 import json
 import random
 import re
-import shutil
 import subprocess
 import zlib
 from dataclasses import replace
@@ -24,11 +23,11 @@ from calltune.schemas.tools import read_tools
 from calltune.terminal_text import escape_for_terminal
 from calltune.types import AcceptableArgument, Answer, Example, Json, Message, answers_to_json
 
+from support.commands_needed import CHROMIUM, find_command, needs
 from support.hostile import HOSTILE, obeyed
 from support.verdicts import verdict
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+NEEDS_CHROMIUM = needs(CHROMIUM)
 ANSWER = Answer("area", {"unit": AcceptableArgument(("m",))})
 
 
@@ -235,8 +234,9 @@ def test_5000_examples_with_their_prompts_stay_below_5_mb(tmp_path: Path, alphab
 
 def opened(path: Path, view: str = "") -> str:
     """The page as Chromium has it once its scripts have run, which must not complain."""
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    browser = find_command(CHROMIUM)
+    assert browser is not None
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     ended = subprocess.run(
         [
             *command,

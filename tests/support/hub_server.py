@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from support import loopback
+from support.loopback import COMMIT, GOOD_TOKEN
+
 DATASET = "acme/xlam-shaped"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-GOOD_TOKEN = "hf_good"
 
 
 @dataclass
@@ -33,42 +33,20 @@ class Hub:
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
-    class Handler(_Handler):
-        pass
-
-    Handler.hub = hub
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with loopback.serving(_Handler, hub) as endpoint:
+        hub.endpoint = endpoint
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(loopback.Handler):
     hub: Hub
 
     def log_message(self, format: str, *args: object) -> None:
         with self.hub.lock:
             self.hub.log.append(f"{self.command} {self.path} {self.headers.get('Range', '')}")
 
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def answer(self) -> None:
+        body = self.read_body()
         time.sleep(self.hub.delay_s)
         url = urlsplit(self.path)
         path = unquote(url.path)
@@ -77,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not self._refused():
                 self._file(path.removeprefix(data).split("/", 1)[1])
         elif path == api or path.startswith(f"{api}/revision/"):
-            self._json(
+            self.send_json(
                 {
                     "id": DATASET,
                     "sha": COMMIT,
@@ -96,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
                     if body.startswith(b"{")
                     else parse_qs(body.decode())["paths"]
                 )
-                self._json([self._entry(name) for name in asked if name in self.hub.files])
+                self.send_json([self._entry(name) for name in asked if name in self.hub.files])
         else:
             self._error(404, "RepoNotFound", "Repository not found")
 
@@ -127,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         entries += [
             self._entry(n) for n in names if is_recursive or "/" not in n.removeprefix(prefix)
         ]
-        self._json(entries)
+        self.send_json(entries)
 
     def _entry(self, name: str) -> dict[str, object]:
         content = self.hub.files[name]
@@ -174,21 +152,6 @@ class _Handler(BaseHTTPRequestHandler):
             with self.hub.lock:
                 self.hub.bytes_sent += len(part[at : at + (1 << 16)])
 
-    def _json(self, data: object) -> None:
-        body = json.dumps(data).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
     def _error(self, status: int, code: str, message: str) -> None:
-        body = json.dumps({"error": message}).encode()
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("X-Error-Message", message)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        headers = {"X-Error-Code": code, "X-Error-Message": message}
+        self.send_json({"error": message}, status, headers)

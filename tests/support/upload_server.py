@@ -3,15 +3,13 @@
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-GOOD_TOKEN = "hf_good"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from support import loopback
+from support.loopback import COMMIT, GOOD_TOKEN
 
 
 @dataclass
@@ -32,81 +30,59 @@ class Uploads:
 
 @contextmanager
 def taking(uploads: Uploads) -> Iterator[Uploads]:
-    class Handler(_Handler):
-        pass
-
-    Handler.hub = uploads
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    uploads.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with loopback.serving(_Handler, uploads) as endpoint:
+        uploads.endpoint = endpoint
         yield uploads
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(loopback.Handler):
     hub: Uploads
 
     def log_message(self, format: str, *args: object) -> None:
         self.hub.log.append(f"{self.command} {self.path}")
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.read_body()
         self.hub.large[self.path.rpartition("/")[2]] = body
-        self._json({})
+        self.send_json({})
 
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def answer(self) -> None:
+        body = self.read_body()
         path = unquote(urlsplit(self.path).path)
         if self.hub.breaks_at and self.hub.breaks_at in path:
-            self._json({"error": "broken"}, 400)
+            self.send_json({"error": "broken"}, 400)
         elif path == "/api/validate-yaml":
-            self._json({"errors": [], "warnings": []})
+            self.send_json({"errors": [], "warnings": []})
         elif self.headers.get("Authorization") != f"Bearer {GOOD_TOKEN}":
-            self._json({"error": "Invalid credentials"}, 401)
+            self.send_json({"error": "Invalid credentials"}, 401)
         elif path == "/api/repos/create":
             self._create(json.loads(body))
         elif "/preupload/" in path:
             files = json.loads(body)["files"]
-            self._json({"files": [_preuploaded(file) for file in files]})
+            self.send_json({"files": [_preuploaded(file) for file in files]})
         elif path.endswith("/info/lfs/objects/batch"):
             self._batch(json.loads(body)["objects"])
         elif "/commit/" in path:
             self._commit(body)
         elif path.startswith("/api/models/") and self.hub.is_private is not None:
             name = path.removeprefix("/api/models/").split("/revision/")[0]
-            self._json({"id": name, "private": self.hub.is_private, "siblings": []})
+            self.send_json({"id": name, "private": self.hub.is_private, "siblings": []})
         else:
-            self._json({"error": "not found"}, 404)
+            self.send_json({"error": "not found"}, 404)
 
     def _create(self, asked: dict[str, str]) -> None:
         address = f"{self.hub.endpoint}/{asked['organization']}/{asked['name']}"
         is_there = self.hub.is_private is not None
         if not is_there:
             self.hub.is_private = asked.get("visibility") == "private"
-        self._json({"url": address, "error": "there already"}, 409 if is_there else 200)
+        self.send_json({"url": address, "error": "there already"}, 409 if is_there else 200)
 
     def _batch(self, objects: list[dict[str, object]]) -> None:
         actions = [
             item | {"actions": {"upload": {"href": f"{self.hub.endpoint}/put/{item['oid']}"}}}
             for item in objects
         ]
-        self._json({"transfer": "basic", "objects": actions})
+        self.send_json({"transfer": "basic", "objects": actions})
 
     def _commit(self, body: bytes) -> None:
         for line in body.splitlines():
@@ -118,18 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
                 content = self.hub.large[value["oid"]]
                 assert hashlib.sha256(content).hexdigest() == value["oid"]
                 self.hub.files[value["path"]] = content
-        self._json(
+        self.send_json(
             {"commitOid": COMMIT, "commitUrl": f"{self.hub.endpoint}/acme/x/commit/{COMMIT}"}
         )
-
-    def _json(self, data: object, status: int = 200) -> None:
-        body = json.dumps(data).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
 
 
 def _preuploaded(file: dict[str, object]) -> dict[str, object]:

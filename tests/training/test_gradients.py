@@ -1,4 +1,3 @@
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from calltune.training.split_model import Trunk, WholeModel
 from calltune.training.step import Step, StepOptions
 
 from support import tiny
+from support.commands_needed import COMPILER, needs
 from support.plain import (
     CONFIGS,
     GEMMA,
@@ -35,9 +35,7 @@ from support.plain import (
 )
 
 NAMES = pytest.mark.parametrize("name", CONFIGS)
-NEEDS_COMPILER = pytest.mark.skipif(
-    shutil.which("g++") is None, reason="MLX compiles for the CPU with g++"
-)
+NEEDS_COMPILER = needs(COMPILER)  # MLX compiles for the CPU with it.
 ROWS = random_rows()
 
 

@@ -1,4 +1,3 @@
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from calltune.training.cuda.kernels import Cuda
 from calltune.training.cuda.reference import Plain
 
 from support import host, tiny
+from support.commands_needed import COMPILER, needs
 from support.plain import (
     GEMMA,
     assert_equal,
@@ -34,7 +34,7 @@ from support.plain import (
     summed,
 )
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the host's build needs g++")
+pytestmark = needs(COMPILER)
 
 
 @pytest.fixture(autouse=True)
