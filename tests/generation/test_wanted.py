@@ -163,9 +163,11 @@ def test_an_answers_schema_that_cannot_be_held_is_never_passed_over(
         hold([], OutputSpec(1))
     for tools in (TOOLS, []):
         circle = hold(tools, OutputSpec(schema={"$ref": "#"}))
-        assert circle.constraint and circle.notes == ("the answer: $ref in a circle",)
+        assert circle.constraint and circle.unenforced_keywords == ("the answer: $ref in a circle",)
         unique = {"type": "array", "items": {"enum": [1]}, "uniqueItems": True}
-        assert hold(tools, OutputSpec(schema=unique)).notes == ("the answer: uniqueItems",)
+        assert hold(tools, OutputSpec(schema=unique)).unenforced_keywords == (
+            "the answer: uniqueItems",
+        )
 
 
 @FAMILIES
