@@ -1,5 +1,6 @@
 """Fixtures: tiny models. Property tests have no deadline: machines differ too much."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,12 +11,24 @@ from calltune.models.backend import load_blas
 
 from support import commands_needed, tiny
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes with two threads each would wait for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if sys.platform == "linux":
     # Before a test imports MLX: real models are some forty times slower without.
     load_blas("mlx.core" in sys.modules)
 
 settings.register_profile("calltune", deadline=None)
 settings.load_profile("calltune")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole suite, which is what small machines have cores for.
+
+    Files named on the command line run in this process: starting others would take longer.
+    """
+    is_whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    return 2 if is_whole else 0
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,5 +1,7 @@
 """A small real model, tuned in less than a minute to call two tools."""
 
+import fcntl
+import os
 import random
 import subprocess
 import sys
@@ -83,10 +85,16 @@ def examples() -> list[Example]:
 
 
 def train_adapter(folder: Path) -> Path:
-    """The adapter, trained in `folder` unless it is there.
+    """The adapter, trained in `folder` unless it is there: a finished run is not done again.
 
-    In a process of its own: OpenBLAS has to be loaded before MLX is, and tests have imported that.
+    In a process of its own, with both cores; other test processes wait until it is there.
     """
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _train(folder)
+
+
+def _train(folder: Path) -> Path:
     rows = [written(each, FORMATS["chatml"], True) for each in examples()]
     for name in ("train", "valid"):
         write_rows(folder / "data" / f"{name}.jsonl", rows if name == "train" else rows[:4])
@@ -103,5 +111,6 @@ def train_adapter(folder: Path) -> Path:
     }
     command = [sys.executable, "-m", "calltune", "train", "--no-grad-checkpoint"]
     flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    subprocess.run([*command, *flags], check=True, capture_output=True)
+    environment = {name: os.environ[name] for name in os.environ if name != "OPENBLAS_NUM_THREADS"}
+    subprocess.run([*command, *flags], check=True, capture_output=True, env=environment)
     return folder / "adapter"
