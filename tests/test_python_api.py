@@ -4,9 +4,11 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import assert_type
 
+import mlx.core as mx
 import pytest
 
 import calltune
@@ -26,14 +28,19 @@ from calltune import (
     train,
 )
 from calltune.errors import DataError, OptionError
+from calltune.models import cpu_math
 
 from support import tiny
 
 
 @pytest.fixture
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working folder; what a command settles about where this process computes is undone."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    device = mx.default_device()
+    yield tmp_path
+    mx.set_default_device(device)
+    cpu_math.restore()
 
 
 def test_the_steps_of_the_pipeline_are_functions(in_empty_folder: Path, tiny_gemma: Path) -> None:
@@ -50,7 +57,7 @@ def test_the_steps_of_the_pipeline_are_functions(in_empty_folder: Path, tiny_gem
     )
     tuned = test(adapter_path=adapter, num_examples=2, max_tokens=4, device="cpu", batch_size=2)
     comparison = analyze(AnalyzeOptions(base_results=base, finetuned_results=tuned))
-    assert json.loads(comparison.read_text())["n_shared"] == 2
+    assert json.loads(comparison.read_text()).keys() >= {"base", "tuned"}
     assert assert_type(gate(tuned, baseline=base), Path) == tuned
     assert gate(GateOptions(tuned, baseline=base)) == tuned
 
