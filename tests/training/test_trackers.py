@@ -164,7 +164,7 @@ def test_a_missing_library_is_named(
     assert not (tmp_path / "mine").exists()
 
 
-def test_a_folder_of_a_librarys_name_is_not_the_library(
+def test_a_folder_named_like_a_library_is_not_taken_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
