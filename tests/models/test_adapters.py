@@ -40,7 +40,9 @@ def test_each_row_goes_through_the_adapter_that_is_chosen_for_it(
         found = model(tokens)
         for index, adapter in enumerate(rows):
             expected = alone[adapter][index]
-            assert float(mx.abs(found[index] - expected).max()) < 1e-5, rows
+            # Relative to the logits: how float32 sums round depends on the processor's kernels.
+            difference = mx.abs(found[index] - expected).max() / mx.abs(expected).max()
+            assert float(difference) < 1e-5, rows
 
 
 def test_rows_of_several_adapters_are_answered_together_as_alone(
