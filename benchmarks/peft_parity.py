@@ -66,12 +66,12 @@ def _ours(options: argparse.Namespace, folder: Path) -> Path:
 
     from calltune.commands.export import ExportOptions, run
     from calltune.data.batching import read_prepared
-    from calltune.models.loading import base_of, load
+    from calltune.models.loading import base_model_of, load
     from calltune.models.resolve import resolve
 
     peft = folder / "peft"
     run(ExportOptions(to="peft", adapter_path=options.adapter, output=peft, device="cpu"))
-    reference = base_of(options.adapter)
+    reference = base_model_of(options.adapter)
     rows = read_prepared(options.data / "test.jsonl")[: options.rows]
     for kind, adapter in (("ours", options.adapter), ("base", None)):
         loaded = load(reference, backend, adapter)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from calltune.models.backend import load_blas
+from calltune.models.backend import load_openblas
 
 from support import commands_needed, tiny
 
@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if sys.platform == "linux":
     # Before a test imports MLX: real models are some forty times slower without.
-    load_blas("mlx.core" in sys.modules)
+    load_openblas("mlx.core" in sys.modules)
 
 settings.register_profile("calltune", deadline=None)
 settings.load_profile("calltune")

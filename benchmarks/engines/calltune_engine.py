@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from calltune.models.backend import choose, prepare_small_steps
+from calltune.models.backend import choose, configure_small_steps
 
 BACKEND = choose()
 
@@ -18,18 +18,18 @@ from calltune.commands.train import LARGE_BATCH  # noqa: E402
 from calltune.data.batching import COARSE, FINE, TokenRow  # noqa: E402
 from calltune.models.memory import limit_queued_memory  # noqa: E402
 from calltune.training import adapter  # noqa: E402
-from calltune.training.activation_cache import Place, Source, make_cache  # noqa: E402
+from calltune.training.activation_cache import CachePlacement, CacheSource, build_cache  # noqa: E402
 from calltune.training.checkpoint import Position  # noqa: E402
 from calltune.training.cuda.decoder import fuse  # noqa: E402
-from calltune.training.cuda.kernels import Cuda  # noqa: E402
-from calltune.training.distributed import Ranks  # noqa: E402
+from calltune.training.cuda.kernels import CudaKernels  # noqa: E402
+from calltune.training.distributed import DistributedGroup  # noqa: E402
 from calltune.training.loader import DeviceBatch, Loader  # noqa: E402
 from calltune.training.logging import Progress  # noqa: E402
 from calltune.training.loop import Loop, SaveCallbacks, Schedule  # noqa: E402
 from calltune.training.run import FILL_BYTES, KEPT_POSITIONS, VALID_POSITIONS  # noqa: E402
 from calltune.training.schedule import LearningRate  # noqa: E402
-from calltune.training.split_model import cut  # noqa: E402
-from calltune.training.step import Step, StepOptions, working_bytes  # noqa: E402
+from calltune.training.split_model import split_at  # noqa: E402
+from calltune.training.step import Step, StepOptions, estimate_step_bytes  # noqa: E402
 from engines import mlx_model  # noqa: E402
 
 ENDLESS = 10**9
@@ -65,29 +65,31 @@ class Calltune:
         on_cpu = BACKEND.device == "cpu"
         if setting.batch_size < LARGE_BATCH:
             # As train does; MLX reads it when it first uses the GPU.
-            prepare_small_steps()
-        ranks = Ranks()
+            configure_small_steps()
+        group = DistributedGroup()
         model = mlx_model.base(setting)
         mx.eval(model.parameters())
         shape = adapter.AdapterShape("lora", setting.num_layers, setting.rank, setting.scale, 0.0)
         adapter.attach(model, shape, setting.seed)
         adapter.pack_layers(model)
-        trunk = cut(model, shape.n_frozen(model))
+        split_model = split_at(model, shape.n_frozen(model))
         train, self._valid = token_rows(rows.train), token_rows(rows.valid)
         buckets = FINE if on_cpu else COARSE
-        self.loader = HeldLoader(train, setting.batch_size, setting.seed, buckets, ranks)
+        self.loader = HeldLoader(train, setting.batch_size, setting.seed, buckets, group)
         if BACKEND.device == "cuda":
-            trunk.fused = fuse(trunk, Cuda(), self.loader.longest([*train, *self._valid]))
+            split_model.fused = fuse(
+                split_model, CudaKernels(), self.loader.longest([*train, *self._valid])
+            )
         mx.reset_peak_memory()
         started = time.perf_counter()
         if BACKEND.device != "cpu":
             limit_queued_memory(FILL_BYTES)
-        place = Place("memory", 0, "asked for")
-        self.loader.prefix = make_cache(
-            trunk,
+        place = CachePlacement("memory", 0, "asked for")
+        self.loader.prefix = build_cache(
+            split_model,
             [*train, *self._valid],
             place,
-            Source(Path(), BACKEND.precision, Path()),
+            CacheSource(Path(), BACKEND.precision, Path()),
             lambda _: None,
         )
         self._fill_s = time.perf_counter() - started
@@ -97,7 +99,7 @@ class Calltune:
         self._share = self._tokens / (self._tokens + sum(len(row.tokens) for row in self._valid))
         kept = None if on_cpu or setting.batch_size >= LARGE_BATCH else KEPT_POSITIONS
         self._step = Step(
-            trunk, StepOptions(compiled=not on_cpu, on_cpu=on_cpu, kept_positions=kept)
+            split_model, StepOptions(compiled=not on_cpu, use_numpy=on_cpu, kept_positions=kept)
         )
         schedule = Schedule(
             iters=ENDLESS,
@@ -109,12 +111,12 @@ class Calltune:
         )
         self._trained = self._step.begin(adapter.trainable(model))
         if kept is not None:
-            limit_queued_memory(working_bytes(trunk, kept))
+            limit_queued_memory(estimate_step_bytes(split_model, kept))
         nowhere = SaveCallbacks(lambda *_: None, lambda *_: None)
         self.progress = Progress(ENDLESS, None, shown=False)
-        self.loop = Loop(self._step, self.loader, [], schedule, ranks, self.progress, nowhere)
+        self.loop = Loop(self._step, self.loader, [], schedule, group, self.progress, nowhere)
         self._validation = Loop(
-            self._step, self.loader, self._valid, schedule, ranks, self.progress, nowhere
+            self._step, self.loader, self._valid, schedule, group, self.progress, nowhere
         )
 
     def train(self) -> None:
@@ -148,7 +150,7 @@ class Calltune:
             "prefix_tokens": self._tokens,
             "prefix_gb": self.loader.prefix.n_bytes / 1e9,
             "prefix_peak_gb": self._fill_peak / 1e9,
-            "fused_layers": self._step.trunk.fused is not None,
+            "fused_layers": self._step.split_model.fused is not None,
         }
 
 

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from calltune.gguf.blocks import Stored, affine, pack, stored, write_safetensors
+from calltune.gguf.blocks import StoredTensor, pack_bits, to_affine, to_dtype, write_safetensors
 from gguf import GGMLQuantizationType as Kind
 from gguf import dequantize, quantize
 
@@ -23,10 +23,10 @@ def random_rows() -> np.ndarray:
 @pytest.mark.parametrize("kind", EXACT, ids=lambda kind: kind.name)
 def test_exact_block_types_keep_every_bit_of_their_numbers(kind: Kind) -> None:
     blocks = quantize(random_rows(), kind)
-    groups = affine(kind, blocks)
+    groups = to_affine(kind, blocks)
     assert groups is not None
     numbers = mx.dequantize(
-        mx.array(pack(groups.q, groups.bits)),
+        mx.array(pack_bits(groups.q, groups.bits)),
         mx.array(groups.scales.astype(np.float32)),
         mx.array(groups.biases.astype(np.float32)),
         group_size=32,
@@ -37,23 +37,23 @@ def test_exact_block_types_keep_every_bit_of_their_numbers(kind: Kind) -> None:
 
 @pytest.mark.parametrize("kind", [Kind.Q4_K, Kind.Q6_K, Kind.F16, Kind.F32], ids=lambda k: k.name)
 def test_other_block_types_are_left_to_be_dense(kind: Kind) -> None:
-    assert affine(kind, np.zeros((1, 256), np.uint8)) is None
+    assert to_affine(kind, np.zeros((1, 256), np.uint8)) is None
 
 
 def test_bfloat16_is_rounded_as_mlx_rounds_it() -> None:
     numbers = random_rows()
     numbers[0, :3] = [1.00390625, 1.01171875, -1.00390625]  # half-way between two neighbours
     bits = np.array(mx.array(numbers).astype(mx.bfloat16).view(mx.uint16))
-    assert np.array_equal(stored(numbers, "BF16").data, bits)
+    assert np.array_equal(to_dtype(numbers, "BF16").data, bits)
 
 
 def test_mlx_reads_back_what_was_stored(tmp_path: Path) -> None:
     numbers = random_rows()
     words = np.arange(12, dtype=np.uint32).reshape(3, 4)
     tensors = {
-        "half": stored(numbers, "F16"),
-        "brain": stored(numbers, "BF16"),
-        "words": Stored("U32", words),
+        "half": to_dtype(numbers, "F16"),
+        "brain": to_dtype(numbers, "BF16"),
+        "words": StoredTensor("U32", words),
     }
     write_safetensors(tmp_path / "model.safetensors", tensors)
     read = mx.load(str(tmp_path / "model.safetensors"))

@@ -9,7 +9,7 @@ import pytest
 from calltune.errors import AdapterMismatch
 from calltune.generation.scheduler import Scheduler
 from calltune.generation.sequence import Prompt
-from calltune.models.adapters import can_be_chosen, put_on_all
+from calltune.models.adapters import attach_adapters, is_plain_lora
 from calltune.models.backend import Backend
 from calltune.models.loading import load
 
@@ -33,10 +33,10 @@ def test_each_row_goes_through_the_adapter_that_is_chosen_for_it(
     tokens = mx.array(np.random.default_rng(0).integers(6, 300, (4, 9)))
     alone = [load(str(tiny_llama), CPU, each).model(tokens) for each in (None, *adapters)]
     model = load(str(tiny_llama), CPU).model
-    choice = put_on_all(model, adapters, "tiny")
+    choice = attach_adapters(model, adapters, "tiny")
     assert float(mx.abs(alone[1] - alone[2]).max()) > 0.01
     for rows in ([0, 0, 0, 0], [1, 1, 1, 1], [2, 2, 2, 2], [2, 0, 1, 2], [0, 1, 1, 0]):
-        choice.choose(rows)
+        choice.select(rows)
         found = model(tokens)
         for index, adapter in enumerate(rows):
             expected = alone[adapter][index]
@@ -51,7 +51,7 @@ def test_rows_of_several_adapters_are_answered_together_as_alone(
     beginning = np.random.default_rng(1).integers(6, 300, 90).tolist()
     asked = [Prompt(str(i), [*beginning, 7 + i], adapter=i % 3) for i in range(9)]
     model = load(str(tiny_llama), CPU).model
-    choice = put_on_all(model, adapters, "tiny")
+    choice = attach_adapters(model, adapters, "tiny")
     scheduler = Scheduler(model, frozenset(), 6, 4, adapters=choice, n_kept=2)
     for prompt in asked:
         scheduler.add(prompt)
@@ -75,9 +75,9 @@ def test_an_adapter_that_is_no_plain_lora_cannot_stand_beside_others(
     config_file = tmp_path / "dora" / "adapter_config.json"
     config = json.loads(config_file.read_text()) | {"fine_tune_type": "dora"}
     config_file.write_text(json.dumps(config))
-    assert can_be_chosen(adapters[0]) and not can_be_chosen(tmp_path / "dora")
+    assert is_plain_lora(adapters[0]) and not is_plain_lora(tmp_path / "dora")
     with pytest.raises(AdapterMismatch, match="no plain LoRA"):
-        put_on_all(load(str(tiny_llama), CPU).model, [tmp_path / "dora"], "tiny")
+        attach_adapters(load(str(tiny_llama), CPU).model, [tmp_path / "dora"], "tiny")
 
 
 def test_an_adapter_of_another_model_is_refused(tiny_llama: Path, adapters: list[Path]) -> None:
@@ -85,4 +85,4 @@ def test_an_adapter_of_another_model_is_refused(tiny_llama: Path, adapters: list
     narrow = {k: v[:-1] if k.endswith("a") else v for k, v in mx.load(str(file)).items()}
     mx.save_safetensors(str(file), narrow)
     with pytest.raises(AdapterMismatch, match="does not fit tiny"):
-        put_on_all(load(str(tiny_llama), CPU).model, adapters, "tiny")
+        attach_adapters(load(str(tiny_llama), CPU).model, adapters, "tiny")

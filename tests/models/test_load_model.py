@@ -11,7 +11,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 from calltune.errors import AdapterMismatch, ModelNotFound
 from calltune.models import loading as load_module
 from calltune.models.backend import Backend
-from calltune.models.loading import load, without_adapter
+from calltune.models.loading import disable_adapter, load
 from gguf import GGMLQuantizationType as Kind
 
 from support import tiny_gguf
@@ -188,10 +188,10 @@ def test_without_its_adapter_a_model_is_the_base_model_and_then_itself_again(
     model.eval()
     tuned = logits(model)
     assert not mx.allclose(base, tuned)
-    with pytest.raises(KeyboardInterrupt), without_adapter(model):
+    with pytest.raises(KeyboardInterrupt), disable_adapter(model):
         assert mx.array_equal(logits(model), base)
         raise KeyboardInterrupt
     assert mx.array_equal(logits(model), tuned)
     plain = load(str(tiny_llama), CPU).model
-    with without_adapter(plain):
+    with disable_adapter(plain):
         assert mx.array_equal(logits(plain), base)

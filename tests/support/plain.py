@@ -11,16 +11,16 @@ from mlx.utils import tree_flatten
 from calltune.data.batching import FINE, Buckets, TokenRow
 from calltune.training import activation_cache, adapter
 from calltune.training.adapter import AdapterShape, Kind
-from calltune.training.distributed import Ranks
+from calltune.training.distributed import DistributedGroup
 from calltune.training.loader import Loader
-from calltune.training.split_model import cut
+from calltune.training.split_model import split_at
 from calltune.training.step import (
     Gradients,
     Step,
     StepBatch,
     StepOptions,
-    Trained,
-    added,
+    TrainState,
+    add_gradients,
 )
 
 from support import tiny
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
     model: Any
     step: Step
-    trained: Trained
+    trained: TrainState
     loader: Loader
 
 
@@ -108,16 +108,18 @@ def start(
 ) -> Run:
     """Training as `calltune train` sets it up, of a model that has its adapter."""
     adapter.pack_layers(model)
-    step = Step(cut(model, shape.n_frozen(model)), options or StepOptions())
+    step = Step(split_at(model, shape.n_frozen(model)), options or StepOptions())
     trained = step.begin(adapter.trainable(model))
-    return Run(model, step, trained, Loader(rows, batch_size, 3, buckets, Ranks()))
+    return Run(model, step, trained, Loader(rows, batch_size, 3, buckets, DistributedGroup()))
 
 
 def keep_frozen(run: Run, rows: list[TokenRow], file: Path | None = None) -> None:
     """From now on the frozen layers' output is read from memory, or from `file`."""
-    key = activation_cache.Key("tiny", run.step.trunk.n_frozen, "float32")
-    run.loader.prefix = activation_cache.fill(run.step.trunk, rows, lambda _: None, file, key)
-    run.step.trunk.release_lower()
+    key = activation_cache.CacheKey("tiny", run.step.split_model.n_frozen, "float32")
+    run.loader.prefix = activation_cache.fill_cache(
+        run.step.split_model, rows, lambda _: None, file, key
+    )
+    run.step.split_model.release_frozen()
 
 
 def batches(run: Run, count: int | None = None) -> list[StepBatch]:
@@ -130,14 +132,14 @@ def summed(run: Run, given: list[StepBatch] | None = None) -> Gradients:
     """Loss and gradients summed over batches, those of an epoch where none are given."""
     total: Gradients | None = None
     for batch in batches(run) if given is None else given:
-        total = added(total, run.step.gradients(run.trained.weights, batch))
+        total = add_gradients(total, run.step.gradients(run.trained.weights, batch))
     assert total is not None
     return total
 
 
 def named(run: Run, stacks: Arrays) -> Arrays:
     """Weights or gradients of a run by mlx_lm's names."""
-    return adapter.exported(run.model, run.step.named(stacks))
+    return adapter.exported(run.model, run.step.unstack(stacks))
 
 
 def n_trained(rows: list[TokenRow]) -> int:

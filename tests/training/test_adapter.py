@@ -10,7 +10,7 @@ from mlx_lm.tuner.utils import load_adapters
 from calltune.errors import ModelNotFound, OptionError
 from calltune.training import adapter
 from calltune.training.adapter import attach, exported, resume, save, trainable
-from calltune.training.step import Trained
+from calltune.training.step import TrainState
 
 from support import tiny
 from support.plain import (
@@ -36,7 +36,7 @@ def adapted(config: dict[str, Any] = GEMMA, **changes: Any) -> Any:
     return model
 
 
-def after_two_steps(run: Run) -> Trained:
+def after_two_steps(run: Run) -> TrainState:
     """In the first one lora_a does not move: lora_b is still 0."""
     trained = run.trained
     for batch in batches(run, 2):

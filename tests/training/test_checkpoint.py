@@ -11,18 +11,18 @@ from calltune.errors import OutputError
 from calltune.files import file_digest, read_json, write_json
 from calltune.training import checkpoint
 from calltune.training.checkpoint import OPTIMIZER, STATE, WEIGHTS, Position
-from calltune.training.step import Trained
+from calltune.training.step import TrainState
 
 RUN = {"options": {"iters": 9}, "data_sha256": {"train.jsonl": "abc"}}
 NAMES = ("a self_attn.q_proj 4x2 float32", "b mlp.gate_proj 2x3 float32")
 AT = Position(10, 1234, 0.5, 8, 1, 2.5)
 
 
-def trained(value: float = 1.0, names: tuple[str, ...] = NAMES) -> Trained:
+def trained(value: float = 1.0, names: tuple[str, ...] = NAMES) -> TrainState:
     """Weights and Adam's state of two stacks."""
     weights = {name: mx.full((4, 2), value) for name in names}
     moments = {name: {"m": mx.full((4, 2), 2.0), "v": mx.ones((4, 2))} for name in names}
-    return Trained(
+    return TrainState(
         weights, {"step": mx.array(7, mx.uint64), "learning_rate": mx.array(0.1)} | moments
     )
 
@@ -48,7 +48,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_bfloat16_comes_back_as_bfloat16(tmp_path: Path) -> None:
     given = trained()
     half = {name: value.astype(mx.bfloat16) for name, value in given.weights.items()}
-    checkpoint.save(tmp_path, Trained(half, given.optimizer), AT, RUN)
+    checkpoint.save(tmp_path, TrainState(half, given.optimizer), AT, RUN)
     found = checkpoint.latest(tmp_path, RUN)
     assert found is not None and equal(found.trained.weights, half)
 

@@ -10,7 +10,7 @@ import pytest
 from calltune.data.batching import COARSE, FINE, Buckets
 from calltune.models import cpu_math
 from calltune.training import loss
-from calltune.training.split_model import Trunk, WholeModel
+from calltune.training.split_model import SplitModel, WholeModel
 from calltune.training.step import Step, StepOptions
 
 from support import tiny
@@ -65,10 +65,10 @@ def test_loss_and_gradients_equal_plain_ones(
 ) -> None:
     model = fresh(CONFIGS[name])
     plain = plain_gradients(model, ROWS)
-    run = start(model, shape_of(), ROWS, StepOptions(on_cpu=cache == "memory"), buckets)
+    run = start(model, shape_of(), ROWS, StepOptions(use_numpy=cache == "memory"), buckets)
     if cache != "off":
         keep_frozen(run, ROWS, tmp_path / "file" if cache == "disk" else None)
-    assert type(run.step.trunk) is Trunk
+    assert type(run.step.split_model) is SplitModel
     assert_equal(run, summed(run), plain)
 
 
@@ -105,15 +105,15 @@ def test_they_equal_plain_ones_for_some_modules_alone() -> None:
     assert_equal(run, summed(run), plain)
 
 
-@pytest.mark.parametrize("on_cpu", [False, True])
+@pytest.mark.parametrize("use_numpy", [False, True])
 @NAMES
 def test_a_head_in_several_chunks_gives_the_same(
-    name: str, on_cpu: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, use_numpy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss, "CHUNK_LOGITS", 1)
     model = fresh(CONFIGS[name])
     plain = plain_gradients(model, ROWS)
-    run = start(model, shape_of(), ROWS, StepOptions(on_cpu=on_cpu), batch_size=4)
+    run = start(model, shape_of(), ROWS, StepOptions(use_numpy=use_numpy), batch_size=4)
     # 64 positions in a chunk.
     assert max(len(batch.positions) for batch in batches(run)) > 128
     assert_equal(run, summed(run), plain)
@@ -140,8 +140,8 @@ def test_compiled_steps_equal_plain_ones(name: str) -> None:
         options = StepOptions(compiled=True, kept_positions=0)
         run = start(model, shape_of(), rows, options, COARSE)
         assert_equal(run, summed(run), plain)
-        eager = Step(run.step.trunk, StepOptions())
-        before = eager.begin(run.step.named(run.trained.weights))
+        eager = Step(run.step.split_model, StepOptions())
+        before = eager.begin(run.step.unstack(run.trained.weights))
         (batch,) = batches(run)
         ours = run.step.step(run.trained, batch, 50.0, 1e-3)
         theirs = eager.step(before, batch, 50.0, 1e-3)
@@ -191,9 +191,9 @@ def test_half_precision_stays_so_and_trained_weights_are_float32(
     model.set_dtype(dtype)
     plain = plain_gradients(model, rows)
     run = start(model, shape_of(), rows)
-    hidden = run.step.trunk.hidden(mx.array([[7, 8, 9]]))
-    assert run.step.trunk.dtype == hidden.dtype == dtype
-    assert run.step.trunk.lower(mx.array([[7, 8, 9]])).dtype == dtype
+    hidden = run.step.split_model.hidden(mx.array([[7, 8, 9]]))
+    assert run.step.split_model.dtype == hidden.dtype == dtype
+    assert run.step.split_model.run_frozen(mx.array([[7, 8, 9]])).dtype == dtype
     found = summed(run)
     assert abs(float(found.loss) / float(exact.loss) - 1) < 1e-2
     # Rounded as often as in a plain computation of this type, not more.
@@ -244,13 +244,13 @@ class CannotBeCut(nn.Module):
         return self.embed_tokens.as_linear(x)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("on_cpu", [False, True])
-def test_a_model_that_cannot_be_cut_is_trained_whole(on_cpu: bool) -> None:
+@pytest.mark.parametrize("use_numpy", [False, True])
+def test_a_model_that_cannot_be_cut_is_trained_whole(use_numpy: bool) -> None:
     model = CannotBeCut()
     attach(model, shape_of())
     plain = plain_gradients(model, ROWS)
-    run = start(model, shape_of(), ROWS, StepOptions(on_cpu=on_cpu))
-    assert isinstance(run.step.trunk, WholeModel)
+    run = start(model, shape_of(), ROWS, StepOptions(use_numpy=use_numpy))
+    assert isinstance(run.step.split_model, WholeModel)
     assert_equal(run, summed(run), plain)
     losses = [run.step.loss(run.trained.weights, batch) for batch in batches(run)]
     assert difference(sum(losses, mx.array(0.0)), plain.loss) < 2e-6

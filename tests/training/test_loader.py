@@ -7,9 +7,9 @@ import pytest
 
 from calltune.data.batching import COARSE, FINE, Buckets, TokenRow
 from calltune.training import activation_cache
-from calltune.training.distributed import Ranks
+from calltune.training.distributed import DistributedGroup
 from calltune.training.loader import DeviceBatch, Loader
-from calltune.training.split_model import cut
+from calltune.training.split_model import split_at
 
 from support import tiny
 from support.plain import GEMMA, random_rows
@@ -18,7 +18,7 @@ ROWS = random_rows((20, 90, 131, 150, 40, 33, 77, 21, 22, 23, 24))
 BUCKETS = pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coarse"])
 
 
-class Rank(Ranks):
+class Rank(DistributedGroup):
     """One of several processes, without the others."""
 
     def __init__(self, rank: int, size: int) -> None:
@@ -129,16 +129,16 @@ def test_arrays_are_the_batchs() -> None:
 
 @BUCKETS
 def test_frozen_outputs_stand_where_their_rows_do(buckets: Buckets) -> None:
-    trunk = cut(tiny.make_model(GEMMA), 1)
+    split_model = split_at(tiny.make_model(GEMMA), 1)
     for size in (1, 2):
         loader = loader_of(buckets, size=size, rank=size - 1, batch=1)
-        loader.prefix = activation_cache.fill(trunk, ROWS, lambda _: None)
+        loader.prefix = activation_cache.fill_cache(split_model, ROWS, lambda _: None)
         for device_batch in loader.training(0, 3):
             frozen = device_batch.arrays.frozen
             assert frozen is not None and frozen.shape == (*device_batch.host.inputs.shape, 32)
             for number, row in enumerate(device_batch.host.rows):
                 n_inputs = len(row.tokens) - 1
-                alone = trunk.lower(mx.array([row.tokens[:-1]]))[0]
+                alone = split_model.run_frozen(mx.array([row.tokens[:-1]]))[0]
                 assert mx.allclose(frozen[number, :n_inputs], alone, atol=1e-5)
 
 

@@ -12,11 +12,11 @@ import pytest
 from calltune.data.batching import TokenRow
 from calltune.training.adapter import Kind
 from calltune.training.checkpoint import Position
-from calltune.training.distributed import Ranks
+from calltune.training.distributed import DistributedGroup
 from calltune.training.logging import Diverged, Progress
 from calltune.training.loop import Loop, SaveCallbacks, Schedule
 from calltune.training.schedule import LearningRate
-from calltune.training.step import StepOptions, Trained, Weights
+from calltune.training.step import StepOptions, TrainState, Weights
 
 from support import plain, tiny
 
@@ -30,7 +30,7 @@ BEGINNING = Position()
 class Notes:
     """What a loop saved."""
 
-    saved: list[tuple[Trained, Position]] = field(default_factory=list)
+    saved: list[tuple[TrainState, Position]] = field(default_factory=list)
     best: list[Weights] = field(default_factory=list)
 
     @property
@@ -55,7 +55,9 @@ def loop(run: plain.Run, notes: Notes, valid: Sequence[TokenRow] = (), **changes
     wanted = {"iters": 8, "learning_rate": LearningRate(1e-2), "save_every": 3}
     schedule = Schedule(**(wanted | {"steps_per_report": 2, "steps_per_eval": 2} | changes))
     progress = Progress(schedule.iters, None, shown=False)
-    return Loop(run.step, run.loader, valid, schedule, Ranks(), progress, notes.callbacks)
+    return Loop(
+        run.step, run.loader, valid, schedule, DistributedGroup(), progress, notes.callbacks
+    )
 
 
 def losing(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
@@ -64,7 +66,7 @@ def losing(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
     monkeypatch.setattr(Loop, "validate", lambda *_: next(given))
 
 
-def assert_equal(one: Trained, other: Trained) -> None:
+def assert_equal(one: TrainState, other: TrainState) -> None:
     """To the last bit."""
     for name in one.weights:
         assert mx.array_equal(one.weights[name], other.weights[name]), name
@@ -214,7 +216,7 @@ def test_metrics_are_the_means_since_the_last_report() -> None:
 
     schedule = Schedule(3, LearningRate(1e-3, "linear", 0, 3))
     quiet = Heard(3, None, shown=False)
-    Loop(run.step, run.loader, (), schedule, Ranks(), quiet, Notes().callbacks).run(
+    Loop(run.step, run.loader, (), schedule, DistributedGroup(), quiet, Notes().callbacks).run(
         run.trained, BEGINNING
     )
     assert [report.step for report in reports] == [1, 2, 3]

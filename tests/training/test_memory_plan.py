@@ -211,11 +211,11 @@ def test_trained_numbers_and_weights_are_those_of_the_model(config: dict[str, An
     from mlx.utils import tree_flatten
 
     from calltune.training import adapter
-    from calltune.training.packed_lora import GROUPS
+    from calltune.training.packed_lora import SHARED_INPUT_GROUPS
 
-    assert GROUPS == TOGETHER
+    assert SHARED_INPUT_GROUPS == TOGETHER
     model = tiny.make_model(config)
-    shape = shape_of(model, config, GROUPS, number_bytes=4)
+    shape = shape_of(model, config, SHARED_INPUT_GROUPS, number_bytes=4)
     arrays: Any = tree_flatten(model.parameters())
     stored = shape.n_layers * shape.layer_bytes + shape.outside_bytes
     assert stored == sum(array.nbytes for _, array in arrays)

@@ -8,13 +8,13 @@ from mlx.utils import tree_flatten, tree_map
 
 from calltune.data.batching import COARSE, FINE, Buckets, TokenRow, collate
 from calltune.training import adapter
-from calltune.training.split_model import cut
+from calltune.training.split_model import split_at
 from calltune.training.step import (
     Step,
     StepBatch,
     StepOptions,
-    n_recomputed,
-    working_bytes,
+    count_recomputed,
+    estimate_step_bytes,
 )
 
 from support import tiny
@@ -52,23 +52,23 @@ def fresh(config: dict[str, Any] = GEMMA, **changes: Any) -> Any:
 
 
 def test_layers_are_recomputed_until_the_others_keep_few_enough() -> None:
-    assert n_recomputed(8, 2048, None) == n_recomputed(8, 2048, 2048) == 0
-    assert n_recomputed(8, 3000, 0) == 8
+    assert count_recomputed(8, 2048, None) == count_recomputed(8, 2048, 2048) == 0
+    assert count_recomputed(8, 3000, 0) == 8
     for positions in (2049, 2560, 3584, 4096, 10_000, 100_000):
-        recomputed = n_recomputed(8, positions, 2048)
+        recomputed = count_recomputed(8, positions, 2048)
         assert (8 - recomputed) * positions <= 8 * 2048 < (9 - recomputed) * positions
 
 
 def test_only_large_batches_are_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     run = start(fresh(), shape_of(), ROWS, StepOptions(kept_positions=100))
-    hidden = run.step.trunk.hidden
+    hidden = run.step.split_model.hidden
 
     def watched(inputs: mx.array, frozen: Any, recompute: int) -> mx.array:
         asked.append(recompute)
         return hidden(inputs, frozen, recompute)
 
-    monkeypatch.setattr(run.step.trunk, "hidden", watched)
+    monkeypatch.setattr(run.step.split_model, "hidden", watched)
     for length in (40, 150):
         run.step.gradients(run.trained.weights, batch_of(random_rows((length,))))
     assert asked == [0, 1]
@@ -88,10 +88,10 @@ def test_a_row_has_the_same_loss_in_every_company() -> None:
     assert beside == pytest.approx([alone[0]] * 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("on_cpu", [False, True])
+@pytest.mark.parametrize("use_numpy", [False, True])
 @NAMES
-def test_the_loss_alone_is_that_of_the_gradients(name: str, on_cpu: bool) -> None:
-    run = start(fresh(CONFIGS[name]), shape_of(), ROWS, StepOptions(on_cpu=on_cpu))
+def test_the_loss_alone_is_that_of_the_gradients(name: str, use_numpy: bool) -> None:
+    run = start(fresh(CONFIGS[name]), shape_of(), ROWS, StepOptions(use_numpy=use_numpy))
     for batch in batches(run):
         found = run.step.gradients(run.trained.weights, batch).loss
         assert difference(run.step.loss(run.trained.weights, batch), found) < 2e-6
@@ -142,8 +142,8 @@ def test_accumulated_batches_make_the_update_of_one_batch_with_their_rows() -> N
 
 def moments(run: Run, clip: float) -> tuple[float, mx.array]:
     """The norm that a step tells, and Adam's first moments after it, all in one array."""
-    step = Step(run.step.trunk, StepOptions(clip=clip))
-    before = step.begin(run.step.named(run.trained.weights))
+    step = Step(run.step.split_model, StepOptions(clip=clip))
+    before = step.begin(run.step.unstack(run.trained.weights))
     updated = step.step(before, batch_of(ROWS), n_trained(ROWS), 1e-3)
     found = [updated.trained.optimizer[name]["m"].reshape(-1) for name in before.weights]
     return float(updated.norm), mx.concatenate(found)
@@ -167,7 +167,7 @@ def test_gradients_are_clipped_to_their_norm() -> None:
 
 def test_more_positions_and_layers_need_more_memory() -> None:
     model = tiny.make_model(GEMMA)
-    one, two = cut(model, 1), cut(model, 0)
-    base = working_bytes(one, 0)
-    assert working_bytes(one, 200) - base == 2 * (working_bytes(one, 100) - base) > 0
-    assert working_bytes(two, 100) - base == 2 * (working_bytes(one, 100) - base)
+    one, two = split_at(model, 1), split_at(model, 0)
+    base = estimate_step_bytes(one, 0)
+    assert estimate_step_bytes(one, 200) - base == 2 * (estimate_step_bytes(one, 100) - base) > 0
+    assert estimate_step_bytes(two, 100) - base == 2 * (estimate_step_bytes(one, 100) - base)

@@ -65,10 +65,10 @@ class Caller:
 
         from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
         from calltune.generation.kv_cache import has_plain_kv_cache
-        from calltune.models.loading import base_of, load
+        from calltune.models.loading import base_model_of, load
 
         folder = None if adapter is None else Path(adapter)
-        reference = model or base_of(folder or Path())
+        reference = model or base_model_of(folder or Path())
         self._loaded = load(reference, backend, folder)
         self.prompt_format = prompt_format_of(format, self._loaded.tokenizer, reference)
         self.has_adapter = folder is not None
@@ -140,10 +140,10 @@ class Caller:
         They are the base model's: an adapter that was trained for calls has unlearned to speak.
         With `tuned`, or where the adapter is a whole model, they are the adapter's.
         """
-        from calltune.models.loading import without_adapter
+        from calltune.models.loading import disable_adapter
 
         prompt = self._prompt(messages, ())
-        with nullcontext() if tuned else without_adapter(self._loaded.model):
+        with nullcontext() if tuned else disable_adapter(self._loaded.model):
             return self._answer(prompt, (), _CALLS_OR_WORDS).strip()
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:

@@ -65,11 +65,11 @@ def run(options: BfclOptions) -> Path:
         OptionError: the output folder holds answers to something else.
     """
     from calltune.evaluation.run import evaluate
-    from calltune.models.backend import announce, choose
-    from calltune.models.loading import base_of
+    from calltune.models.backend import choose, print_backend
+    from calltune.models.loading import base_model_of
 
     adapter = options.adapter_path
-    model = options.model or (_MODEL if adapter is None else base_of(adapter))
+    model = options.model or (_MODEL if adapter is None else base_model_of(adapter))
     asked = {
         "model": model,
         "adapter": None if adapter is None else str(adapter),
@@ -83,7 +83,7 @@ def run(options: BfclOptions) -> Path:
     _print_left_out(prepared.left_out)
 
     backend = choose(options.device, is_step_small=True)
-    announce(backend)
+    print_backend(backend)
 
     from calltune.report.progress import progress_of
 

@@ -151,12 +151,12 @@ def _usual_output(options: ExportOptions) -> Path:
 
 def _tuned(options: ExportOptions, scratch: Path) -> _Tuned:
     """What is exported; an adapter of PEFT's is brought into mlx_lm's layout in `scratch`."""
-    from calltune.models.backend import announce, choose
-    from calltune.models.loading import base_of, check_adapter
+    from calltune.models.backend import choose, print_backend
+    from calltune.models.loading import base_model_of, check_adapter
     from calltune.models.resolve import resolve
 
     backend = choose(options.device, is_step_small=True)
-    announce(backend)
+    print_backend(backend)
 
     from calltune.exporting.peft import base_of_peft, is_peft, n_layers_of, read_peft
 
@@ -165,7 +165,7 @@ def _tuned(options: ExportOptions, scratch: Path) -> _Tuned:
     if not comes_from_peft:
         check_adapter(adapter)
     named = base_of_peft(adapter) if comes_from_peft else None
-    model = options.model or named or base_of(adapter)
+    model = options.model or named or base_model_of(adapter)
     folder = resolve(model)
     if comes_from_peft:
         read_peft(adapter, scratch, model, n_layers_of(folder))

@@ -21,10 +21,10 @@ class InferOptions(AnswerOptions):
 
 def run(options: InferOptions) -> Path:
     """Test the base model; the results file. Examples that are done are not done again."""
-    from calltune.models.backend import announce, choose
+    from calltune.models.backend import choose, print_backend
 
     backend = choose(options.device, is_step_small=True)
-    announce(backend)
+    print_backend(backend)
 
     from calltune.evaluation.run import EvaluationRun, evaluate
     from calltune.report.progress import progress_of

@@ -98,19 +98,19 @@ def _planner(folder: Path, device: str, memory: int, options: Any) -> tuple[Any,
     from calltune.training import activation_cache, loss, run
     from calltune.training.memory_plan import Limits, Machine, Planner
     from calltune.training.model_shape import float_bytes, shape_of
-    from calltune.training.packed_lora import GROUPS
+    from calltune.training.packed_lora import SHARED_INPUT_GROUPS
 
     is_cpu = device == "cpu"
     model = _unread(folder)
     number_bytes = 4 if is_cpu else float_bytes(model)
-    shape = shape_of(model, read_json(folder / "config.json"), GROUPS, number_bytes)
+    shape = shape_of(model, read_json(folder / "config.json"), SHARED_INPUT_GROUPS, number_bytes)
     limits = Limits(
         kept_positions=run.KEPT_POSITIONS,
         valid_positions=run.VALID_POSITIONS,
-        bulk_positions=activation_cache.BULK_POSITIONS,
+        bulk_positions=activation_cache.MAX_BATCH_POSITIONS,
         chunk_logits=loss.CHUNK_LOGITS,
         fill_bytes=run.FILL_BYTES,
-        cache_share=activation_cache.MEMORY_SHARE,
+        cache_share=activation_cache.MAX_MEMORY_SHARE,
     )
     is_lora = options.fine_tune_type in ("lora", "rslora") and not options.modules
     machine = Machine(

@@ -78,7 +78,7 @@ def run(options: ServeOptions) -> Path:
         ModelNotFound: no such model or adapter.
         OptionError: an address beyond this machine and no key, or one that is taken.
     """
-    from calltune.models.backend import announce, choose
+    from calltune.models.backend import choose, print_backend
     from calltune.serving.access import LOOPBACK, Access
 
     api_key = os.environ.get(KEY) or None
@@ -89,7 +89,7 @@ def run(options: ServeOptions) -> Path:
             "requests must send, or listen on 127.0.0.1"
         )
     backend = choose(options.device, is_step_small=True)
-    announce(backend)
+    print_backend(backend)
 
     from calltune.serving.app import make_app
     from calltune.serving.server import listen
@@ -107,7 +107,7 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
     from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
     from calltune.generation.engine import default_batch_size
     from calltune.generation.kv_cache import has_plain_kv_cache
-    from calltune.models.loading import base_of
+    from calltune.models.loading import base_model_of
     from calltune.serving.engine import Engine
     from calltune.serving.loading import load_all, room_for, scheduler_factory
     from calltune.serving.service import Service
@@ -116,7 +116,7 @@ def _service(options: ServeOptions, backend: "Backend") -> "Service":
     if len(named) < len(options.adapter_path):
         raise OptionError("Two adapters have the same name; write NAME=FOLDER")
     folders = {name: Path(folder) for name, folder in named.items()}
-    reference = options.model or base_of(next(iter(folders.values())))
+    reference = options.model or base_model_of(next(iter(folders.values())))
     loaded, models, choice = load_all(reference, folders, backend)
     if not has_plain_kv_cache(loaded.model):
         raise OptionError(

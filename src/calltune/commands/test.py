@@ -32,12 +32,12 @@ def run(options: TestOptions) -> Path:
     Prints the comparison with base_model_test_results.json where that is there and is of the
     same test set.
     """
-    from calltune.models.backend import announce, choose
-    from calltune.models.loading import base_of
+    from calltune.models.backend import choose, print_backend
+    from calltune.models.loading import base_model_of
 
-    model = options.model or base_of(options.adapter_path)
+    model = options.model or base_model_of(options.adapter_path)
     backend = choose(options.device, is_step_small=True)
-    announce(backend)
+    print_backend(backend)
 
     from calltune.evaluation.run import EvaluationRun, evaluate
     from calltune.report.progress import progress_of

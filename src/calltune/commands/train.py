@@ -185,10 +185,10 @@ def rank0_output() -> Iterator[None]:
 
 def _train(rows: _Rows, options: TrainOptions, run_fingerprint: dict[str, Json]) -> bool:
     """Train; whether this process is the one that writes."""
-    from calltune.models.backend import announce, choose
+    from calltune.models.backend import choose, print_backend
 
     backend = choose(options.device, is_step_small=options.batch_size < LARGE_BATCH)
-    announce(backend)
+    print_backend(backend)
 
     from calltune.data.batching import check_control_tokens
     from calltune.formats import FORMATS
@@ -212,7 +212,7 @@ def _train(rows: _Rows, options: TrainOptions, run_fingerprint: dict[str, Json])
     session.run(
         tokens.train, tokens.valid, options_to_json(options) | {"format": prompt_format.name}
     )
-    return session.ranks.is_first
+    return session.group.is_rank0
 
 
 def _fitting(rows: Sequence[Any], tokenizer: Any, options: TrainOptions, name: str) -> list[Any]:

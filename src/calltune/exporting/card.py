@@ -27,7 +27,7 @@ from calltune.evaluation.results import (
 from calltune.files import file_digest, read_json
 from calltune.formats import Format
 from calltune.models.loading import CONFIG, WEIGHTS
-from calltune.models.packaged import PACKAGED, Packaged
+from calltune.models.packaged import PACKAGED, PackagedModel
 from calltune.terminal_text import escape_line
 from calltune.types import Json
 
@@ -70,7 +70,7 @@ def pass_on(reference: str, folder: Path) -> None:
         shutil.copyfile(terms, folder / terms.name)
 
 
-def _packaged(reference: str) -> Packaged | None:
+def _packaged(reference: str) -> PackagedModel | None:
     name = reference.removeprefix("pip:")
     return PACKAGED.get(name) if name != reference else None
 

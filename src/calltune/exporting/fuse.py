@@ -21,7 +21,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from calltune.evaluation.prompts import stop_tokens
 from calltune.files import read_json, write_json
 from calltune.formats import Format
-from calltune.models.loading import WEIGHTS, load_stored, put_on
+from calltune.models.loading import WEIGHTS, attach_adapter, load_stored
 from calltune.types import Json
 
 _GROUPS = (64, 32)
@@ -167,7 +167,7 @@ def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fu
     """
     model, config = load_stored(folder)
     before = dict(tree_flatten(model.parameters()))
-    put_on(model, adapter, reference)
+    attach_adapter(model, adapter, reference)
     floats = floats_of(before)
     adapted = {name: m for name, m in model.named_modules() if hasattr(m, "fuse")}
     layers = {name: _fused_layer(module, bits, floats) for name, module in adapted.items()}

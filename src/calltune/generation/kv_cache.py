@@ -34,7 +34,7 @@ def has_plain_kv_cache(model: Any) -> bool:
 class AdapterSelector(Protocol):
     """Selects one of a model's adapters for each row of a batch."""
 
-    def choose(self, rows: abc.Sequence[int]) -> None:
+    def select(self, rows: abc.Sequence[int]) -> None:
         """Set the adapter of each row of the next forward pass; 0 is the base model."""
 
 
@@ -70,7 +70,7 @@ class KVCache:
         self._reserve(max(starts) + width)
         self._begin_pass(slots, starts, width)
         if self._selector is not None:
-            self._selector.choose([self.adapters[slot] for slot in slots])
+            self._selector.select([self.adapters[slot] for slot in slots])
         logits = self._model(tokens, cache=self._layers)
         for slot, count in zip(slots, counts, strict=True):
             self.lengths[slot] += count

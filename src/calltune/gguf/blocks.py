@@ -22,7 +22,7 @@ Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredTensor:
     """One tensor as it goes into a safetensors file; bfloat16 is held as its 16 bits."""
 
     dtype: Dtype
@@ -30,7 +30,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Affine:
+class AffineMatrix:
     """A quantised matrix: integers `q` (rows, columns) and what makes numbers of them."""
 
     q: Bytes
@@ -39,7 +39,7 @@ class Affine:
     biases: NDArray[np.float16]
 
 
-def affine(kind: GGMLQuantizationType, blocks: Bytes) -> Affine | None:
+def to_affine(kind: GGMLQuantizationType, blocks: Bytes) -> AffineMatrix | None:
     """The rows of blocks of a GGUF tensor as MLX's affine groups; None where that is not exact."""
     kinds = GGMLQuantizationType
     if kind not in (kinds.Q4_0, kinds.Q4_1, kinds.Q5_0, kinds.Q5_1, kinds.Q8_0):
@@ -60,12 +60,12 @@ def affine(kind: GGMLQuantizationType, blocks: Bytes) -> Affine | None:
     has_minimum = kind in (kinds.Q4_1, kinds.Q5_1)
     # A power of two times a half is exact.
     biases = _halves(parts[1]) if has_minimum else (scales * np.float16(-zero))
-    return Affine(
+    return AffineMatrix(
         q.reshape(n_rows, -1), bits, scales.reshape(n_rows, -1), biases.reshape(n_rows, -1)
     )
 
 
-def pack(q: Bytes, bits: int) -> NDArray[np.uint32]:
+def pack_bits(q: Bytes, bits: int) -> NDArray[np.uint32]:
     """Integers of `bits` bits in a row as one little-endian stream of bits in 32-bit words."""
     if bits == 8:
         packed = q
@@ -82,19 +82,19 @@ def dense(tensor: ReaderTensor, blocks: NDArray[np.generic]) -> NDArray[np.float
     return np.asarray(dequantize(blocks, tensor.tensor_type), dtype=np.float32)
 
 
-def stored(numbers: NDArray[np.floating], dtype: Dtype) -> Stored:
+def to_dtype(numbers: NDArray[np.floating], dtype: Dtype) -> StoredTensor:
     """Numbers in a float type, rounded to nearest, ties to even."""
     if dtype == "F16":
-        return Stored(dtype, numbers.astype("<f2"))
+        return StoredTensor(dtype, numbers.astype("<f2"))
     if dtype == "F32":
-        return Stored(dtype, numbers.astype("<f4"))
+        return StoredTensor(dtype, numbers.astype("<f4"))
     assert dtype == "BF16", dtype
     bits = numbers.astype("<f4").view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return Stored(dtype, (rounded >> np.uint32(16)).astype("<u2"))
+    return StoredTensor(dtype, (rounded >> np.uint32(16)).astype("<u2"))
 
 
-def write_safetensors(path: Path, tensors: dict[str, Stored]) -> None:
+def write_safetensors(path: Path, tensors: dict[str, StoredTensor]) -> None:
     """Write a safetensors file, whole or not at all."""
     header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
     for name, (start, end) in zip(tensors, _offsets(tensors), strict=True):
@@ -109,7 +109,7 @@ def write_safetensors(path: Path, tensors: dict[str, Stored]) -> None:
             file.write(np.ascontiguousarray(tensor.data).data)
 
 
-def _offsets(tensors: dict[str, Stored]) -> Iterator[tuple[int, int]]:
+def _offsets(tensors: dict[str, StoredTensor]) -> Iterator[tuple[int, int]]:
     start = 0
     for tensor in tensors.values():
         yield start, start + tensor.data.nbytes

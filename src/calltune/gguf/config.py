@@ -6,14 +6,14 @@ from typing import Literal
 from calltune.errors import ModelNotFound
 from calltune.types import Json
 
-Family = Literal["llama", "gemma3"]
+Architecture = Literal["llama", "gemma3"]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Dimensions:
     """The sizes of a model."""
 
-    family: Family
+    architecture: Architecture
     n_layers: int
     hidden: int
     feed_forward: int
@@ -28,30 +28,32 @@ class Shape:
     sliding_window: int | None
 
 
-def read_shape(fields: dict[str, Json]) -> Shape:
+def read_dimensions(fields: dict[str, Json]) -> Dimensions:
     """The sizes among a GGUF file's fields.
 
     Raises:
         ModelNotFound: the architecture is another one, a size is missing, or the file is a part.
     """
-    family = fields.get("general.architecture")
-    if family not in ("llama", "gemma3"):
+    architecture = fields.get("general.architecture")
+    if architecture not in ("llama", "gemma3"):
         raise ModelNotFound(
-            f"its architecture is {family}, and only llama and gemma3 can be converted; take the "
-            "model from the hub instead"
+            f"its architecture is {architecture}, and only llama and gemma3 can be converted; "
+            "take the model from the hub instead"
         )
     if fields.get("split.count", 1) > 1:
         raise ModelNotFound("it is one part of a split model; join the parts first")
-    own = {key.removeprefix(f"{family}."): value for key, value in fields.items()}
+    own = {key.removeprefix(f"{architecture}."): value for key, value in fields.items()}
     try:
-        return _shape(family, own)
+        return _shape(architecture, own)
     except KeyError as error:
         raise ModelNotFound(
-            f"its field {family}.{error.args[0]} is missing; fetch it again"
+            f"its field {architecture}.{error.args[0]} is missing; fetch it again"
         ) from None
 
 
-def model_config(shape: Shape, *, n_vocabulary: int, is_tied: bool, dtype: str) -> dict[str, Json]:
+def model_config(
+    shape: Dimensions, *, n_vocabulary: int, is_tied: bool, dtype: str
+) -> dict[str, Json]:
     """What goes into config.json, without token ids and quantisation."""
     config: dict[str, Json] = {
         "hidden_size": shape.hidden,
@@ -72,7 +74,7 @@ def model_config(shape: Shape, *, n_vocabulary: int, is_tied: bool, dtype: str) 
         # Two readers, two names for the same thing.
         kind = {"type": "linear", "rope_type": "linear"}
         config["rope_scaling"] = kind | {"factor": shape.rope_factor}
-    if shape.family == "llama":
+    if shape.architecture == "llama":
         own = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu"}
         return own | config
     return config | {
@@ -87,7 +89,7 @@ def model_config(shape: Shape, *, n_vocabulary: int, is_tied: bool, dtype: str) 
     }
 
 
-def _shape(family: Family, own: dict[str, Json]) -> Shape:
+def _shape(architecture: Architecture, own: dict[str, Json]) -> Dimensions:
     n_heads = own["attention.head_count"]
     head_size = own["embedding_length"] // n_heads
     for key in ("rope.dimension_count", "attention.key_length"):
@@ -98,8 +100,8 @@ def _shape(family: Family, own: dict[str, Json]) -> Shape:
             f"its positions are scaled by {scaling}, which cannot be converted; take the model "
             "from the hub instead"
         )
-    return Shape(
-        family,
+    return Dimensions(
+        architecture,
         own["block_count"],
         own["embedding_length"],
         own["feed_forward_length"],
@@ -109,7 +111,7 @@ def _shape(family: Family, own: dict[str, Json]) -> Shape:
         own["context_length"],
         # The file has float32; seven digits give back the number that was meant.
         float(f"{own['attention.layer_norm_rms_epsilon']:.7g}"),
-        own.get("rope.freq_base", 1_000_000.0 if family == "gemma3" else 10_000.0),
+        own.get("rope.freq_base", 1_000_000.0 if architecture == "gemma3" else 10_000.0),
         own.get("rope.scaling.factor") if scaling == "linear" else None,
-        own["attention.sliding_window"] if family == "gemma3" else None,
+        own["attention.sliding_window"] if architecture == "gemma3" else None,
     )

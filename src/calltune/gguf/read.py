@@ -11,15 +11,15 @@ from calltune.files import new_folder, write_json
 from calltune.gguf.blocks import (
     GROUP,
     Dtype,
-    Stored,
-    affine,
+    StoredTensor,
     dense,
-    pack,
-    stored,
+    pack_bits,
+    to_affine,
+    to_dtype,
     write_safetensors,
 )
-from calltune.gguf.config import Shape, model_config, read_shape
-from calltune.gguf.tensors import apart, module_of, modules, rotated_heads
+from calltune.gguf.config import Dimensions, model_config, read_dimensions
+from calltune.gguf.tensors import deinterleave_heads, module_for_tensor, modules, permuted_heads
 from calltune.gguf.tokenizer import GEMMA_TEMPLATE, read_tokenizer, write_tokenizer
 from calltune.types import Json
 from gguf import GGUFReader, ReaderTensor
@@ -28,7 +28,7 @@ from gguf import GGUFReader, ReaderTensor
 class Weights(NamedTuple):
     """Tensors to store, and the quantised modules among them with their bits."""
 
-    tensors: dict[str, Stored]
+    tensors: dict[str, StoredTensor]
     bits: dict[str, int]
 
 
@@ -66,8 +66,8 @@ def _open(gguf_file: Path) -> GGUFReader:
 
 def _write(reader: GGUFReader, folder: Path, is_dense: bool) -> None:
     fields: dict[str, Json] = {name: field.contents() for name, field in reader.fields.items()}
-    shape = read_shape(fields)
-    is_gemma = shape.family == "gemma3"
+    shape = read_dimensions(fields)
+    is_gemma = shape.architecture == "gemma3"
     tokenizer = read_tokenizer(fields, GEMMA_TEMPLATE if is_gemma else None)
     dtype: Dtype = "F32" if is_dense else "BF16" if is_gemma else "F16"
     weights = _weights(reader, shape, dtype, is_dense)
@@ -98,24 +98,24 @@ def _position(reader: GGUFReader, name: str) -> int:
     raise ModelNotFound(f"it has no tensor {name}; fetch it again")
 
 
-def _weights(reader: GGUFReader, shape: Shape, dtype: Dtype, is_dense: bool) -> Weights:
+def _weights(reader: GGUFReader, shape: Dimensions, dtype: Dtype, is_dense: bool) -> Weights:
     weights = Weights({}, {})
     for tensor in reader.tensors:
-        module = _module(tensor.name, shape.family)
+        module = _module(tensor.name, shape.architecture)
         rows = _rows(tensor, module, shape)
-        exact = None if is_dense else affine(tensor.tensor_type, rows)
+        exact = None if is_dense else to_affine(tensor.tensor_type, rows)
         if exact is None:
             numbers = dense(tensor, rows)
-            if shape.family == "gemma3" and module.endswith("norm"):
+            if shape.architecture == "gemma3" and module.endswith("norm"):
                 # The file holds 1 + weight, and mlx_lm adds the 1 itself.
                 numbers = numbers - np.float32(1)
-            weights.tensors[f"{module}.weight"] = stored(numbers, dtype)
+            weights.tensors[f"{module}.weight"] = to_dtype(numbers, dtype)
             continue
         weights.bits[module] = exact.bits
-        weights.tensors[f"{module}.weight"] = Stored("U32", pack(exact.q, exact.bits))
-        weights.tensors[f"{module}.scales"] = stored(exact.scales, dtype)
-        weights.tensors[f"{module}.biases"] = stored(exact.biases, dtype)
-    missing = set(modules(shape.family, shape.n_layers)) - {
+        weights.tensors[f"{module}.weight"] = StoredTensor("U32", pack_bits(exact.q, exact.bits))
+        weights.tensors[f"{module}.scales"] = to_dtype(exact.scales, dtype)
+        weights.tensors[f"{module}.biases"] = to_dtype(exact.biases, dtype)
+    missing = set(modules(shape.architecture, shape.n_layers)) - {
         name.removesuffix(".weight") for name in weights.tensors
     }
     if missing:
@@ -123,18 +123,18 @@ def _weights(reader: GGUFReader, shape: Shape, dtype: Dtype, is_dense: bool) -> 
     return weights
 
 
-def _module(name: str, family: str) -> str:
+def _module(name: str, architecture: str) -> str:
     """mlx_lm's name for the module whose weight is the tensor `name`."""
-    if module := module_of(name, family):
+    if module := module_for_tensor(name, architecture):
         return module
     raise ModelNotFound(
-        f"its tensor {name} has no place in a {family} model here; take the model from the hub "
-        "instead"
+        f"its tensor {name} has no place in a {architecture} model here; "
+        "take the model from the hub instead"
     )
 
 
-def _rows(tensor: ReaderTensor, module: str, shape: Shape) -> NDArray[np.uint8]:
+def _rows(tensor: ReaderTensor, module: str, shape: Dimensions) -> NDArray[np.uint8]:
     """The tensor's rows as the file has them, in mlx_lm's order."""
     rows: NDArray[np.uint8] = tensor.data
-    n_heads = rotated_heads(module, shape.family, shape.n_heads, shape.n_kv_heads)
-    return rows if n_heads is None else apart(rows, n_heads)
+    n_heads = permuted_heads(module, shape.architecture, shape.n_heads, shape.n_kv_heads)
+    return rows if n_heads is None else deinterleave_heads(rows, n_heads)

@@ -24,7 +24,7 @@ _INNER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_OF_FAMILY = {
+_BY_ARCHITECTURE = {
     "llama": {"ffn_norm": "post_attention_layernorm"},
     "gemma3": {
         "attn_q_norm": "self_attn.q_norm",
@@ -36,44 +36,44 @@ _OF_FAMILY = {
 }
 
 
-def module_of(name: str, family: str) -> str | None:
+def module_for_tensor(name: str, architecture: str) -> str | None:
     """mlx_lm's name for the module whose weight is the GGUF tensor `name`; None for no such one."""
     inner = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    if inner and (module := (_INNER | _OF_FAMILY[family]).get(inner[2])):
+    if inner and (module := (_INNER | _BY_ARCHITECTURE[architecture]).get(inner[2])):
         return f"model.layers.{inner[1]}.{module}"
     return _OUTER.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
 
 
-def tensor_of(module: str, family: str) -> str:
+def tensor_for_module(module: str, architecture: str) -> str:
     """The GGUF tensor that holds the weight of one of `modules`, without ".weight"."""
     inner = re.fullmatch(r"model\.layers\.(\d+)\.([\w.]+)", module)
-    names = (_INNER | _OF_FAMILY[family]) if inner else _OUTER
+    names = (_INNER | _BY_ARCHITECTURE[architecture]) if inner else _OUTER
     tensor = next(name for name, own in names.items() if own == (inner[2] if inner else module))
     return f"blk.{inner[1]}.{tensor}" if inner else tensor
 
 
-def modules(family: str, n_layers: int) -> Iterator[str]:
-    """The modules that every model of a family has; `lm_head` is only in some."""
+def modules(architecture: str, n_layers: int) -> Iterator[str]:
+    """The modules that every model of a architecture has; `lm_head` is only in some."""
     yield from ("model.embed_tokens", "model.norm")
     for layer in range(n_layers):
-        for module in (_INNER | _OF_FAMILY[family]).values():
+        for module in (_INNER | _BY_ARCHITECTURE[architecture]).values():
             yield f"model.layers.{layer}.{module}"
 
 
-def rotated_heads(module: str, family: str, n_heads: int, n_kv_heads: int) -> int | None:
+def permuted_heads(module: str, architecture: str, n_heads: int, n_kv_heads: int) -> int | None:
     """How many heads' rows a GGUF has in an order of its own in this module; None for not any."""
-    if family != "llama":
+    if architecture != "llama":
         return None
     return {"q_proj": n_heads, "k_proj": n_kv_heads}.get(module.split(".")[-1])
 
 
-def apart(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
+def deinterleave_heads(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
     """A GGUF's rows in mlx_lm's order: the two halves of each head, which the file interleaves."""
     halves = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
-def interleaved(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
-    """The opposite of `apart`."""
+def interleave_heads(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
+    """The opposite of `deinterleave_heads`."""
     halves = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)

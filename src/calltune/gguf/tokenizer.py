@@ -31,7 +31,7 @@ IGNORES_MERGES = {"llama-bpe"}
 """Those with which a word that is a token is never put together from smaller ones."""
 
 
-def name_of(pre_tokenizer: Json) -> str | None:
+def pre_tokenizer_name(pre_tokenizer: Json) -> str | None:
     """The name of a tokenizer.json's `pre_tokenizer`; None for one that is not known here."""
     document = pre_tokenizer or {}
     steps = document.get("pretokenizers", [document])

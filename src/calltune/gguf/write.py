@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from calltune.errors import ModelNotFound
 from calltune.files import read_json, replacing
 from calltune.formats import FORMATS, Format
-from calltune.gguf.config import Family, Shape
-from calltune.gguf.tensors import interleaved, modules, rotated_heads, tensor_of
+from calltune.gguf.config import Architecture, Dimensions
+from calltune.gguf.tensors import interleave_heads, modules, permuted_heads, tensor_for_module
 from calltune.gguf.write_tokenizer import add_tokenizer, read_folder
 from calltune.types import Json
 from gguf import (
@@ -29,7 +29,11 @@ from gguf import (
 )
 from gguf import GGMLQuantizationType as Kind
 
-_FAMILIES: dict[str, Family] = {"llama": "llama", "gemma3_text": "gemma3", "gemma3": "gemma3"}
+_ARCHITECTURES: dict[str, Architecture] = {
+    "llama": "llama",
+    "gemma3_text": "gemma3",
+    "gemma3": "gemma3",
+}
 
 
 def read_config(folder: Path) -> dict[str, Json]:
@@ -41,9 +45,10 @@ def read_config(folder: Path) -> dict[str, Json]:
     """
     config: dict[str, Json] = read_json(folder / "config.json")
     kind = config.get("model_type")
-    if kind not in _FAMILIES:
+    if kind not in _ARCHITECTURES:
         raise ModelNotFound(
-            f"its architecture is {kind}, and only {', '.join(_FAMILIES)} can be written as GGUF"
+            f"its architecture is {kind}, and only {', '.join(_ARCHITECTURES)} can be written "
+            "as GGUF"
         )
     if "quantization" in config or "quantization_config" in config:
         raise ModelNotFound("its weights are quantised; make a dense folder of it first")
@@ -51,19 +56,19 @@ def read_config(folder: Path) -> dict[str, Json]:
     return own
 
 
-def shape_of(config: dict[str, Json]) -> Shape:
+def dimensions_from_config(config: dict[str, Json]) -> Dimensions:
     """The sizes, with mlx_lm's defaults for what the config leaves out.
 
     Raises:
         ModelNotFound: it asks for something that llama.cpp would compute differently.
     """
-    family = _FAMILIES[config["model_type"]]
+    family = _ARCHITECTURES[config["model_type"]]
     args = _arguments(family, config)
     _check_gemma(args) if family == "gemma3" else _check_llama(args)
     kind, factor = _scaling(args)
     if kind not in ("default", "linear", "llama3") or (kind, family) == ("llama3", "gemma3"):
         raise ModelNotFound(f"its positions are scaled by {kind}, which cannot be written as GGUF")
-    return Shape(
+    return Dimensions(
         family,
         args.num_hidden_layers,
         args.hidden_size,
@@ -79,7 +84,7 @@ def shape_of(config: dict[str, Json]) -> Shape:
     )
 
 
-def add_shape(writer: GGUFWriter, shape: Shape, n_vocabulary: int) -> None:
+def add_dimensions(writer: GGUFWriter, shape: Dimensions, n_vocabulary: int) -> None:
     """Write the sizes as fields."""
     writer.add_context_length(shape.context_length)
     writer.add_embedding_length(shape.hidden)
@@ -100,12 +105,12 @@ def add_shape(writer: GGUFWriter, shape: Shape, n_vocabulary: int) -> None:
         writer.add_sliding_window(shape.sliding_window)
 
 
-def rope_factors(config: dict[str, Json], shape: Shape) -> NDArray[np.float32] | None:
+def rope_factors(config: dict[str, Json], shape: Dimensions) -> NDArray[np.float32] | None:
     """By how much each pair's wavelength is stretched in Llama 3.1 and later; None elsewhere.
 
     (head_size / 2,) float32, as mlx_lm stretches them.
     """
-    if _scaling(_arguments(shape.family, config))[0] != "llama3":
+    if _scaling(_arguments(shape.architecture, config))[0] != "llama3":
         return None
     import mlx.core as mx
     from mlx_lm.models.rope_utils import initialize_rope
@@ -117,7 +122,7 @@ def rope_factors(config: dict[str, Json], shape: Shape) -> NDArray[np.float32] |
     return np.array(rope._freqs / shape.rope_base**half, dtype=np.float32)
 
 
-def _arguments(family: Family, config: dict[str, Json]) -> Any:
+def _arguments(family: Architecture, config: dict[str, Json]) -> Any:
     """The config as mlx_lm reads it.
 
     Raises:
@@ -209,34 +214,36 @@ def write_gguf(folder: Path, target: Path, family: str, outtype: OutType = "f16"
 
 def _export(folder: Path, target: Path, family: Format, outtype: OutType) -> None:
     config = read_config(folder)
-    shape = shape_of(config)
+    shape = dimensions_from_config(config)
     planned = list(_plan(folder, shape, config.get("tie_word_embeddings", True), outtype))
     n_vocabulary = next(p.weight.shape[0] for p in planned if p.name == "token_embd.weight")
-    writer = GGUFWriter(None, shape.family)
+    writer = GGUFWriter(None, shape.architecture)
     writer.add_type("model")
     writer.add_name(target.stem)
     writer.add_file_type(_FILE_TYPES[outtype])
     writer.add_quantization_version(GGML_QUANT_VERSION)
-    add_shape(writer, shape, n_vocabulary)
+    add_dimensions(writer, shape, n_vocabulary)
     add_tokenizer(writer, read_folder(folder, family, n_vocabulary))
     factors = rope_factors(config, shape)
     with replacing(target) as file:
         _write(file, writer, planned, shape, factors)
 
 
-def _plan(folder: Path, shape: Shape, is_tied: bool, outtype: OutType) -> Iterator[_Planned]:
+def _plan(folder: Path, shape: Dimensions, is_tied: bool, outtype: OutType) -> Iterator[_Planned]:
     weights = _weights(folder)
-    if is_tied and shape.family == "llama":
+    if is_tied and shape.architecture == "llama":
         weights.pop("lm_head.weight", None)
-    for module in [*modules(shape.family, shape.n_layers), "lm_head"]:
+    for module in [*modules(shape.architecture, shape.n_layers), "lm_head"]:
         weight = weights.pop(f"{module}.weight", None)
         if weight is not None:
-            tensor = tensor_of(module, shape.family)
+            tensor = tensor_for_module(module, shape.architecture)
             yield _Planned(f"{tensor}.weight", _kind(weight.shape, outtype), module, weight)
         elif module != "lm_head":
             raise ModelNotFound(f"it has no weight {module}.weight; fetch it again")
     if weights:
-        raise ModelNotFound(f"its weight {min(weights)} has no place in a {shape.family} GGUF")
+        raise ModelNotFound(
+            f"its weight {min(weights)} has no place in a {shape.architecture} GGUF"
+        )
 
 
 def _weights(folder: Path) -> dict[str, _Stored]:
@@ -276,7 +283,7 @@ def _write(
     file: BinaryIO,
     writer: GGUFWriter,
     planned: list[_Planned],
-    shape: Shape,
+    shape: Dimensions,
     factors: NDArray[np.float32] | None,
 ) -> None:
     if factors is not None:
@@ -305,7 +312,7 @@ def _append(file: BinaryIO, writer: GGUFWriter, data: NDArray[np.generic]) -> No
     file.write(np.ascontiguousarray(data).data)
 
 
-def _numbers(tensor: _Planned, shape: Shape) -> NDArray[np.float32]:
+def _numbers(tensor: _Planned, shape: Dimensions) -> NDArray[np.float32]:
     """The weight as the file has it, in float32."""
     import mlx.core as mx
 
@@ -313,12 +320,12 @@ def _numbers(tensor: _Planned, shape: Shape) -> NDArray[np.float32]:
     read = mx.load(str(tensor.weight.file))
     assert isinstance(read, dict), tensor
     numbers: NDArray[np.float32] = np.array(read[tensor.weight.key].astype(mx.float32))
-    if shape.family == "gemma3" and tensor.module.endswith("norm"):
+    if shape.architecture == "gemma3" and tensor.module.endswith("norm"):
         # llama.cpp multiplies by what is there; Gemma multiplies by 1 + weight.
         numbers = numbers + np.float32(1)
     if tensor.kind == Kind.F16 and (largest := max(numbers.max(), -numbers.min())) > _LARGEST_HALF:
         raise ModelNotFound(
             f"{tensor.module} holds {largest}, too large for float16; write bf16 instead"
         )
-    n_heads = rotated_heads(tensor.module, shape.family, shape.n_heads, shape.n_kv_heads)
-    return numbers if n_heads is None else interleaved(numbers, n_heads)
+    n_heads = permuted_heads(tensor.module, shape.architecture, shape.n_heads, shape.n_kv_heads)
+    return numbers if n_heads is None else interleave_heads(numbers, n_heads)

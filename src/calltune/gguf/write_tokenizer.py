@@ -18,7 +18,7 @@ from calltune.gguf.tokenizer import (
     USER_DEFINED,
     GgufTokenizer,
     derive_merges,
-    name_of,
+    pre_tokenizer_name,
 )
 from calltune.types import Json
 from gguf import GGUFWriter
@@ -128,7 +128,7 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
 
 
 def _pre(document: dict[str, Json]) -> str:
-    name = name_of(document.get("pre_tokenizer"))
+    name = pre_tokenizer_name(document.get("pre_tokenizer"))
     if name is None or document.get("normalizer") is not None:
         raise ModelNotFound("its tokenizer cuts texts in a way that has no name here in GGUF files")
     return name

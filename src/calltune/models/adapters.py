@@ -25,7 +25,7 @@ class _Factors(NamedTuple):
     b: Array
 
 
-class Choice:
+class AdapterSelection:
     """Which adapter each row of the coming pass goes through; 0 is none."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Choice:
         self.rows: Array = mx.zeros((1,), mx.int32)
         """The adapter of each row, (B,)."""
 
-    def choose(self, rows: Sequence[int]) -> None:
+    def select(self, rows: Sequence[int]) -> None:
         """Say so before the pass."""
         self.one = rows[0] if len(set(rows)) == 1 else None
         self.rows = mx.array(list(rows), mx.int32)
@@ -43,11 +43,13 @@ class Choice:
 class AdaptedLinear(nn.Module):  # type: ignore[misc]
     """A linear layer, and what several adapters add to it."""
 
-    def __init__(self, linear: Any, factors: Sequence[_Factors | None], choice: Choice) -> None:
+    def __init__(
+        self, linear: Any, factors: Sequence[_Factors | None], selection: AdapterSelection
+    ) -> None:
         """`factors` one for each adapter, None for those that leave this layer as it is."""
         super().__init__()
         self.linear = linear
-        self.choice = choice
+        self.selection = selection
         # Those that add nothing share a place with rows that go through no adapter.
         there = [each for each in factors if each is not None]
         self._places = [0]
@@ -62,16 +64,16 @@ class AdaptedLinear(nn.Module):  # type: ignore[misc]
     def __call__(self, x: Array) -> Array:
         """The outputs of a pass, (B, N, out), of its inputs, x (B, N, in)."""
         y = self.linear(x)
-        if self.choice.one is not None:
-            place: Any = self._places[self.choice.one]
+        if self.selection.one is not None:
+            place: Any = self._places[self.selection.one]
             if place == 0:
                 return y
         else:
-            place = mx.array(self._places)[self.choice.rows]
+            place = mx.array(self._places)[self.selection.rows]
         return y + ((x @ self.lora_a[place]) @ self.lora_b[place]).astype(x.dtype)
 
 
-def put_on_all(model: Any, adapters: Sequence[Path], reference: str) -> Choice:
+def attach_adapters(model: Any, adapters: Sequence[Path], reference: str) -> AdapterSelection:
     """Put adapters onto a model, in place; what chooses between them, numbered from 1.
 
     Raises:
@@ -80,16 +82,16 @@ def put_on_all(model: Any, adapters: Sequence[Path], reference: str) -> Choice:
     """
     layers = dict(model.named_modules())
     read = [_factors(adapter, layers, reference) for adapter in adapters]
-    choice = Choice()
+    selection = AdapterSelection()
     for name in dict.fromkeys(name for factors in read for name in factors):
-        layer = AdaptedLinear(layers[name], [factors.get(name) for factors in read], choice)
+        layer = AdaptedLinear(layers[name], [factors.get(name) for factors in read], selection)
         above, _, last = name.rpartition(".")
         setattr(layers[above], last, layer)
     mx.eval(model.parameters())
-    return choice
+    return selection
 
 
-def can_be_chosen(adapter: Path) -> bool:
+def is_plain_lora(adapter: Path) -> bool:
     """Whether an adapter is one of low-rank products alone.
 
     Raises:
@@ -104,7 +106,7 @@ def can_be_chosen(adapter: Path) -> bool:
 
 def _factors(adapter: Path, layers: dict[str, Any], reference: str) -> dict[str, _Factors]:
     """An adapter's products by the name of their layer."""
-    if not can_be_chosen(adapter):
+    if not is_plain_lora(adapter):
         raise AdapterMismatch(
             f"The adapter in {adapter} is no plain LoRA, so it cannot stand beside others; serve "
             "it alone, or fuse it with calltune export"

@@ -86,7 +86,7 @@ def _patchelf() -> str:
 
 
 DEVICES = ("auto", "cpu", "gpu")
-OPERATIONS_AT_ONCE = 20
+MAX_OPS_PER_BUFFER = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Backend:
         return ", ".join(part for part in parts if part)
 
 
-def announce(backend: Backend) -> None:
+def print_backend(backend: Backend) -> None:
     """Print what was chosen, and what a user may have to wait for."""
     print(f"Backend: {backend.describe()}", flush=True)
     if backend.device == "cuda":
@@ -119,7 +119,7 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
     """Settle where MLX computes; call it before anything imports MLX.
 
     `device` is auto, cpu or gpu. With auto the environment's `MLX_DEFAULT_DEVICE` decides, and
-    without that a GPU is taken where there is one. `is_step_small` calls `prepare_small_steps`.
+    without that a GPU is taken where there is one. `is_step_small` calls `configure_small_steps`.
 
     Raises:
         OptionError: the device is none of the three, is not there, or MLX cannot be imported.
@@ -130,9 +130,9 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
         kernels = cache_folder() / "kernels" / version("mlx")
         os.environ.setdefault("MLX_PTX_CACHE_DIR", str(kernels))
     if is_step_small:
-        prepare_small_steps()
+        configure_small_steps()
     loaded_before = "mlx.core" in sys.modules
-    blas, problem = (None, "") if sys.platform != "linux" else load_blas(loaded_before)
+    blas, problem = (None, "") if sys.platform != "linux" else load_openblas(loaded_before)
     mx = _import_mlx()
     gpu: Literal["metal", "cuda"] | None = (
         "metal" if mx.metal.is_available() else "cuda" if mx.cuda.is_available() else None
@@ -157,7 +157,7 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
     return Backend("cpu", "float32", blas, name, why)
 
 
-def prepare_small_steps() -> None:
+def configure_small_steps() -> None:
     """Tell MLX how to queue small steps on CUDA, unless the environment does; call it before one.
 
     Making CUDA graphs of them takes longer than it saves. Without graphs an H100 is handed 100
@@ -165,7 +165,7 @@ def prepare_small_steps() -> None:
     """
     if sys.platform == "linux":
         os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
-        os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", str(OPERATIONS_AT_ONCE))
+        os.environ.setdefault("MLX_MAX_OPS_PER_BUFFER", str(MAX_OPS_PER_BUFFER))
 
 
 def preload_line(backend: Backend) -> str:
@@ -187,7 +187,7 @@ def _wanted(device: str) -> tuple[str, str]:
     return named, f"MLX_DEFAULT_DEVICE={named}"
 
 
-def load_blas(mlx_is_loaded: bool) -> tuple[Path | None, str]:
+def load_openblas(mlx_is_loaded: bool) -> tuple[Path | None, str]:
     """The OpenBLAS that MLX will use, or None and what stands in the way."""
     if (loaded := _global_openblas()) is not None:
         return loaded, ""

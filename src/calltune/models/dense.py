@@ -15,7 +15,7 @@ from calltune.types import Json
 Precision = Literal["float32", "as stored"]
 
 
-def make_float32(model: Any) -> None:
+def cast_to_float32(model: Any) -> None:
     """Make every float in a lazily loaded model float32, in place; quantised weights stay so."""
     import mlx.core as mx
 

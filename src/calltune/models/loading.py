@@ -10,7 +10,7 @@ from typing import Any, Literal
 from calltune.errors import AdapterMismatch, CalltuneError, ModelNotFound
 from calltune.files import read_json
 from calltune.models.backend import Backend
-from calltune.models.dense import dequantize, make_float32
+from calltune.models.dense import cast_to_float32, dequantize
 from calltune.models.memory import device_bytes
 from calltune.models.resolve import resolve
 from calltune.types import Json
@@ -57,10 +57,10 @@ def load(
     if _is_dense(compute, backend, folder):
         dequantize(model, backend.precision)
     elif backend.precision == "float32":
-        make_float32(model)
+        cast_to_float32(model)
     mx.eval(model.parameters())
     if adapter is not None:
-        put_on(model, adapter, reference)
+        attach_adapter(model, adapter, reference)
     model.eval()
     tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
     return LoadedModel(model, tokenizer, folder, reference)
@@ -114,7 +114,7 @@ def check_adapter(adapter: Path) -> None:
             )
 
 
-def base_of(adapter: Path) -> str:
+def base_model_of(adapter: Path) -> str:
     """The reference of the model that an adapter was trained on, as its folder names it.
 
     Raises:
@@ -133,7 +133,7 @@ def base_of(adapter: Path) -> str:
     return str(config["model"])
 
 
-def put_on(model: Any, adapter: Path, reference: str) -> None:
+def attach_adapter(model: Any, adapter: Path, reference: str) -> None:
     """Put an adapter's layers onto a model, in place.
 
     Raises:
@@ -163,7 +163,7 @@ def put_on(model: Any, adapter: Path, reference: str) -> None:
 
 
 @contextmanager
-def without_adapter(model: Any) -> Iterator[None]:
+def disable_adapter(model: Any) -> Iterator[None]:
     """The model as it is without the LoRA layers of its adapter; they come back at the end.
 
     Weights that were trained whole stay where they are.

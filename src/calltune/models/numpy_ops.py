@@ -32,15 +32,15 @@ LOWEST = np.finfo(np.float32).min
 @contextmanager
 def use_numpy_ops() -> Iterator[None]:
     """Evaluate activations, attention and logsumexp in NumPy; nothing without `speed_up_cpu`."""
-    if not is_sped_up() or core.logsumexp is logsumexp_at_once:
+    if not is_sped_up() or core.logsumexp is numpy_logsumexp:
         yield
         return
     install(
         {
-            "gelu_approx": gelu_at_once,
-            "silu": silu_at_once,
-            "logsumexp": logsumexp_at_once,
-            "scaled_dot_product_attention": attention_at_once,
+            "gelu_approx": numpy_gelu,
+            "silu": numpy_silu,
+            "logsumexp": numpy_logsumexp,
+            "scaled_dot_product_attention": numpy_attention,
         }
     )
     try:
@@ -49,17 +49,17 @@ def use_numpy_ops() -> Iterator[None]:
         install(originals | {"gelu_approx": gelu_approx, "silu": silu})
 
 
-def gelu_at_once(x: Array) -> Array:
+def numpy_gelu(x: Array) -> Array:
     """As `nn.gelu_approx`."""
     return _gelu(x) if _is_at_hand(x) else gelu_approx(x)
 
 
-def silu_at_once(x: Array) -> Array:
+def numpy_silu(x: Array) -> Array:
     """As `nn.silu`."""
     return _silu(x) if _is_at_hand(x) else silu(x)
 
 
-def logsumexp_at_once(a: Array, axis: Any = None, keepdims: bool = False, **more: Any) -> Array:
+def numpy_logsumexp(a: Array, axis: Any = None, keepdims: bool = False, **more: Any) -> Array:
     """As `mx.logsumexp`; in NumPy over the last axis alone."""
     if more or axis not in (-1, a.ndim - 1) or not _is_at_hand(a):
         return originals["logsumexp"](a, axis, keepdims, **more)
@@ -67,7 +67,7 @@ def logsumexp_at_once(a: Array, axis: Any = None, keepdims: bool = False, **more
     return total if keepdims else total.squeeze(-1)
 
 
-def attention_at_once(
+def numpy_attention(
     q: Array, k: Array, v: Array, *, scale: float, mask: Any = None, **more: Any
 ) -> Array:
     """As `mx.fast.scaled_dot_product_attention`: its products are MLX's, its softmax is NumPy's.

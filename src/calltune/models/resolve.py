@@ -6,7 +6,7 @@ from pathlib import Path
 
 from calltune.downloads import cache_folder
 from calltune.errors import ModelNotFound
-from calltune.models.packaged import PACKAGED, gguf_of
+from calltune.models.packaged import PACKAGED, packaged_gguf
 
 CONVERTER = 1
 """Goes into the names of converted folders; raise it when what is written in them changes."""
@@ -72,7 +72,7 @@ def _packaged(reference: str, dense: bool) -> Path:
     if not folder.is_dir():
         from calltune.gguf.read import convert
 
-        with gguf_of(name) as gguf_file:
+        with packaged_gguf(name) as gguf_file:
             convert(gguf_file, folder, dense)
     return folder
 

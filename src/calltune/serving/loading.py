@@ -9,7 +9,7 @@ import mlx.core as mx
 from calltune.errors import OptionError
 from calltune.generation.kv_cache import GROWTH_STEP, LENGTH_MULTIPLE, KVCache
 from calltune.generation.scheduler import PrefillPolicy, Scheduler
-from calltune.models.adapters import Choice, can_be_chosen, put_on_all
+from calltune.models.adapters import AdapterSelection, attach_adapters, is_plain_lora
 from calltune.models.backend import Backend
 from calltune.models.loading import LoadedModel, load
 from calltune.models.memory import device_bytes
@@ -31,7 +31,7 @@ class Loaded(NamedTuple):
     model: LoadedModel
     names: dict[str, int]
     """By each name the number of an adapter; 0 is none."""
-    choice: Choice | None
+    choice: AdapterSelection | None
     """What chooses between the adapters."""
 
 
@@ -48,10 +48,10 @@ def load_all(reference: str, adapters: dict[str, Path], backend: Backend) -> Loa
     if reference in adapters:
         raise OptionError(f"An adapter is called {reference}, as the model is; write NAME=FOLDER")
     folders = list(adapters.values())
-    if len(folders) == 1 and not can_be_chosen(folders[0]):
+    if len(folders) == 1 and not is_plain_lora(folders[0]):
         return Loaded(load(reference, backend, folders[0]), {next(iter(adapters)): 0}, None)
     loaded = load(reference, backend)
-    choice = put_on_all(loaded.model, folders, reference) if folders else None
+    choice = attach_adapters(loaded.model, folders, reference) if folders else None
     names = {name: number for number, name in enumerate(adapters, start=1)}
     return Loaded(loaded, names | {reference: 0}, choice)
 
@@ -83,7 +83,7 @@ def room_for(model: Any, backend: Backend, size: int, context_tokens: int | None
 
 
 def scheduler_factory(
-    model: Any, choice: Choice | None, stops: frozenset[int], limits: Limits, room: Room
+    model: Any, choice: AdapterSelection | None, stops: frozenset[int], limits: Limits, room: Room
 ) -> Callable[[], Scheduler]:
     """What makes empty batches for as many answers as there is room for."""
     on_gpu = mx.default_device().type == mx.DeviceType.gpu

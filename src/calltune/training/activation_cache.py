@@ -21,16 +21,16 @@ from calltune.data.batching import TokenRow
 from calltune.errors import OptionError, OutputError
 from calltune.files import file_digest, replacing
 from calltune.models.numpy_ops import use_numpy_ops
-from calltune.training.split_model import Trunk
+from calltune.training.split_model import SplitModel
 
-Mode = Literal["auto", "memory", "disk", "off"]
+CacheMode = Literal["auto", "memory", "disk", "off"]
 Tokens = tuple[int, ...]
 
-BULK_POSITIONS = 2048
+MAX_BATCH_POSITIONS = 2048
 """Positions in a bulk batch, at most, or one row."""
 
 
-class PrefixCache:
+class ActivationCache:
     """Outputs of the frozen layers, one after the other: N positions of D numbers.
 
     `data` is (N, D): an MLX array, or a mapped file of unsigned integers of the width of `dtype`.
@@ -65,7 +65,7 @@ class PrefixCache:
         return mx.array(self._data[index]).view(self._dtype)
 
 
-class Key(NamedTuple):
+class CacheKey(NamedTuple):
     """What a cached output depends on, beside the tokens."""
 
     model: str
@@ -74,13 +74,13 @@ class Key(NamedTuple):
     precision: str
 
 
-def fill(
-    trunk: Trunk,
+def fill_cache(
+    split_model: SplitModel,
     rows: Sequence[TokenRow],
     advance: Callable[[int], None],
     file: Path | None = None,
-    key: Key | None = None,
-) -> PrefixCache:
+    key: CacheKey | None = None,
+) -> ActivationCache:
     """The cache of these rows, in memory or in `file`.
 
     A file that is there, whole and of this key is read, not computed again. `advance` is told
@@ -91,19 +91,19 @@ def fill(
     """
     starts = _starts(rows)
     if file is None:
-        outputs = _outputs(trunk, starts, advance)
-        data = _in_memory(outputs, positions(rows))
-        return PrefixCache(data, data.dtype, starts)
+        outputs = _outputs(split_model, starts, advance)
+        data = _in_memory(outputs, count_positions(rows))
+        return ActivationCache(data, data.dtype, starts)
     assert key is not None
     if (kept := _read(file, starts, key)) is None:
-        _write(file, _outputs(trunk, starts, advance), positions(rows), key)
+        _write(file, _outputs(split_model, starts, advance), count_positions(rows), key)
         kept = _read(file, starts, key)
         if kept is None:
             raise OutputError(f"{file} was written and cannot be read back; check the disk")
     return kept
 
 
-def file_for(folder: Path, key: Key, rows: Sequence[TokenRow]) -> Path:
+def cache_file(folder: Path, key: CacheKey, rows: Sequence[TokenRow]) -> Path:
     """Where the cache of these rows is kept: the name says all it depends on."""
     digest = hashlib.sha256(json.dumps(key).encode())
     for tokens in _starts(rows):
@@ -111,7 +111,7 @@ def file_for(folder: Path, key: Key, rows: Sequence[TokenRow]) -> Path:
     return folder / f"{digest.hexdigest()[:32]}.prefix"
 
 
-def positions(rows: Sequence[TokenRow]) -> int:
+def count_positions(rows: Sequence[TokenRow]) -> int:
     """How many positions the cache of these rows has."""
     return sum(len(tokens) - 1 for tokens in _starts(rows))
 
@@ -126,16 +126,16 @@ def _starts(rows: Sequence[TokenRow]) -> dict[Tokens, int]:
 
 
 def _outputs(
-    trunk: Trunk, starts: dict[Tokens, int], advance: Callable[[int], None]
+    split_model: SplitModel, starts: dict[Tokens, int], advance: Callable[[int], None]
 ) -> Iterator[mx.array]:
     """The outputs of a bulk batch's rows, (n, D), batch by batch in the order of `starts`."""
-    for batch in _bulk(list(starts), BULK_POSITIONS):
+    for batch in _bulk(list(starts), MAX_BATCH_POSITIONS):
         length = -(-(len(batch[-1]) - 1) // 32) * 32
         inputs = np.zeros((len(batch), length), np.int32)
         for number, tokens in enumerate(batch):
             inputs[number, : len(tokens) - 1] = tokens[:-1]
         with use_numpy_ops():
-            hidden = trunk.lower(mx.array(inputs))
+            hidden = split_model.run_frozen(mx.array(inputs))
         parts = [hidden[number, : len(tokens) - 1] for number, tokens in enumerate(batch)]
         outputs = mx.concatenate(parts)
         mx.eval(outputs)
@@ -168,7 +168,7 @@ def _in_memory(outputs: Iterator[mx.array], n_positions: int) -> mx.array:
     return data
 
 
-def _write(file: Path, outputs: Iterator[mx.array], n_positions: int, key: Key) -> None:
+def _write(file: Path, outputs: Iterator[mx.array], n_positions: int, key: CacheKey) -> None:
     with replacing(file) as out:
         for number, part in enumerate(outputs):
             if number == 0:
@@ -177,7 +177,7 @@ def _write(file: Path, outputs: Iterator[mx.array], n_positions: int, key: Key) 
             out.write(np.array(part.view(_UNSIGNED[part.dtype.size])).tobytes())
 
 
-def _read(file: Path, starts: dict[Tokens, int], key: Key) -> PrefixCache | None:
+def _read(file: Path, starts: dict[Tokens, int], key: CacheKey) -> ActivationCache | None:
     """The cache in `file`; None where it is missing, cut short, or another one."""
     n_positions = sum(len(tokens) - 1 for tokens in starts)
     try:
@@ -193,10 +193,10 @@ def _read(file: Path, starts: dict[Tokens, int], key: Key) -> PrefixCache | None
         data = np.memmap(file, kind, "r", _HEADER_BYTES, (n_positions, width))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return PrefixCache(data, dtype, starts)
+    return ActivationCache(data, dtype, starts)
 
 
-def _header(key: Key, n_positions: int, width: int, dtype: mx.Dtype) -> dict[str, Any]:
+def _header(key: CacheKey, n_positions: int, width: int, dtype: mx.Dtype) -> dict[str, Any]:
     name = str(dtype).removeprefix("mlx.core.")
     return {"key": list(key), "positions": n_positions, "width": width, "dtype": name}
 
@@ -205,20 +205,20 @@ _HEADER_BYTES = 4096
 _UNSIGNED = {2: mx.uint16, 4: mx.uint32}
 
 
-MEMORY_SHARE = 0.25
+MAX_MEMORY_SHARE = 0.25
 """The part of the memory that the cache may take with `auto`."""
 
 
-class Place(NamedTuple):
+class CachePlacement(NamedTuple):
     """Where the cache is to go."""
 
-    mode: Mode
+    mode: CacheMode
     """memory, disk or off."""
     n_bytes: int
     reason: str
 
 
-class Source(NamedTuple):
+class CacheSource(NamedTuple):
     """What makes cached outputs this model's, and where files with them go."""
 
     model_folder: Path
@@ -226,49 +226,49 @@ class Source(NamedTuple):
     cache_folder: Path
 
 
-def choose_place(
-    trunk: Trunk, rows: Sequence[TokenRow], mode: Mode, memory: int, folder: Path
-) -> Place:
+def choose_placement(
+    split_model: SplitModel, rows: Sequence[TokenRow], mode: CacheMode, memory: int, folder: Path
+) -> CachePlacement:
     """Settle `auto`, for these rows and `memory` bytes.
 
     Raises:
         OptionError: a cache was asked for and no layer is frozen.
     """
-    if not trunk.n_frozen:
+    if not split_model.n_frozen:
         if mode in ("memory", "disk"):
             raise OptionError(
                 f"--prefix-cache {mode} needs frozen layers, and every layer is trained; "
                 "give fewer --num-layers, or leave it out"
             )
-        return Place("off", 0, "no layer is frozen")
-    output = trunk.lower(mx.zeros((1, 2), mx.int32))
-    n_bytes = positions(rows) * output.shape[-1] * output.dtype.size
+        return CachePlacement("off", 0, "no layer is frozen")
+    output = split_model.run_frozen(mx.zeros((1, 2), mx.int32))
+    n_bytes = count_positions(rows) * output.shape[-1] * output.dtype.size
     if mode != "auto":
-        return Place(mode, n_bytes, "asked for")
-    if n_bytes <= memory * MEMORY_SHARE:
-        return Place("memory", n_bytes, "it fits")
+        return CachePlacement(mode, n_bytes, "asked for")
+    if n_bytes <= memory * MAX_MEMORY_SHARE:
+        return CachePlacement("memory", n_bytes, "it fits")
     if n_bytes * 2 <= _free_on_disk(folder):
-        return Place("disk", n_bytes, "it is too large for memory")
-    return Place("off", n_bytes, "it is too large for memory and disk")
+        return CachePlacement("disk", n_bytes, "it is too large for memory")
+    return CachePlacement("off", n_bytes, "it is too large for memory and disk")
 
 
-def make_cache(
-    trunk: Trunk,
+def build_cache(
+    split_model: SplitModel,
     rows: Sequence[TokenRow],
-    place: Place,
-    source: Source,
+    place: CachePlacement,
+    source: CacheSource,
     advance: Callable[[int], None],
-) -> PrefixCache | None:
+) -> ActivationCache | None:
     """The cache at its place, filled; the frozen layers' memory is given back."""
     if place.mode == "off":
         return None
     if place.mode == "memory":
-        cache = fill(trunk, rows, advance)
+        cache = fill_cache(split_model, rows, advance)
     else:
-        key = Key(_digest(source.model_folder), trunk.n_frozen, source.precision)
-        file = file_for(source.cache_folder, key, rows)
-        cache = fill(trunk, rows, advance, file=file, key=key)
-    trunk.release_lower()
+        key = CacheKey(_digest(source.model_folder), split_model.n_frozen, source.precision)
+        file = cache_file(source.cache_folder, key, rows)
+        cache = fill_cache(split_model, rows, advance, file=file, key=key)
+    split_model.release_frozen()
     mx.clear_cache()
     return cache
 

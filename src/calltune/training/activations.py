@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 
 @contextmanager
-def lean(norms_are_frozen: bool) -> Iterator[None]:
+def checkpoint_activations(norms_are_frozen: bool) -> Iterator[None]:
     """Keep nothing but their inputs for the backward pass of GELU and SiLU.
 
     Holds for what is traced while the block runs. They would keep several arrays of the

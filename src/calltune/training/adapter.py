@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from calltune.errors import ModelNotFound, OptionError
 from calltune.files import read_json, replacing, write_json
 from calltune.models.loading import CONFIG, WEIGHTS
-from calltune.training.packed_lora import PackedLoRA, pack
+from calltune.training.packed_lora import PackedLoRA, pack_layer
 from calltune.types import Json
 
 Kind = Literal["lora", "rslora", "dora", "full"]
@@ -142,7 +142,7 @@ def pack_layers(model: Any) -> None:
     """Let LoRA layers that share their input be computed together, in place."""
     names = {id(module): name for name, module in model.named_modules()}
     for layer in model.layers:
-        pack(layer, names[id(layer)])
+        pack_layer(layer, names[id(layer)])
 
 
 def trainable(model: Any) -> Weights:
@@ -155,7 +155,7 @@ def exported(model: Any, weights: Weights) -> Weights:
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLoRA)}
     result: Weights = {}
     for name, module in packed.items():
-        result |= module.unpacked(weights[f"{name}.a"], weights[f"{name}.b"])
+        result |= module.unpack(weights[f"{name}.a"], weights[f"{name}.b"])
     inside = {f"{name}.{part}" for name in packed for part in "ab"}
     return result | {name: value for name, value in weights.items() if name not in inside}
 

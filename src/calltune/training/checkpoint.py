@@ -25,7 +25,7 @@ from calltune.files import (
     write_json,
 )
 from calltune.training.logging import truncate_metrics
-from calltune.training.step import Trained
+from calltune.training.step import TrainState
 from calltune.types import Json
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
@@ -53,12 +53,12 @@ class Position:
 class Checkpoint(NamedTuple):
     """A saved run."""
 
-    trained: Trained
+    trained: TrainState
     position: Position
 
 
 def save(
-    folder: Path, trained: Trained, position: Position, run_fingerprint: Json, keep: int = 1
+    folder: Path, trained: TrainState, position: Position, run_fingerprint: Json, keep: int = 1
 ) -> None:
     """Write a checkpoint, then remove all but the last `keep`.
 
@@ -112,7 +112,7 @@ def _read(folder: Path, run_fingerprint: Json) -> Checkpoint:
     optimizer: Any = mx.load(str(folder / OPTIMIZER))
     # The file may be removed before a lazy array is used.
     mx.eval(weights, optimizer)
-    return Checkpoint(Trained(weights, _nested(optimizer)), position)
+    return Checkpoint(TrainState(weights, _nested(optimizer)), position)
 
 
 def _write_arrays(path: Path, arrays: dict[str, mx.array]) -> None:

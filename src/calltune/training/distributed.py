@@ -13,7 +13,7 @@ from mlx.utils import tree_map
 Row = TypeVar("Row")
 
 
-class Ranks:
+class DistributedGroup:
     """This process among those that train together; alone, it changes nothing."""
 
     def __init__(self) -> None:
@@ -22,27 +22,27 @@ class Ranks:
         self.rank = self._group.rank()
 
     @property
-    def is_first(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this process is the one that writes files and shows progress."""
         return self.rank == 0
 
-    def share(self, rows: Sequence[Row]) -> list[Row]:
+    def shard(self, rows: Sequence[Row]) -> list[Row]:
         """This process's part of the rows."""
         return list(rows[self.rank :: self.size])
 
-    def total(self, *numbers: float) -> list[float]:
+    def sum_numbers(self, *numbers: float) -> list[float]:
         """Each number summed over all processes."""
         if self.size == 1:
             return list(numbers)
         summed: Any = mx.distributed.all_sum(mx.array(numbers), group=self._group)
         return list(summed.tolist())
 
-    def summed(self, tree: Any) -> Any:
+    def all_sum(self, tree: Any) -> Any:
         """Arrays summed over all processes."""
         if self.size == 1:
             return tree
         return tree_map(lambda array: mx.distributed.all_sum(array, group=self._group), tree)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when every process has come here."""
-        self.total(0.0)
+        self.sum_numbers(0.0)

@@ -13,8 +13,8 @@ from calltune.data.batching import (
     collate,
     epoch,
 )
-from calltune.training.activation_cache import PrefixCache
-from calltune.training.distributed import Ranks
+from calltune.training.activation_cache import ActivationCache
+from calltune.training.distributed import DistributedGroup
 from calltune.training.step import StepBatch
 
 
@@ -39,17 +39,17 @@ class Loader:
         batch_size: int,
         seed: int,
         buckets: Buckets,
-        ranks: Ranks,
-        prefix: PrefixCache | None = None,
+        group: DistributedGroup,
+        prefix: ActivationCache | None = None,
     ) -> None:
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
         self._buckets = buckets
-        self._ranks = ranks
+        self._group = group
         self.prefix = prefix
         self.steps_per_epoch = -(-len(rows) // batch_size)
-        self.max_positions = self.longest(rows) * -(-batch_size // ranks.size)
+        self.max_positions = self.longest(rows) * -(-batch_size // group.size)
         """In any batch of this process."""
 
     def longest(self, rows: Sequence[TokenRow]) -> int:
@@ -58,22 +58,22 @@ class Loader:
 
     def training(self, done: int, total: int) -> Iterator[DeviceBatch]:
         """This process's share of every batch of a run of `total` steps, `done` of them done."""
-        share = -(-self._batch_size // self._ranks.size)
+        share = -(-self._batch_size // self._group.size)
         for _, rows in zip(range(done, total), self._global_batches(done), strict=False):
-            yield self._to_device(self._ranks.share(rows), share)
+            yield self._to_device(self._group.shard(rows), share)
 
     def seen(self, n_steps: int) -> list[TokenRow]:
         """The rows that this process uses in the first `n_steps` steps, each once."""
         seen: set[TokenRow] = set()
         for _, batch in zip(range(n_steps), self._global_batches(0), strict=False):
-            seen.update(self._ranks.share(batch))
+            seen.update(self._group.shard(batch))
             if len(seen) == len(self._rows):
                 break
         return list(seen)
 
     def validation(self, rows: Sequence[TokenRow], max_positions: int) -> Iterator[DeviceBatch]:
         """This process's share of the validation rows, each once."""
-        for batch in batches_by_length(self._ranks.share(rows), max_positions):
+        for batch in batches_by_length(self._group.shard(rows), max_positions):
             yield self._to_device(batch, len(batch))
 
     def _global_batches(self, first_step: int) -> Iterator[list[TokenRow]]:

@@ -11,8 +11,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from calltune.training.cuda.interface import Functions
-from calltune.training.split_model import Trunk, WholeModel
+from calltune.training.cuda.interface import Kernels
+from calltune.training.split_model import SplitModel, WholeModel
 
 CHUNK_LOGITS = 2**25
 """Logits that exist at once, at most: 128 MiB in float32."""
@@ -28,7 +28,11 @@ class ChunkLoss(NamedTuple):
 
 
 def completion_loss(
-    trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array, on_cpu: bool = False
+    split_model: SplitModel,
+    rows: mx.array,
+    targets: mx.array,
+    weights: mx.array,
+    use_numpy: bool = False,
 ) -> mx.array:
     """The cross-entropy summed over T positions, a float32 scalar in nats.
 
@@ -39,12 +43,12 @@ def completion_loss(
     def forward(rows: mx.array) -> tuple[mx.array, mx.array]:
         total = mx.array(0.0)
         gradients: list[mx.array] = []
-        for chunk in _chunks(trunk, rows):
+        for chunk in _chunks(split_model, rows):
             part = rows[chunk]
             if gradients:
                 # Not before the last chunk's logits are gone.
                 part = mx.depends(part, [total, gradients[-1]])
-            found = _chunk_loss(trunk, part, targets[chunk], weights[chunk], on_cpu)
+            found = _chunk_loss(split_model, part, targets[chunk], weights[chunk], use_numpy)
             total = total + found.loss
             gradients.append(found.gradient.astype(rows.dtype))
         return total, mx.concatenate(gradients) if gradients[1:] else gradients[0]
@@ -58,15 +62,19 @@ def completion_loss(
     return total
 
 
-def completion_loss_alone(
-    trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array, on_cpu: bool = False
+def completion_loss_no_grad(
+    split_model: SplitModel,
+    rows: mx.array,
+    targets: mx.array,
+    weights: mx.array,
+    use_numpy: bool = False,
 ) -> mx.array:
     """The same number, for validation: no gradient is taken."""
     total = mx.array(0.0)
-    for chunk in _chunks(trunk, rows):
-        logits = trunk.logits(mx.depends(rows[chunk], [total]))
+    for chunk in _chunks(split_model, rows):
+        logits = split_model.logits(mx.depends(rows[chunk], [total]))
         # The logits of a whole model are the caller's array.
-        if on_cpu and logits.dtype == mx.float32 and not isinstance(trunk, WholeModel):
+        if use_numpy and logits.dtype == mx.float32 and not isinstance(split_model, WholeModel):
             _, losses = _exponentials(logits, targets[chunk])
         else:
             losses = nn.losses.cross_entropy(logits.astype(mx.float32), targets[chunk])
@@ -74,29 +82,31 @@ def completion_loss_alone(
     return total
 
 
-def _chunks(trunk: Trunk, rows: mx.array) -> list[slice]:
-    size = max(64, CHUNK_LOGITS // trunk.vocabulary // 64 * 64)
+def _chunks(split_model: SplitModel, rows: mx.array) -> list[slice]:
+    size = max(64, CHUNK_LOGITS // split_model.vocabulary // 64 * 64)
     return [slice(start, start + size) for start in range(0, rows.shape[0], size)]
 
 
 def _chunk_loss(
-    trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array, on_cpu: bool
+    split_model: SplitModel, rows: mx.array, targets: mx.array, weights: mx.array, use_numpy: bool
 ) -> ChunkLoss:
-    weight = trunk.head_weight()
+    weight = split_model.head_weight()
     if weight is None:
-        return _any_head(trunk, rows, targets, weights)
-    if trunk.fused is not None and trunk.vocabulary % 4 == 0:
-        return _dense_head_fused(trunk.fused.by, weight, rows, targets, weights)
-    if on_cpu and rows.dtype == mx.float32:
-        return _dense_head_in_numpy(weight, rows, targets, weights)
+        return _any_head(split_model, rows, targets, weights)
+    if split_model.fused is not None and split_model.vocabulary % 4 == 0:
+        return _dense_head_fused(split_model.fused.kernels, weight, rows, targets, weights)
+    if use_numpy and rows.dtype == mx.float32:
+        return _dense_head_numpy(weight, rows, targets, weights)
     return _dense_head(weight, rows, targets, weights)
 
 
-def _any_head(trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array) -> ChunkLoss:
+def _any_head(
+    split_model: SplitModel, rows: mx.array, targets: mx.array, weights: mx.array
+) -> ChunkLoss:
     """For quantised heads, and models that do something to their logits."""
 
     def loss(rows: mx.array) -> mx.array:
-        logits = trunk.logits(rows).astype(mx.float32)
+        logits = split_model.logits(rows).astype(mx.float32)
         losses: mx.array = nn.losses.cross_entropy(logits, targets)
         return (losses * weights).sum()
 
@@ -104,10 +114,10 @@ def _any_head(trunk: Trunk, rows: mx.array, targets: mx.array, weights: mx.array
 
 
 def _dense_head_fused(
-    by: Functions, weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
+    kernels: Kernels, weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
 ) -> ChunkLoss:
     """Loss and gradient of the logits in one function between two products."""
-    found = by.cross_entropy(rows @ weight.T, targets, weights)
+    found = kernels.cross_entropy(rows @ weight.T, targets, weights)
     return ChunkLoss(found.losses.sum(), found.gradient @ weight)
 
 
@@ -125,7 +135,7 @@ def _dense_head(
     return ChunkLoss(loss, gradient)
 
 
-def _dense_head_in_numpy(
+def _dense_head_numpy(
     weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
 ) -> ChunkLoss:
     """The same, with NumPy's exp: MLX's CPU backend takes one number at a time.

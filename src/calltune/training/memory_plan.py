@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from calltune.data.batching import Buckets, TokenRow, batches_by_length, epoch
 from calltune.training.model_shape import Linear, ModelShape
-from calltune.training.step import n_recomputed
+from calltune.training.step import count_recomputed
 
 Place = Literal["memory", "disk", "off"]
 
@@ -335,7 +335,7 @@ class Planner:
         limit = self.limits.kept_positions if chosen.grad_checkpoint else None
         if self.machine.is_eager:
             limit = None
-        recomputed = n_recomputed(chosen.n_trained, size.positions, limit)
+        recomputed = count_recomputed(chosen.n_trained, size.positions, limit)
         # A recomputed layer keeps its input, and all else when its turn comes.
         whole = max(chosen.n_trained - recomputed, min(1, recomputed))
         numbers = whole * self._layer.kept(size, chosen) + recomputed * self._layer.carried

@@ -15,18 +15,18 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tuner.lora import LoRALinear
 
-GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+SHARED_INPUT_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Projections that are called with the same array, by their names in mlx_lm's models."""
 
 
-class Frozen(NamedTuple):
+class FrozenProduct(NamedTuple):
     """A frozen product and its transpose: (N, D) -> (N, O) and (N, O) -> (N, D)."""
 
     forward: Callable[[mx.array], mx.array]
     backward: Callable[[mx.array], mx.array]
 
 
-class Part(NamedTuple):
+class Projection(NamedTuple):
     """One projection of a packed group."""
 
     name: str
@@ -38,11 +38,11 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
 
     a (P * R, D) and b (P * R, O) hold the parts' LoRA matrices one below the other, a transposed
     and b in blocks on its diagonal; P parts, R rank, D inputs, O the parts' outputs together.
-    They are trained in float32; `stacks.Stacks.ready` puts them here in the activations' type,
-    `scale` times a.
+    They are trained in float32; `StackedParams.for_forward` puts them here in the type of the
+    activations, `scale` times a.
     """
 
-    def __init__(self, parts: Sequence[Part], layers: Sequence[LoRALinear]) -> None:
+    def __init__(self, parts: Sequence[Projection], layers: Sequence[LoRALinear]) -> None:
         super().__init__()
         self.a = mx.concatenate([layer.lora_a.T for layer in layers]).astype(mx.float32)
         self.b = _blocks([layer.lora_b.astype(mx.float32) for layer in layers])
@@ -50,11 +50,11 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
         frozen = _frozen([layer.linear for layer in layers])
         mask = _blocks([mx.ones_like(layer.lora_b) for layer in layers]) if parts[1:] else None
         mx.eval(self.a, self.b, mask)
-        self._parts: Callable[[], Sequence[Part]] = lambda: parts
+        self._parts: Callable[[], Sequence[Projection]] = lambda: parts
         self.mask: Callable[[], mx.array | None] = lambda: mask
         self.scale = layers[0].scale
         self._rank = layers[0].lora_a.shape[1]
-        self.frozen: Callable[[], Frozen] = lambda: frozen
+        self.frozen: Callable[[], FrozenProduct] = lambda: frozen
         self._waiting: Callable[[], _Outputs | None] = lambda: None
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -91,7 +91,7 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
             self._waiting = lambda: None
         return waiting.outputs[index]
 
-    def unpacked(self, a: mx.array, b: mx.array) -> dict[str, mx.array]:
+    def unpack(self, a: mx.array, b: mx.array) -> dict[str, mx.array]:
         """The parts' matrices by mlx_lm's names, `a` and `b` being this group's."""
         matrices, rank = {}, self._rank
         starts = [0, *self._borders()]
@@ -102,8 +102,8 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
             matrices[f"{part.name}.lora_b"] = mx.contiguous(b[rows, columns])
         return matrices
 
-    def packed(self, matrices: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
-        """The reverse of `unpacked`: a and b."""
+    def pack(self, matrices: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
+        """The reverse of `unpack`: a and b."""
         names = [part.name for part in self._parts()]
         a = mx.concatenate([matrices[f"{name}.lora_a"].T for name in names])
         return a, _blocks([matrices[f"{name}.lora_b"] for name in names])
@@ -133,7 +133,7 @@ class _Outputs(NamedTuple):
     outputs: list[mx.array]
 
 
-def pack(layer: Any, prefix: str) -> None:
+def pack_layer(layer: Any, prefix: str) -> None:
     """Pack the LoRA projections of one decoder layer, in place; `prefix` is the layer's name.
 
     Layers with dropout stay as they are: each projection drops inputs of its own.
@@ -148,7 +148,8 @@ def pack(layer: Any, prefix: str) -> None:
         }
         for names in _groups(found):
             parts = [
-                Part(f"{prefix}.{block_name}.{name}", found[name].lora_b.shape[1]) for name in names
+                Projection(f"{prefix}.{block_name}.{name}", found[name].lora_b.shape[1])
+                for name in names
             ]
             first = PackedLoRA(parts, [found[name] for name in names])
             setattr(block, names[0], first)
@@ -160,7 +161,7 @@ def _groups(found: dict[str, LoRALinear]) -> list[tuple[str, ...]]:
     """The names in `found`, those that share an input together."""
     together = [
         names
-        for names in GROUPS
+        for names in SHARED_INPUT_GROUPS
         if all(name in found for name in names)
         and len({_layout(found[name].linear) for name in names}) == 1
     ]
@@ -174,7 +175,7 @@ def _layout(linear: Any) -> tuple[Any, ...]:
     return type(linear), "bias" in linear, linear.weight.dtype, *quantisation
 
 
-def _product(frozen: Frozen, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
+def _product(frozen: FrozenProduct, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
     """X (…, D) -> frozen(x) + (x @ a') @ b, in x's type; a has LoRA's scale in it."""
     a, b = a.astype(x.dtype), b.astype(x.dtype)
 
@@ -196,7 +197,7 @@ def _product(frozen: Frozen, x: mx.array, a: mx.array, b: mx.array) -> mx.array:
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], -1)
 
 
-def _frozen(linears: Sequence[Any]) -> Frozen:
+def _frozen(linears: Sequence[Any]) -> FrozenProduct:
     """The linear layers side by side as one frozen product."""
     first = linears[0]
     bias = mx.concatenate([layer.bias for layer in linears]) if "bias" in first else None
@@ -224,7 +225,7 @@ def _frozen(linears: Sequence[Any]) -> Frozen:
         y = product(x, True)
         return y if bias is None else y + bias
 
-    return Frozen(forward, lambda gradient: product(gradient, False))
+    return FrozenProduct(forward, lambda gradient: product(gradient, False))
 
 
 def _blocks(matrices: Sequence[mx.array]) -> mx.array:

@@ -14,23 +14,23 @@ from calltune.models.backend import Backend
 from calltune.models.loading import LoadedModel
 from calltune.models.memory import device_bytes, limit_queued_memory
 from calltune.training import adapter, checkpoint
-from calltune.training.activation_cache import Mode, Source, choose_place, make_cache
+from calltune.training.activation_cache import CacheMode, CacheSource, build_cache, choose_placement
 from calltune.training.adapter import AdapterShape
 from calltune.training.checkpoint import Checkpoint, Position, truncate_run
 from calltune.training.cuda.decoder import fuse
-from calltune.training.cuda.kernels import Cuda
-from calltune.training.distributed import Ranks
+from calltune.training.cuda.kernels import CudaKernels
+from calltune.training.distributed import DistributedGroup
 from calltune.training.loader import Loader
 from calltune.training.logging import Progress
 from calltune.training.loop import Loop, SaveCallbacks, Schedule
 from calltune.training.schedule import Kind, LearningRate
-from calltune.training.split_model import Trunk, WholeModel, cut
+from calltune.training.split_model import SplitModel, WholeModel, split_at
 from calltune.training.step import (
     Step,
     StepOptions,
-    Trained,
+    TrainState,
     Weights,
-    working_bytes,
+    estimate_step_bytes,
 )
 from calltune.training.trackers import open_trackers
 from calltune.types import Json
@@ -64,7 +64,7 @@ class Settings:
     scale: float = 20.0
     dropout: float = 0.0
     modules: tuple[str, ...] = ()
-    prefix_cache: Mode = "auto"
+    prefix_cache: CacheMode = "auto"
     compute: Literal["auto", "quantized", "dense"] = "auto"
     grad_checkpoint: bool = True
     steps_per_report: int = 10
@@ -90,7 +90,7 @@ class Session:
     def __init__(
         self, loaded: LoadedModel, backend: Backend, settings: Settings, run_fingerprint: Json
     ) -> None:
-        self.ranks = Ranks()
+        self.group = DistributedGroup()
         self._loaded, self._backend = loaded, backend
         self._settings, self._run_fingerprint = settings, run_fingerprint
         self._on_cpu = backend.device == "cpu"
@@ -109,33 +109,33 @@ class Session:
             adapter.resume(model, settings.resume_adapter_file)
             print(f"Starting from the weights in {settings.resume_adapter_file}")
         adapter.pack_layers(model)
-        trunk = cut(model, settings.shape.n_frozen(model))
-        if isinstance(trunk, WholeModel):
+        split_model = split_at(model, settings.shape.n_frozen(model))
+        if isinstance(split_model, WholeModel):
             print(f"{type(model).__module__} cannot be cut into layers: every step runs all of it")
         loader = self._loader(rows)
         schedule = self._schedule(loader)
         valid = self._fixed_sample(valid_rows)
         if self._backend.device == "cuda":
-            trunk.fused = fuse(trunk, Cuda(), loader.longest([*rows, *valid]))
-            if trunk.fused is None:
+            split_model.fused = fuse(split_model, CudaKernels(), loader.longest([*rows, *valid]))
+            if split_model.fused is None:
                 print("calltune's CUDA kernels do not fit these layers; MLX's own run, slower")
-        step = Step(trunk, self._step_options())
+        step = Step(split_model, self._step_options())
         trained, start = self._beginning(step)
         with self._progress(schedule, start) as progress:
-            self._freeze(trunk, loader, schedule, valid, progress)
+            self._freeze(split_model, loader, schedule, valid, progress)
             if not self._on_cpu:
-                limit_queued_memory(working_bytes(trunk, self._max_kept(loader)))
+                limit_queued_memory(estimate_step_bytes(split_model, self._max_kept(loader)))
             callbacks = SaveCallbacks(
                 lambda trained, position: self._save(step, trained, position),
                 lambda weights: self._save_best(step, weights),
             )
-            loop = Loop(step, loader, valid, schedule, self.ranks, progress, callbacks)
+            loop = Loop(step, loader, valid, schedule, self.group, progress, callbacks)
             loop.run(trained, start)
-        self.ranks.wait()
+        self.group.barrier()
 
     def _loader(self, rows: Sequence[TokenRow]) -> Loader:
         buckets = FINE if self._on_cpu else COARSE
-        return Loader(rows, self._settings.batch_size, self._settings.seed, buckets, self.ranks)
+        return Loader(rows, self._settings.batch_size, self._settings.seed, buckets, self.group)
 
     def _schedule(self, loader: Loader) -> Schedule:
         chosen = self._settings
@@ -165,7 +165,7 @@ class Session:
             kept_positions=KEPT_POSITIONS if is_recomputed else None,
             # Dropout draws anew in every step, and MLX's CPU backend gains nothing.
             compiled=not self._on_cpu and not self._settings.dropout,
-            on_cpu=self._on_cpu,
+            use_numpy=self._on_cpu,
             norms_are_frozen=self._settings.fine_tune_type != "full",
         )
 
@@ -182,35 +182,35 @@ class Session:
         rng = np.random.default_rng(self._settings.seed)
         return [rows[i] for i in rng.choice(len(rows), most, replace=False).tolist()]
 
-    def _beginning(self, step: Step) -> tuple[Trained, Position]:
+    def _beginning(self, step: Step) -> tuple[TrainState, Position]:
         """The state to start from: the last checkpoint of this run, or none."""
         found: Checkpoint | None = checkpoint.latest(self._folder / "state", self._run_fingerprint)
         self._agree_on(0 if found is None else found.position.step)
-        begun = step.begin(adapter.trainable(step.trunk.model))
-        if self.ranks.is_first:
+        begun = step.begin(adapter.trainable(step.split_model.model))
+        if self.group.is_rank0:
             truncate_run(self._folder, 0 if found is None else found.position.step)
         if found is None:
             return begun, Position()
         print(f"Going on after step {found.position.step}, where the run was interrupted")
         # In the order of an uninterrupted run: sums over the weights round by it.
         weights = {name: found.trained.weights[name] for name in begun.weights}
-        trained = Trained(weights, found.trained.optimizer)
-        if self.ranks.is_first:
+        trained = TrainState(weights, found.trained.optimizer)
+        if self.group.is_rank0:
             # The run may have been killed between its checkpoint and its adapter.
             self._save_adapter(step, trained, found.position)
         return trained, found.position
 
     def _agree_on(self, step: int) -> None:
         """See that every process goes on after the same step, once all have looked."""
-        (total,) = self.ranks.total(step)
-        if total != step * self.ranks.size:
+        (total,) = self.group.sum_numbers(step)
+        if total != step * self.group.size:
             raise OptionError(
                 f"The processes found different checkpoints in {self._folder / 'state'}; put "
                 "--adapter-path on a disk that they share, or remove that folder to start again"
             )
 
     def _progress(self, schedule: Schedule, start: Position) -> Progress:
-        is_first = self.ranks.is_first
+        is_first = self.group.is_rank0
         names = self._settings.report_to if is_first else ()
         return Progress(
             schedule.iters,
@@ -224,49 +224,50 @@ class Session:
 
     def _freeze(
         self,
-        trunk: Trunk,
+        split_model: SplitModel,
         loader: Loader,
         schedule: Schedule,
         valid: Sequence[TokenRow],
         progress: Progress,
     ) -> None:
         """Compute what the frozen layers give for every row that the run will use."""
-        rows = [*loader.seen(schedule.iters), *self.ranks.share(valid)]
+        rows = [*loader.seen(schedule.iters), *self.group.shard(valid)]
         if not rows:
             # There may be fewer rows than processes.
             return
         folder = cache_folder() / "prefix"
-        place = choose_place(
-            trunk, rows, self._settings.prefix_cache, device_bytes(self._backend), folder
+        place = choose_placement(
+            split_model, rows, self._settings.prefix_cache, device_bytes(self._backend), folder
         )
         if place.mode != "off":
             progress.note(
-                f"Frozen layers: {trunk.n_frozen} of {len(trunk.model.layers)}, their output for "
-                f"{len(set(rows))} rows kept {_in_place(place.mode)} ({place.n_bytes / 1e9:.2f} GB)"
+                f"Frozen layers: {split_model.n_frozen} of {len(split_model.model.layers)}, "
+                f"their output for {len(set(rows))} rows kept {_in_place(place.mode)} "
+                f"({place.n_bytes / 1e9:.2f} GB)"
             )
-        elif trunk.n_frozen:
+        elif split_model.n_frozen:
             progress.note(f"Frozen layers are computed in every step: {place.reason}")
-        source = Source(self._loaded.folder, self._backend.precision, folder)
+        source = CacheSource(self._loaded.folder, self._backend.precision, folder)
         with progress.phase("frozen layers", len(set(rows))) as advance:
             if not self._on_cpu:
                 limit_queued_memory(FILL_BYTES)
-            loader.prefix = make_cache(trunk, rows, place, source, advance)
+            loader.prefix = build_cache(split_model, rows, place, source, advance)
 
-    def _save(self, step: Step, trained: Trained, position: Position) -> None:
+    def _save(self, step: Step, trained: TrainState, position: Position) -> None:
         checkpoint.save(self._folder / "state", trained, position, self._run_fingerprint)
         self._save_adapter(step, trained, position)
 
-    def _save_adapter(self, step: Step, trained: Trained, position: Position) -> None:
+    def _save_adapter(self, step: Step, trained: TrainState, position: Position) -> None:
         chosen, keep = self._settings, self._settings.keep_checkpoints
         # A save that falls due within a group of accumulated batches waits for the group's end.
         is_numbered = position.step % chosen.save_every < chosen.grad_accumulation_steps
-        weights = adapter.exported(self._loaded.model, step.named(trained.weights))
+        weights = adapter.exported(self._loaded.model, step.unstack(trained.weights))
         adapter.save(
             self._folder, weights, self._config, position.step if is_numbered else None, keep
         )
 
     def _save_best(self, step: Step, weights: Weights) -> None:
-        exported = adapter.exported(self._loaded.model, step.named(weights))
+        exported = adapter.exported(self._loaded.model, step.unstack(weights))
         adapter.save(self._folder / "best", exported, self._config)
 
 

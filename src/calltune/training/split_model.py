@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
-from calltune.training.cuda.interface import Functions
+from calltune.training.cuda.interface import Kernels
 
 Call = Callable[..., mx.array]
 
@@ -29,18 +29,18 @@ class Head(NamedTuple):
     """The model does nothing to its result, such as capping the logits."""
 
 
-class Fused(Protocol):
+class FusedDecoder(Protocol):
     """The upper layers as one function, and the functions that it is made of."""
 
-    by: Functions
-    longest: int
+    kernels: Kernels
+    max_length: int
     """Positions in a row, at most."""
 
     def __call__(self, x: mx.array, recompute: int = 0) -> mx.array:
         """What the layers make of x (B, L, D); the lowest `recompute` keep no activations."""
 
 
-class Trunk:
+class SplitModel:
     """A model cut below layer `n_frozen`, counted from the bottom.
 
     B rows, L positions, D hidden size, T gathered positions, V vocabulary.
@@ -49,15 +49,15 @@ class Trunk:
     def __init__(self, model: Any, n_frozen: int) -> None:
         self.n_frozen = n_frozen
         self.model = model
-        self.fused: Fused | None = None
+        self.fused: FusedDecoder | None = None
         """What runs the upper layers as one, where something does."""
         self.head = _find_head(model)
         self.vocabulary: int = self.head.module.weight.shape[0]
         hidden = self.hidden(mx.zeros((1, 1), mx.int32))
-        self.width: int = hidden.shape[-1]
+        self.hidden_size: int = hidden.shape[-1]
         self.dtype: mx.Dtype = hidden.dtype
 
-    def lower(self, inputs: mx.array) -> mx.array:
+    def run_frozen(self, inputs: mx.array) -> mx.array:
         """Tokens (B, L) int -> the output (B, L, D) of the frozen layers."""
         caught: list[mx.array] = []
 
@@ -66,7 +66,7 @@ class Trunk:
             return hidden
 
         first, *rest = self.model.layers[self.n_frozen :]
-        with _aside(rest), _replaced(first, catch):
+        with _bypassed(rest), _replaced(first, catch):
             self.model(inputs)
         return caught[0]
 
@@ -82,11 +82,11 @@ class Trunk:
         with ExitStack() as stack:
             if frozen is not None and self.n_frozen:
                 *aside, last = self.model.layers[: self.n_frozen]
-                stack.enter_context(_aside(aside))
+                stack.enter_context(_bypassed(aside))
                 stack.enter_context(_replaced(last, lambda *_, **__: frozen))
-            if (fused := self.fused) is not None and inputs.shape[1] <= fused.longest:
+            if (fused := self.fused) is not None and inputs.shape[1] <= fused.max_length:
                 first, *rest = self.model.layers[self.n_frozen :]
-                stack.enter_context(_aside(rest))
+                stack.enter_context(_bypassed(rest))
                 stack.enter_context(_replaced(first, lambda _, x, *__, **___: fused(x, recompute)))
             else:
                 for layer in self.model.layers[self.n_frozen :][:recompute]:
@@ -100,7 +100,7 @@ class Trunk:
         def of_rows(head: Any, _: mx.array) -> mx.array:
             return own(head, hidden[None])  # type: ignore[no-any-return]
 
-        with _aside(self.model.layers), _replaced(self.head.module, of_rows, self.head.method):
+        with _bypassed(self.model.layers), _replaced(self.head.module, of_rows, self.head.method):
             result: mx.array = self.model(mx.zeros((1, 1), mx.int32))
         return result[0]
 
@@ -117,16 +117,16 @@ class Trunk:
                 stack.enter_context(_replaced(layer, call))
             self._into_head(inputs)
 
-    def release_lower(self) -> None:
+    def release_frozen(self) -> None:
         """Give the frozen layers' memory back; `lower` cannot be called any more."""
         nothing = mx.zeros(())
         for layer in self.model.layers[: self.n_frozen]:
             layer.apply(lambda _: nothing)
 
-    def agrees(self) -> bool:
+    def matches_whole_model(self) -> bool:
         """Whether the parts compute what the whole model does, tried on a few tokens."""
         tokens = mx.arange(1, 9, dtype=mx.int32)[None]
-        frozen = self.lower(tokens) if self.n_frozen else None
+        frozen = self.run_frozen(tokens) if self.n_frozen else None
         parts = self.logits(self.hidden(tokens, frozen)[0]).astype(mx.float32)
         whole = self.model(tokens)[0].astype(mx.float32)
         # Half precision rounds products of another shape otherwise.
@@ -145,7 +145,7 @@ class Trunk:
         return caught[0]
 
 
-class WholeModel(Trunk):
+class WholeModel(SplitModel):
     """A model that cannot be cut: all of it runs, and its logits are gathered afterwards."""
 
     def __init__(self, model: Any) -> None:
@@ -154,7 +154,7 @@ class WholeModel(Trunk):
         self.fused = None
         logits = model(mx.zeros((1, 1), mx.int32))
         self.vocabulary, self.dtype = logits.shape[-1], logits.dtype
-        self.width = self.vocabulary
+        self.hidden_size = self.vocabulary
 
     def hidden(
         self, inputs: mx.array, frozen: mx.array | None = None, recompute: int = 0
@@ -171,12 +171,12 @@ class WholeModel(Trunk):
         """There is no head to be seen."""
 
 
-def cut(model: Any, n_frozen: int) -> Trunk:
+def split_at(model: Any, n_frozen: int) -> SplitModel:
     """The model cut below layer `n_frozen`, or whole where cutting changes what it computes."""
     try:
-        trunk = Trunk(model, n_frozen)
-        if trunk.agrees():
-            return trunk
+        split_model = SplitModel(model, n_frozen)
+        if split_model.matches_whole_model():
+            return split_model
     except (AssertionError, AttributeError, TypeError, ValueError, LookupError, RuntimeError):
         pass
     return WholeModel(model)
@@ -197,7 +197,7 @@ def _find_head(model: Any) -> Head:
         return mark
 
     with ExitStack() as stack:
-        stack.enter_context(_aside(model.layers))
+        stack.enter_context(_bypassed(model.layers))
         for module, method in candidates:
             stack.enter_context(_replaced(module, note, method))
         result = model(mx.zeros((1, 1), mx.int32))
@@ -221,11 +221,11 @@ def _replaced(module: Any, call: Call, method: str = "__call__") -> Iterator[Non
 
 
 @contextmanager
-def _aside(layers: Sequence[Any]) -> Iterator[None]:
+def _bypassed(layers: Sequence[Any]) -> Iterator[None]:
     """Let the layers give back what they are given while the block runs."""
     own: list[type] = [type(layer) for layer in layers]
     for layer, layer_class in zip(layers, own, strict=True):
-        layer.__class__ = _passing(layer_class)
+        layer.__class__ = _bypass(layer_class)
     try:
         yield
     finally:
@@ -234,7 +234,7 @@ def _aside(layers: Sequence[Any]) -> Iterator[None]:
 
 
 @cache
-def _passing(layer_class: type) -> type:
+def _bypass(layer_class: type) -> type:
     return type(layer_class.__name__, (layer_class,), {"__call__": lambda _, x, *__, **___: x})
 
 

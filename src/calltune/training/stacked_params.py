@@ -14,7 +14,7 @@ from calltune.training.packed_lora import PackedLoRA
 Weights = dict[str, mx.array]
 
 
-class Stacks:
+class StackedParams:
     """The stacks of one model's trained weights, by name and shape."""
 
     def __init__(self, model: Any, weights: Mapping[str, mx.array]) -> None:
@@ -28,14 +28,14 @@ class Stacks:
             if names[0].rsplit(".", 1)[0] in packed
         }
 
-    def stacked(self, weights: Mapping[str, mx.array]) -> Weights:
+    def stack(self, weights: Mapping[str, mx.array]) -> Weights:
         """The stacks (n * rows, …) of named weights (rows, …)."""
         return {
             key: mx.concatenate([weights[name] for name in names])
             for key, names in self._names.items()
         }
 
-    def named(self, stacks: Mapping[str, mx.array]) -> Weights:
+    def unstack(self, stacks: Mapping[str, mx.array]) -> Weights:
         """The weights in the stacks, by name."""
         weights: Weights = {}
         for key, names in self._names.items():
@@ -43,14 +43,14 @@ class Stacks:
             weights |= dict(zip(names, parts, strict=True))
         return weights
 
-    def ready(self, stacks: Weights, dtype: mx.Dtype) -> Weights:
+    def for_forward(self, stacks: Weights, dtype: mx.Dtype) -> Weights:
         """The weights as the layers use them: packed ones in `dtype`, LoRA's scale in a."""
         used = dict(stacks)
         for key in self._packed:
             used[key] = (stacks[key] * self.scale(key)).astype(dtype)
-        return self.named(used)
+        return self.unstack(used)
 
-    def masked(self, gradients: Weights) -> Weights:
+    def mask_gradients(self, gradients: Weights) -> Weights:
         """Gradients without those of the zeros between the blocks of packed matrices."""
         kept = dict(gradients)
         for key in gradients:
@@ -63,7 +63,7 @@ class Stacks:
         """What the gradient of each weight in a stack is multiplied by, if by anything."""
         return self._packed[key].mask() if key in self._packed and key.startswith("b ") else None
 
-    def parts(self, key: str, of: Mapping[str, mx.array]) -> list[mx.array]:
+    def members(self, key: str, of: Mapping[str, mx.array]) -> list[mx.array]:
         """What `of` has for the weights in a stack, in their order."""
         return [of[name] for name in self._names[key]]
 

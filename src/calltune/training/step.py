@@ -14,15 +14,15 @@ import mlx.optimizers as optimizers
 from mlx.utils import tree_map, tree_unflatten
 
 from calltune.models.numpy_ops import use_numpy_ops
-from calltune.training.activations import lean
-from calltune.training.cuda.interface import AdamRates, Functions, Moments
+from calltune.training.activations import checkpoint_activations
+from calltune.training.cuda.interface import AdamRates, Kernels, Moments
 from calltune.training.loss import (
     CHUNK_LOGITS,
     completion_loss,
-    completion_loss_alone,
+    completion_loss_no_grad,
 )
-from calltune.training.split_model import Trunk
-from calltune.training.stacked_params import Stacks
+from calltune.training.split_model import SplitModel
+from calltune.training.stacked_params import StackedParams
 
 Weights = dict[str, mx.array]
 
@@ -45,19 +45,19 @@ class Gradients(NamedTuple):
     of: Weights
 
 
-class Trained(NamedTuple):
+class TrainState(NamedTuple):
     """What changes in a run."""
 
     weights: Weights
-    """In stacks: see `stacks.Stacks`."""
+    """In stacks: see `stacked_params.StackedParams`."""
     optimizer: dict[str, Any]
     """Adam's state, as `mlx.optimizers` keeps it."""
 
 
-class Updated(NamedTuple):
+class StepResult(NamedTuple):
     """A step's result."""
 
-    trained: Trained
+    trained: TrainState
     loss: mx.array
     """Summed over the trained tokens, nats."""
     norm: mx.array
@@ -77,7 +77,7 @@ class StepOptions:
     """
     compiled: bool = False
     """Through `mx.compile`; each batch shape is traced once."""
-    on_cpu: bool = False
+    use_numpy: bool = False
     norms_are_frozen: bool = True
     """False in full fine-tuning."""
 
@@ -85,46 +85,48 @@ class StepOptions:
 class Step:
     """The functions of a step for one model."""
 
-    def __init__(self, trunk: Trunk, options: StepOptions) -> None:
-        self.trunk = trunk
+    def __init__(self, split_model: SplitModel, options: StepOptions) -> None:
+        self.split_model = split_model
         self._options = options
-        self._stacks = Stacks(trunk.model, {})
+        self._stacked = StackedParams(split_model.model, {})
         self._optimizer = optimizers.Adam(learning_rate=0.0)
-        wrap: Callable[..., Any] = mx.compile if options.compiled else _at_once
+        wrap: Callable[..., Any] = mx.compile if options.compiled else _with_numpy_ops
         self._gradients = wrap(self._plain_gradients)
         self._update = wrap(self._plain_update)
         self._whole = wrap(self._plain_whole)
         self._loss = wrap(self._plain_loss)
 
-    def begin(self, weights: Weights) -> Trained:
+    def begin(self, weights: Weights) -> TrainState:
         """The state before the first step, of weights by name; call it once, whatever comes."""
-        self._stacks = Stacks(self.trunk.model, weights)
-        stacks = self._stacks.stacked(weights)
+        self._stacked = StackedParams(self.split_model.model, weights)
+        stacks = self._stacked.stack(weights)
         self._optimizer.init(stacks)
         state = self._optimizer.state
         mx.eval(stacks, state)
-        return Trained(stacks, state)
+        return TrainState(stacks, state)
 
-    def named(self, stacks: Weights) -> Weights:
+    def unstack(self, stacks: Weights) -> Weights:
         """Stacked weights or gradients by their names in the model."""
-        return self._stacks.named(stacks)
+        return self._stacked.unstack(stacks)
 
     def gradients(self, weights: Weights, batch: StepBatch) -> Gradients:
         """Loss and gradients of one batch, nothing changed."""
         return Gradients(*self._gradients(weights, *batch))
 
     def update(
-        self, trained: Trained, gradients: Gradients, n_trained: float, rate: float
-    ) -> Updated:
+        self, trained: TrainState, gradients: Gradients, n_trained: float, rate: float
+    ) -> StepResult:
         """One update with gradients summed over `n_trained` tokens."""
         count, lr = mx.array(n_trained), mx.array(rate)
         weights, state, norm = self._update(*trained, gradients.of, count, lr)
-        return _updated(weights, state, norm, gradients.loss)
+        return _step_result(weights, state, norm, gradients.loss)
 
-    def step(self, trained: Trained, batch: StepBatch, n_trained: float, rate: float) -> Updated:
+    def step(
+        self, trained: TrainState, batch: StepBatch, n_trained: float, rate: float
+    ) -> StepResult:
         """Gradients and update of one batch in one go."""
         count, lr = mx.array(n_trained), mx.array(rate)
-        return _updated(*self._whole(*trained, count, lr, *batch))
+        return _step_result(*self._whole(*trained, count, lr, *batch))
 
     def loss(self, weights: Weights, batch: StepBatch) -> mx.array:
         """The summed loss of a batch."""
@@ -135,27 +137,33 @@ class Step:
             return self._summed_loss(self._ready(weights), StepBatch(*arrays))
 
         total, gradients = mx.value_and_grad(loss)(weights)
-        return total, self._stacks.masked(gradients)
+        return total, self._stacked.mask_gradients(gradients)
 
     def _plain_loss(self, weights: Weights, *arrays: Any) -> mx.array:
-        batch, on_cpu = StepBatch(*arrays), self._options.on_cpu
+        batch, use_numpy = StepBatch(*arrays), self._options.use_numpy
         rows = self._rows(self._ready(weights), batch, 0)
-        return completion_loss_alone(self.trunk, rows, batch.targets, batch.weights, on_cpu)
+        return completion_loss_no_grad(
+            self.split_model, rows, batch.targets, batch.weights, use_numpy
+        )
 
     def _ready(self, weights: Weights) -> Weights:
-        return self._stacks.ready(weights, self.trunk.dtype)
+        return self._stacked.for_forward(weights, self.split_model.dtype)
 
     def _summed_loss(self, used: Weights, batch: StepBatch) -> mx.array:
-        n_layers = len(self.trunk.model.layers) - self.trunk.n_frozen
-        recompute = n_recomputed(n_layers, batch.inputs.size, self._options.kept_positions)
-        rows, on_cpu = self._rows(used, batch, recompute), self._options.on_cpu
-        return completion_loss(self.trunk, rows, batch.targets, batch.weights, on_cpu)
+        n_layers = len(self.split_model.model.layers) - self.split_model.n_frozen
+        recompute = count_recomputed(n_layers, batch.inputs.size, self._options.kept_positions)
+        rows, use_numpy = self._rows(used, batch, recompute), self._options.use_numpy
+        return completion_loss(self.split_model, rows, batch.targets, batch.weights, use_numpy)
 
     def _rows(self, used: Weights, batch: StepBatch, recompute: int) -> mx.array:
         """The head's input at the trained positions, (T, D)."""
-        self.trunk.model.update(tree_unflatten(list(used.items())))
-        with lean(self._options.norms_are_frozen) if self._options.compiled else nullcontext():
-            hidden = self.trunk.hidden(batch.inputs, batch.frozen, recompute)
+        self.split_model.model.update(tree_unflatten(list(used.items())))
+        with (
+            checkpoint_activations(self._options.norms_are_frozen)
+            if self._options.compiled
+            else nullcontext()
+        ):
+            hidden = self.split_model.hidden(batch.inputs, batch.frozen, recompute)
         return hidden.reshape(-1, hidden.shape[-1])[batch.positions]
 
     def _plain_update(
@@ -178,7 +186,7 @@ class Step:
     def _plain_whole(
         self, weights: Weights, state: dict[str, Any], count: Any, rate: Any, *batch: Any
     ) -> tuple[Any, ...]:
-        fused = self.trunk.fused
+        fused = self.split_model.fused
         if fused is None or self._options.clip:
             loss, gradients = self._plain_gradients(weights, *batch)
             return *self._plain_update(weights, state, gradients, count, rate), loss
@@ -186,11 +194,11 @@ class Step:
         loss, of_used = mx.value_and_grad(self._summed_loss)(
             self._ready(weights), StepBatch(*batch)
         )
-        return *self._fused_update(fused.by, weights, state, of_used, count, rate), loss
+        return *self._fused_update(fused.kernels, weights, state, of_used, count, rate), loss
 
     def _fused_update(
         self,
-        by: Functions,
+        kernels: Kernels,
         weights: Weights,
         state: dict[str, Any],
         of_used: Weights,
@@ -199,11 +207,11 @@ class Step:
     ) -> tuple[Weights, dict[str, Any], mx.array]:
         """What the optimiser does, in one function a stack."""
         (beta_1, beta_2), eps = self._optimizer.betas, self._optimizer.eps
-        stacks, rates = self._stacks, AdamRates(beta_1, beta_2, eps)
+        stacks, rates = self._stacked, AdamRates(beta_1, beta_2, eps)
         factors = {scale: scale / count for scale in {stacks.scale(key) for key in weights}}
         updated = {
-            key: by.adam(
-                stacks.parts(key, of_used),
+            key: kernels.adam(
+                stacks.members(key, of_used),
                 stacks.mask(key),
                 Moments(weight, **state[key]),
                 factors[stacks.scale(key)],
@@ -217,33 +225,35 @@ class Step:
         return {key: moments.weight for key, moments in updated.items()}, after, mx.array(0.0)
 
 
-def n_recomputed(n_layers: int, positions: int, kept: int | None) -> int:
+def count_recomputed(n_layers: int, positions: int, kept: int | None) -> int:
     """How many of the layers are recomputed; the others keep what `kept` positions would in all."""
     if kept is None or positions <= kept:
         return 0
     return n_layers - n_layers * kept // positions
 
 
-def working_bytes(trunk: Trunk, positions: int) -> int:
+def estimate_step_bytes(split_model: SplitModel, positions: int) -> int:
     """What a compiled step of so many positions needs beside weights, about.
 
     Each trained layer keeps some 60 numbers of the hidden size a position (measured on Gemma 3,
     whose feed-forward part is 6 times as wide), fused ones 25; the head works in chunks.
     """
-    n_layers = len(trunk.model.layers) - trunk.n_frozen
-    n_numbers, n_chunks = (60, 6) if trunk.fused is None else (25, 4)
+    n_layers = len(split_model.model.layers) - split_model.n_frozen
+    n_numbers, n_chunks = (60, 6) if split_model.fused is None else (25, 4)
     head = n_chunks * CHUNK_LOGITS * 4
-    return n_numbers * trunk.width * trunk.dtype.size * n_layers * positions + head
+    return (
+        n_numbers * split_model.hidden_size * split_model.dtype.size * n_layers * positions + head
+    )
 
 
-def added(one: Gradients | None, other: Gradients) -> Gradients:
+def add_gradients(one: Gradients | None, other: Gradients) -> Gradients:
     """Gradients of two batches together."""
     if one is None:
         return other
     return Gradients(one.loss + other.loss, tree_map(mx.add, one.of, other.of))
 
 
-def _at_once(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_numpy_ops(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with NumPy's loops where MLX's CPU backend has none."""
 
     def run(*arguments: Any) -> Any:
@@ -253,5 +263,7 @@ def _at_once(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _updated(weights: Weights, state: dict[str, Any], norm: mx.array, loss: mx.array) -> Updated:
-    return Updated(Trained(weights, state), loss, norm)
+def _step_result(
+    weights: Weights, state: dict[str, Any], norm: mx.array, loss: mx.array
+) -> StepResult:
+    return StepResult(TrainState(weights, state), loss, norm)

@@ -16,8 +16,8 @@ from calltune.training.cuda.interface import (
     Norm,
     Sum,
 )
-from calltune.training.cuda.kernels import Cuda
-from calltune.training.cuda.reference import Plain
+from calltune.training.cuda.kernels import CudaKernels
+from calltune.training.cuda.reference import ReferenceKernels
 
 from support import host, tiny
 from support.commands_needed import COMPILER, needs
@@ -71,21 +71,31 @@ def test_norms_around_a_sum(post: Norm | None, n_next: int, rank: int) -> None:
     r, x, dh, dy = (random(10, 24, seed=seed) for seed in range(4))
     branch = Branch(r, random(10, rank, seed=5), random(rank, 24, seed=6))
     following = Following(norm(24, 4), random(n_next, 24, seed=7)) if n_next else None
-    ours, theirs = (by.add_and_norm(branch, x, post, following) for by in (Cuda(), Plain()))
+    ours, theirs = (
+        kernels.add_and_norm(branch, x, post, following)
+        for kernels in (CudaKernels(), ReferenceKernels())
+    )
     assert_same(ours, theirs)
     given = Sum(dh, dy, random(10, n_next, seed=8)) if n_next else Sum(dh, None, None)
     arguments = (branch, theirs.h, given, post, following)
-    assert_same(*(by.add_and_norm_back(*arguments) for by in (Cuda(), Plain())))
+    assert_same(
+        *(kernels.add_and_norm_back(*arguments) for kernels in (CudaKernels(), ReferenceKernels()))
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, {"q_norm": None, "k_norm": None}, {"n_keys": 1}])
 def test_heads_out_of_a_packed_product(changes: dict[str, Any]) -> None:
     chosen = heads(**changes)
     packed = random(2, 13, (4 + 2 * chosen.n_keys) * 8)
-    ours, theirs = (by.split_heads(packed, chosen) for by in (Cuda(), Plain()))
+    ours, theirs = (
+        kernels.split_heads(packed, chosen) for kernels in (CudaKernels(), ReferenceKernels())
+    )
     assert_same(ours, theirs)
     gradients = [random(*part.shape, seed=seed) for seed, part in enumerate(theirs)]
-    ours, theirs = (by.split_heads_back(packed, *gradients, chosen) for by in (Cuda(), Plain()))
+    ours, theirs = (
+        kernels.split_heads_back(packed, *gradients, chosen)
+        for kernels in (CudaKernels(), ReferenceKernels())
+    )
     assert_same([ours], [theirs])
 
 
@@ -93,23 +103,42 @@ def test_heads_out_of_a_packed_product(changes: dict[str, Any]) -> None:
 def test_softmax_over_what_a_query_sees(window: int) -> None:
     chosen = heads(window=window)
     scores, gradient = (3 * random(2, 2, 26, 13, seed=seed) for seed in range(2))
-    ours, theirs = (by.causal_softmax(scores, chosen) for by in (Cuda(), Plain()))
+    ours, theirs = (
+        kernels.causal_softmax(scores, chosen) for kernels in (CudaKernels(), ReferenceKernels())
+    )
     assert_same([ours], [theirs])
-    assert_same(*([by.causal_softmax_back(theirs, gradient, chosen)] for by in (Cuda(), Plain())))
+    assert_same(
+        *(
+            [kernels.causal_softmax_back(theirs, gradient, chosen)]
+            for kernels in (CudaKernels(), ReferenceKernels())
+        )
+    )
 
 
 @pytest.mark.parametrize("is_gelu", [True, False])
 def test_gated_activation(is_gelu: bool) -> None:
     packed, gradient = 3 * random(7, 2 * 12), random(7, 12, seed=1)
-    assert_same(*([by.gated(packed, is_gelu)] for by in (Cuda(), Plain())))
-    assert_same(*(by.gated_back(packed, gradient, is_gelu) for by in (Cuda(), Plain())))
+    assert_same(
+        *([kernels.gated(packed, is_gelu)] for kernels in (CudaKernels(), ReferenceKernels()))
+    )
+    assert_same(
+        *(
+            kernels.gated_back(packed, gradient, is_gelu)
+            for kernels in (CudaKernels(), ReferenceKernels())
+        )
+    )
 
 
 def test_cross_entropy_of_large_and_of_small_logits() -> None:
     logits = mx.concatenate([random(3, 64), 80 * random(3, 64, seed=1), random(2, 64) - 300])
     targets = mx.array([0, 63, 5, 7, 11, 13, 17, 19])
     weights = mx.array([1.0, 1, 1, 0, 1, 1, 0, 1])
-    assert_same(*(by.cross_entropy(logits, targets, weights) for by in (Cuda(), Plain())))
+    assert_same(
+        *(
+            kernels.cross_entropy(logits, targets, weights)
+            for kernels in (CudaKernels(), ReferenceKernels())
+        )
+    )
 
 
 @pytest.mark.parametrize("mask", [None, mx.array([[1.0] * 7, [0.0] * 7])], ids=["all", "masked"])
@@ -118,7 +147,7 @@ def test_adam_with_gradients_in_parts(mask: mx.array | None) -> None:
     gradients = [random(2, 7, seed=seed) for seed in range(3, 6)]
     rates = AdamRates(0.9, 0.99, 1e-6)
     given = (gradients, mask, before, mx.array(0.25), mx.array(0.01), rates)
-    assert_same(*(by.adam(*given) for by in (Cuda(), Plain())))
+    assert_same(*(kernels.adam(*given) for kernels in (CudaKernels(), ReferenceKernels())))
 
 
 def test_training_through_the_kernels_equals_plain_training() -> None:
@@ -127,8 +156,8 @@ def test_training_through_the_kernels_equals_plain_training() -> None:
     attach(model, shape_of(num_layers=2))
     plain = plain_gradients(model, rows)
     run = start(model, shape_of(num_layers=2), rows, buckets=COARSE)
-    run.step.trunk.fused = fuse(run.step.trunk, Cuda(), 160)
-    assert run.step.trunk.fused is not None
+    run.step.split_model.fused = fuse(run.step.split_model, CudaKernels(), 160)
+    assert run.step.split_model.fused is not None
     assert_equal(run, summed(run), plain)
     (batch,) = batches(run)
     ours = run.step.step(run.trained, batch, 50.0, 1e-3)

@@ -1,4 +1,4 @@
-"""The parts of a decoder layer as differentiable functions, on `shapes.Functions` of a backend."""
+"""The parts of a decoder layer as differentiable functions, on `interface.Kernels` of a backend."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import mlx.core as mx
 from calltune.training.cuda.interface import (
     Branch,
     Following,
-    Functions,
     Heads,
+    Kernels,
     Norm,
     Parts,
     Sum,
@@ -26,7 +26,7 @@ def first(done: list[mx.array], *arrays: mx.array) -> tuple[mx.array, ...]:
 
 
 def add_and_norm(
-    by: Functions, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
+    kernels: Kernels, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
 ) -> Sum:
     """H = x + post(r + z b), y = norm(h) and its product z = y a'. The norms are frozen."""
     norm = None if following is None else following.norm
@@ -37,14 +37,14 @@ def add_and_norm(
     @mx.custom_function
     def forward(*arrays: mx.array) -> tuple[mx.array, ...]:
         r, z, b, x, *a = arrays
-        found = by.add_and_norm(Branch(r, z, b), x, post, next_of(a))
+        found = kernels.add_and_norm(Branch(r, z, b), x, post, next_of(a))
         return tuple(part for part in found if part is not None)
 
     @forward.vjp
     def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
         r, z, b, _, *a = primals
         given = Sum(*cotangents) if a else Sum(cotangents[0], None, None)
-        found = by.add_and_norm_back(Branch(r, z, b), outputs[0], given, post, next_of(a))
+        found = kernels.add_and_norm_back(Branch(r, z, b), outputs[0], given, post, next_of(a))
         of_a = [cotangents[2].T @ outputs[1]] if a else []
         of_b = z.T @ found.dr
         dr, dz, dx = first([of_b, *of_a], found.dr, found.dz, found.dx)
@@ -93,18 +93,18 @@ def branch(packed: PackedLoRA, x: mx.array) -> Branch:
     return Branch(found[0], found[1], packed.b.astype(x.dtype))
 
 
-def attention(by: Functions, packed: mx.array, heads: Heads, n_rows: int) -> mx.array:
+def attention(kernels: Kernels, packed: mx.array, heads: Heads, n_rows: int) -> mx.array:
     """Packed q, k, v of B rows, (N, (H + 2 G) D) -> what the heads give, (N, H D)."""
     n_tokens = packed.shape[0]
     apart = packed.reshape(n_rows, n_tokens // n_rows, -1)
-    found = _attend(by, _split_heads(by, apart, heads), heads)
+    found = _attend(kernels, _split_heads(kernels, apart, heads), heads)
     if heads.n_keys > 1:
         by_key = (n_rows, heads.n_keys, n_tokens // n_rows, heads.group, heads.size)
         found = found.reshape(by_key).transpose(0, 2, 1, 3, 4)
     return found.reshape(n_tokens, -1)
 
 
-def feed_forward(by: Functions, packed: mx.array, down: PackedLoRA, is_gelu: bool) -> Branch:
+def feed_forward(kernels: Kernels, packed: mx.array, down: PackedLoRA, is_gelu: bool) -> Branch:
     """Gate and up side by side (N, 2 F) -> what goes back into the sum (N, D).
 
     What goes into `down` is computed again in the backward pass, by the kernel that is there for
@@ -114,14 +114,14 @@ def feed_forward(by: Functions, packed: mx.array, down: PackedLoRA, is_gelu: boo
 
     @mx.custom_function
     def forward(packed: mx.array, a: mx.array) -> tuple[mx.array, mx.array]:
-        inner = by.gated(packed, is_gelu)
+        inner = kernels.gated(packed, is_gelu)
         return frozen.forward(inner), inner @ a.T
 
     @forward.vjp
     def backward(primals: Any, cotangents: Any, _: Any) -> tuple[mx.array, ...]:
         (packed, a), (dr, dz) = primals, cotangents
         dinner = mx.addmm(frozen.backward(dr), dz, a)
-        dpacked, inner = by.gated_back(packed, dinner, is_gelu)
+        dpacked, inner = kernels.gated_back(packed, dinner, is_gelu)
         of_a = dz.T @ inner
         return first([of_a], dpacked)[0], of_a
 
@@ -129,33 +129,33 @@ def feed_forward(by: Functions, packed: mx.array, down: PackedLoRA, is_gelu: boo
     return Branch(found[0], found[1], down.b.astype(packed.dtype))
 
 
-def _split_heads(by: Functions, packed: mx.array, heads: Heads) -> Parts:
+def _split_heads(kernels: Kernels, packed: mx.array, heads: Heads) -> Parts:
     @mx.custom_function
     def forward(packed: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        return tuple(by.split_heads(packed, heads))  # type: ignore[return-value]
+        return tuple(kernels.split_heads(packed, heads))  # type: ignore[return-value]
 
     @forward.vjp
     def backward(packed: Any, cotangents: Any, _: Any) -> mx.array:
         dq, dk, dv = cotangents
-        return by.split_heads_back(packed, dq, dk, dv, heads)
+        return kernels.split_heads_back(packed, dq, dk, dv, heads)
 
     outputs: Any = forward(packed)
     return Parts(*outputs)
 
 
-def _attend(by: Functions, parts: Parts, heads: Heads) -> mx.array:
+def _attend(kernels: Kernels, parts: Parts, heads: Heads) -> mx.array:
     """(B, G, L * H / G, D): all query heads of a key head in one product."""
 
     @mx.custom_function
     def forward(q: mx.array, k: mx.array, v: mx.array) -> tuple[mx.array, mx.array]:
-        shares = by.causal_softmax(q @ k.swapaxes(-1, -2), heads)
+        shares = kernels.causal_softmax(q @ k.swapaxes(-1, -2), heads)
         return shares @ v, shares
 
     @forward.vjp
     def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
         (q, k, v), (gradient, _), (_, shares) = primals, cotangents, outputs
         dshares = gradient @ v.swapaxes(-1, -2)
-        dscores = by.causal_softmax_back(shares, dshares, heads)
+        dscores = kernels.causal_softmax_back(shares, dshares, heads)
         dv = shares.swapaxes(-1, -2) @ gradient
         return dscores @ k, dscores.swapaxes(-1, -2) @ q, dv
 

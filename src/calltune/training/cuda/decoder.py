@@ -19,9 +19,9 @@ from calltune.training.cuda.autograd import (
     feed_forward,
     product,
 )
-from calltune.training.cuda.interface import Following, Functions, Heads, Norm
+from calltune.training.cuda.interface import Following, Heads, Kernels, Norm
 from calltune.training.packed_lora import PackedLoRA
-from calltune.training.split_model import Trunk
+from calltune.training.split_model import SplitModel
 
 Weights = list[mx.array]
 TOLERANCE = {mx.float32: 5e-3}
@@ -51,10 +51,10 @@ class Layer(NamedTuple):
 class FusedLayers:
     """Layers that follow each other; D hidden size, B rows, L positions."""
 
-    def __init__(self, by: Functions, layers: Sequence[Layer]) -> None:
-        self.by = by
+    def __init__(self, kernels: Kernels, layers: Sequence[Layer]) -> None:
+        self.kernels = kernels
         self.layers = layers
-        self.longest: int = layers[0].heads.cosine.shape[0]
+        self.max_length: int = layers[0].heads.cosine.shape[0]
 
     def __call__(self, x: mx.array, recompute: int = 0) -> mx.array:
         """What the layers make of x (B, L, D); the lowest `recompute` keep no activations."""
@@ -73,43 +73,45 @@ class FusedLayers:
 
     def _one(self, layer: Layer, following: Layer | None, n_rows: int) -> Callable[..., Any]:
         """A function of LoRA matrices, x (N, D), its norm y and the norm's product z (N, R)."""
-        by = self.by
+        kernels = self.kernels
 
         def run(weights: Weights, x: mx.array, y: mx.array, z: mx.array) -> tuple[mx.array, ...]:
             _put(layer, weights)
-            heads = attention(by, product(layer.qkv, y, z), layer.heads, n_rows)
+            heads = attention(kernels, product(layer.qkv, y, z), layer.heads, n_rows)
             inside = Following(layer.pre_feed_forward, layer.gate_up.a.astype(x.dtype))
-            middle = add_and_norm(by, branch(layer.o, heads), x, layer.post_attention, inside)
+            middle = add_and_norm(kernels, branch(layer.o, heads), x, layer.post_attention, inside)
             assert middle.y is not None and middle.z is not None
             packed = product(layer.gate_up, middle.y, middle.z)
-            last = feed_forward(by, packed, layer.down, layer.is_gelu)
+            last = feed_forward(kernels, packed, layer.down, layer.is_gelu)
             after = None
             if following is not None:
                 after = Following(following.before, weights[-1].astype(x.dtype))
-            found = add_and_norm(by, last, middle.h, layer.post_feed_forward, after)
+            found = add_and_norm(kernels, last, middle.h, layer.post_feed_forward, after)
             return tuple(part for part in found if part is not None)
 
         return run
 
 
-def fuse(trunk: Trunk, by: Functions, longest: int) -> FusedLayers | None:
-    """The trunk's upper layers as one function for rows of up to `longest` positions, or None."""
+def fuse(split_model: SplitModel, kernels: Kernels, max_length: int) -> FusedLayers | None:
+    """The upper layers as one function for rows of up to `max_length` positions, or None."""
     for is_gelu in (True, False):
         try:
-            masks = _masks(trunk, longest)
+            masks = _masks(split_model, max_length)
             layers = [
-                _read(layer, trunk.dtype, longest, _window(mask, longest), is_gelu)
-                for layer, mask in zip(_upper(trunk), masks, strict=True)
+                _read(layer, split_model.dtype, max_length, _window(mask, max_length), is_gelu)
+                for layer, mask in zip(_upper(split_model), masks, strict=True)
             ]
-            if all(_agrees(trunk, by, number, layer) for number, layer in enumerate(layers)):
-                return FusedLayers(by, layers)
+            if all(
+                _agrees(split_model, kernels, number, layer) for number, layer in enumerate(layers)
+            ):
+                return FusedLayers(kernels, layers)
         except (AssertionError, AttributeError, TypeError, ValueError, LookupError, RuntimeError):
             continue
     return None
 
 
-def _upper(trunk: Trunk) -> Sequence[Any]:
-    upper: Sequence[Any] = trunk.model.layers[trunk.n_frozen :]
+def _upper(split_model: SplitModel) -> Sequence[Any]:
+    upper: Sequence[Any] = split_model.model.layers[split_model.n_frozen :]
     return upper
 
 
@@ -123,7 +125,7 @@ def _put(layer: Layer, weights: Weights) -> None:
         part.a, part.b = weights[2 * number], weights[2 * number + 1]
 
 
-def _read(layer: Any, dtype: mx.Dtype, longest: int, window: int, is_gelu: bool) -> Layer:
+def _read(layer: Any, dtype: mx.Dtype, max_length: int, window: int, is_gelu: bool) -> Layer:
     own = layer.self_attn
     qkv, gate_up = own.q_proj, layer.mlp.gate_proj
     for packed, n_parts in ((qkv, 3), (own.o_proj, 1), (gate_up, 2), (layer.mlp.down_proj, 1)):
@@ -140,7 +142,7 @@ def _read(layer: Any, dtype: mx.Dtype, longest: int, window: int, is_gelu: bool)
         own.o_proj,
         gate_up,
         layer.mlp.down_proj,
-        _heads(own, dtype, longest, window),
+        _heads(own, dtype, max_length, window),
         norms["input_layernorm"],
         after_attention if has_four else None,
         norms["pre_feedforward_layernorm"] if has_four else after_attention,
@@ -149,13 +151,15 @@ def _read(layer: Any, dtype: mx.Dtype, longest: int, window: int, is_gelu: bool)
     )
 
 
-def _heads(own: Any, dtype: mx.Dtype, longest: int, window: int) -> Heads:
+def _heads(own: Any, dtype: mx.Dtype, max_length: int, window: int) -> Heads:
     n_outputs = own.q_proj.n_outputs
     size = n_outputs // (own.n_heads + 2 * own.n_kv_heads)
     assert size % 2 == 0 and n_outputs == size * (own.n_heads + 2 * own.n_kv_heads)
     # Rotated, ones followed by zeros are cosines followed by sines. MLX's CUDA kernel reads
     # a broadcast array wrongly, so it gets a whole one.
-    ones = mx.concatenate([mx.ones((longest, size // 2)), mx.zeros((longest, size // 2))], axis=1)
+    ones = mx.concatenate(
+        [mx.ones((max_length, size // 2)), mx.zeros((max_length, size // 2))], axis=1
+    )
     turned = own.rope(ones[None, None])[0, 0]
     cosine, sine = (mx.contiguous(part) for part in mx.split(turned, 2, axis=-1))
     q_norm, k_norm = (
@@ -177,7 +181,7 @@ def _norm(module: Any, dtype: mx.Dtype) -> Norm:
     return Norm(found, float(module.eps))
 
 
-def _masks(trunk: Trunk, length: int) -> list[Any]:
+def _masks(split_model: SplitModel, length: int) -> list[Any]:
     """The attention masks that the model hands to its upper layers for rows of this length."""
     caught: list[Any] = []
 
@@ -185,8 +189,8 @@ def _masks(trunk: Trunk, length: int) -> list[Any]:
         caught.append(mask)
         return x
 
-    trunk.call_with_layers(catch, mx.zeros((1, length), mx.int32))
-    return caught[trunk.n_frozen :]
+    split_model.call_with_layers(catch, mx.zeros((1, length), mx.int32))
+    return caught[split_model.n_frozen :]
 
 
 def _window(mask: Any, length: int) -> int:
@@ -201,14 +205,14 @@ def _window(mask: Any, length: int) -> int:
     return 0 if window == length else window
 
 
-def _agrees(trunk: Trunk, by: Functions, number: int, layer: Layer) -> bool:
+def _agrees(split_model: SplitModel, kernels: Kernels, number: int, layer: Layer) -> bool:
     """Whether a layer's own code gives the same output, and the same gradients."""
-    longest = layer.heads.cosine.shape[0]
-    length = min(longest, layer.heads.window + TRIED_LENGTH)
-    mask, module = _masks(trunk, length)[number], _upper(trunk)[number]
+    max_length = layer.heads.cosine.shape[0]
+    length = min(max_length, layer.heads.window + TRIED_LENGTH)
+    mask, module = _masks(split_model, length)[number], _upper(split_model)[number]
     shape = (2, length, layer.before.weight.size)
-    x, gradient = (mx.random.normal(shape).astype(trunk.dtype) for _ in range(2))
-    fused = FusedLayers(by, [layer])
+    x, gradient = (mx.random.normal(shape).astype(split_model.dtype) for _ in range(2))
+    fused = FusedLayers(kernels, [layer])
     kept = _weights(layer)
 
     def results(run: Callable[[mx.array], mx.array]) -> list[mx.array]:
@@ -222,7 +226,7 @@ def _agrees(trunk: Trunk, by: Functions, number: int, layer: Layer) -> bool:
 
     try:
         pairs = zip(results(fused), results(lambda x: module(x, mask)), strict=True)
-        tolerance = TOLERANCE.get(trunk.dtype, HALF_TOLERANCE)
+        tolerance = TOLERANCE.get(split_model.dtype, HALF_TOLERANCE)
         return all(_difference(one, other) <= tolerance for one, other in pairs)
     finally:
         _put(layer, kept)

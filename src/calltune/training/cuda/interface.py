@@ -112,7 +112,7 @@ class AdamRates:
     eps: float
 
 
-class Functions(Protocol):
+class Kernels(Protocol):
     """The functions and their gradients, as `plain` writes them down and `cuda` computes them."""
 
     def add_and_norm(

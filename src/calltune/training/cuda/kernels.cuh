@@ -1,7 +1,7 @@
 // What lies between a layer's matrix products, one kernel each way.
 //
-// Sums are taken in float, results rounded once to T. `functions.py` says what each computes, in
-// MLX operations; `tests/tune/fused/` compiles this file for the host, with one thread a block
+// Sums are taken in float, results rounded once to T. `reference.py` says what each computes, in
+// MLX operations; `tests/training/cuda/` compiles this file for the host, with one thread a block
 // (LANES is 1 there), and compares the two.
 
 #ifndef ON_HOST

@@ -29,8 +29,8 @@ SOURCE = files(__package__).joinpath("kernels.cuh").read_text("utf-8")
 WARP, BLOCK, LARGEST_BLOCK = 32, 128, 1024
 
 
-class Cuda:
-    """See `shapes.Functions`."""
+class CudaKernels:
+    """See `interface.Kernels`."""
 
     def add_and_norm(
         self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None

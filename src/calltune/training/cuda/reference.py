@@ -22,8 +22,8 @@ from calltune.training.cuda.interface import (
 )
 
 
-class Plain:
-    """See `shapes.Functions`."""
+class ReferenceKernels:
+    """See `interface.Kernels`."""
 
     def add_and_norm(
         self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None

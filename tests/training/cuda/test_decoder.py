@@ -5,7 +5,7 @@ import pytest
 
 from calltune.data.batching import COARSE
 from calltune.training.cuda.decoder import fuse
-from calltune.training.cuda.reference import Plain
+from calltune.training.cuda.reference import ReferenceKernels
 from calltune.training.step import StepOptions
 
 from support import tiny
@@ -46,7 +46,7 @@ CONFIGS = {
 def fused(model: Any, layers: int = 1, options: StepOptions | None = None) -> Run:
     """Training of the model with its upper layers fused."""
     run = start(model, shape_of(num_layers=layers), ROWS, options, COARSE)
-    run.step.trunk.fused = fuse(run.step.trunk, Plain(), MAX_LENGTH)
+    run.step.split_model.fused = fuse(run.step.split_model, ReferenceKernels(), MAX_LENGTH)
     return run
 
 
@@ -63,7 +63,7 @@ def test_loss_and_gradients_equal_plain_ones(name: str, layers: int, recompute: 
     model = fresh(CONFIGS[name], num_layers=layers)
     plain = plain_gradients(model, ROWS)
     run = fused(model, layers, StepOptions(kept_positions=recompute))
-    assert run.step.trunk.fused is not None
+    assert run.step.split_model.fused is not None
     assert_equal(run, summed(run), plain)
     losses = [run.step.loss(run.trained.weights, batch) for batch in batches(run)]
     assert difference(sum(losses, mx.array(0.0)), plain.loss) < 2e-6
@@ -95,7 +95,7 @@ def test_they_equal_plain_ones_with_quantised_weights_and_a_cache(name: str) -> 
     plain = plain_gradients(model, ROWS)
     run = fused(model)
     keep_frozen(run, ROWS)
-    assert run.step.trunk.fused is not None
+    assert run.step.split_model.fused is not None
     assert_equal(run, summed(run), plain)
 
 
@@ -119,7 +119,7 @@ def test_a_step_is_gradients_and_an_update(name: str, clip: float) -> None:
 
 def test_both_layers_of_gemma_have_their_own_window() -> None:
     run = fused(fresh(GEMMA, num_layers=2), 2)
-    assert [layer.heads.window for layer in run.step.trunk.fused.layers] == [64, 0]
+    assert [layer.heads.window for layer in run.step.split_model.fused.layers] == [64, 0]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_layers_of_another_kind_are_left_as_they_are(change: dict[str, Any]) -> 
     model = fresh(change)
     plain = plain_gradients(model, ROWS)
     run = fused(model)
-    assert run.step.trunk.fused is None
+    assert run.step.split_model.fused is None
     assert_equal(run, summed(run), plain)
 
 
@@ -143,4 +143,4 @@ def test_lora_on_some_projections_is_left_as_it_is() -> None:
     model = tiny.make_model(LLAMA)
     attach(model, shape)
     run = start(model, shape, ROWS)
-    assert fuse(run.step.trunk, Plain(), MAX_LENGTH) is None
+    assert fuse(run.step.split_model, ReferenceKernels(), MAX_LENGTH) is None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from calltune.files import write_rows
-from calltune.training.distributed import Ranks
+from calltune.training.distributed import DistributedGroup
 
 from support import tiny
 
@@ -24,7 +24,7 @@ COMMON += ["--rank", "2", "--learning-rate", "1e-3", "--steps-per-report", "1"]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, and rows of 30 to 50 tokens."""
-    folder = tmp_path_factory.mktemp("ranks")
+    folder = tmp_path_factory.mktemp("group")
     tiny.write_gemma(folder / "gemma")
     prepare(folder / "data", 7, 3)
     return folder
@@ -165,9 +165,9 @@ def test_more_processes_than_rows_train_what_one_trains(place: Path) -> None:
 
 
 def test_a_process_alone_changes_nothing() -> None:
-    ranks = Ranks()
+    group = DistributedGroup()
     rows = [1, 2, 3]
-    assert (ranks.size, ranks.rank, ranks.is_first) == (1, 0, True)
-    assert ranks.share(rows) == rows and ranks.total(1.5, 2) == [1.5, 2]
-    assert ranks.summed(rows) is rows
-    ranks.wait()
+    assert (group.size, group.rank, group.is_rank0) == (1, 0, True)
+    assert group.shard(rows) == rows and group.sum_numbers(1.5, 2) == [1.5, 2]
+    assert group.all_sum(rows) is rows
+    group.barrier()

@@ -120,7 +120,7 @@ def as_used(run: Any) -> Any:
     """The trained weights as a step puts them on the model."""
     from mlx.utils import tree_unflatten
 
-    used = run.step._stacks.ready(run.trained.weights, run.step.trunk.dtype)
+    used = run.step._stacked.for_forward(run.trained.weights, run.step.split_model.dtype)
     return tree_unflatten(list(used.items()))
 
 
@@ -147,7 +147,7 @@ def test_zeros_between_the_blocks_stay_zero() -> None:
     trained = run.trained
     for batch in batches(run, 3):
         trained = run.step.step(trained, batch, 50.0, 1e-2).trained
-    weights = run.step.named(trained.weights)
+    weights = run.step.unstack(trained.weights)
     module = run.model.layers[1].self_attn.q_proj
     b, mask = weights["model.layers.1.self_attn.q_proj.b"], module.mask()
     assert b.shape == mask.shape == (12, 64)

@@ -5,7 +5,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
-from calltune.training.split_model import Trunk, WholeModel, cut
+from calltune.training.split_model import SplitModel, WholeModel, split_at
 
 from support import tiny
 from support.plain import CAPPED, CONFIGS, GEMMA, LLAMA, ROUNDING, UNTIED, difference, quantised
@@ -16,34 +16,34 @@ DEPTHS = pytest.mark.parametrize("n_frozen", [0, 1])
 TOKENS = mx.random.randint(6, 300, (2, 140), key=mx.random.key(5))
 
 
-def by_parts(trunk: Trunk, tokens: mx.array, recompute: int = 0) -> mx.array:
-    frozen = trunk.lower(tokens) if trunk.n_frozen else None
-    hidden = trunk.hidden(tokens, frozen, recompute)
-    return mx.stack([trunk.logits(row) for row in hidden])
+def by_parts(split_model: SplitModel, tokens: mx.array, recompute: int = 0) -> mx.array:
+    frozen = split_model.run_frozen(tokens) if split_model.n_frozen else None
+    hidden = split_model.hidden(tokens, frozen, recompute)
+    return mx.stack([split_model.logits(row) for row in hidden])
 
 
 @NAMES
 @DEPTHS
 def test_the_parts_compute_what_the_model_does(name: str, n_frozen: int) -> None:
     model = tiny.make_model(CONFIGS[name])
-    trunk = cut(model, n_frozen)
-    assert type(trunk) is Trunk
+    split_model = split_at(model, n_frozen)
+    assert type(split_model) is SplitModel
     wanted = model(TOKENS)
-    assert difference(by_parts(trunk, TOKENS), wanted) < ROUNDING
-    assert difference(by_parts(trunk, TOKENS, recompute=1), wanted) < ROUNDING
+    assert difference(by_parts(split_model, TOKENS), wanted) < ROUNDING
+    assert difference(by_parts(split_model, TOKENS, recompute=1), wanted) < ROUNDING
     # Without the frozen layers' output they run.
-    assert mx.array_equal(trunk.hidden(TOKENS), trunk.hidden(TOKENS, trunk.lower(TOKENS))) or (
-        n_frozen == 0
-    )
+    assert mx.array_equal(
+        split_model.hidden(TOKENS), split_model.hidden(TOKENS, split_model.run_frozen(TOKENS))
+    ) or (n_frozen == 0)
 
 
 @NAMES
 @DEPTHS
 def test_the_parts_of_a_quantised_model_do(name: str, n_frozen: int) -> None:
     model = quantised(CONFIGS[name])
-    trunk = cut(model, n_frozen)
-    assert type(trunk) is Trunk and trunk.vocabulary == 320
-    assert difference(by_parts(trunk, TOKENS), model(TOKENS)) < ROUNDING
+    split_model = split_at(model, n_frozen)
+    assert type(split_model) is SplitModel and split_model.vocabulary == 320
+    assert difference(by_parts(split_model, TOKENS), model(TOKENS)) < ROUNDING
 
 
 def test_a_sliding_window_is_kept_by_both_parts() -> None:
@@ -51,12 +51,12 @@ def test_a_sliding_window_is_kept_by_both_parts() -> None:
     model = tiny.make_model(GEMMA | {"num_hidden_layers": 3, "sliding_window_pattern": 3})
     changed = mx.concatenate([TOKENS[:, :1] + 1, TOKENS[:, 1:]], axis=1)
     for n_frozen in (1, 2):
-        trunk = cut(model, n_frozen)
-        assert type(trunk) is Trunk
+        split_model = split_at(model, n_frozen)
+        assert type(split_model) is SplitModel
         for tokens in (TOKENS, changed):
-            assert difference(by_parts(trunk, tokens), model(tokens)) < ROUNDING
+            assert difference(by_parts(split_model, tokens), model(tokens)) < ROUNDING
     # Two windows of 64 reach no further than 126 back, a full layer all the way.
-    one, other = (cut(model, 2).lower(tokens) for tokens in (TOKENS, changed))
+    one, other = (split_at(model, 2).lower(tokens) for tokens in (TOKENS, changed))
     assert mx.array_equal(one[:, 127:], other[:, 127:])
     assert not mx.array_equal(one[:, 100], other[:, 100])
 
@@ -66,10 +66,10 @@ def test_the_model_is_left_as_it_was(name: str) -> None:
     model = tiny.make_model(CONFIGS[name])
     classes = [type(module) for _, module in model.named_modules()]
     weights = dict(tree_flatten(model.parameters()))
-    trunk = cut(model, 1)
-    by_parts(trunk, TOKENS, recompute=1)
+    split_model = split_at(model, 1)
+    by_parts(split_model, TOKENS, recompute=1)
     with pytest.raises(ValueError, match="size"):
-        trunk.hidden(TOKENS, mx.zeros((2, 140, 7)))
+        split_model.hidden(TOKENS, mx.zeros((2, 140, 7)))
     assert [type(module) for _, module in model.named_modules()] == classes
     after = dict(tree_flatten(model.parameters()))
     assert after.keys() == weights.keys()
@@ -80,27 +80,27 @@ def test_the_head_is_a_product_only_where_nothing_else_is_done() -> None:
     for config in (GEMMA, LLAMA, UNTIED):
         model = tiny.make_model(config)
         head = model.lm_head if "lm_head" in model else model.model.embed_tokens
-        assert cut(model, 1).head_weight() is head.weight
-        assert cut(quantised(config), 1).head_weight() is None
-    assert cut(tiny.make_model(CAPPED), 1).head_weight() is None
+        assert split_at(model, 1).head_weight() is head.weight
+        assert split_at(quantised(config), 1).head_weight() is None
+    assert split_at(tiny.make_model(CAPPED), 1).head_weight() is None
     biased = tiny.make_model(UNTIED)
     biased.lm_head.bias = mx.ones((320,))
-    assert cut(biased, 1).head_weight() is None
+    assert split_at(biased, 1).head_weight() is None
     assert WholeModel(tiny.make_model(GEMMA)).head_weight() is None
 
 
 @pytest.mark.parametrize("make", [tiny.make_model, quantised], ids=["dense", "quantised"])
 def test_released_layers_hold_nothing_and_the_rest_goes_on(make: Any) -> None:
     model = make(GEMMA)
-    trunk = cut(model, 1)
-    frozen = trunk.lower(TOKENS)
+    split_model = split_at(model, 1)
+    frozen = split_model.run_frozen(TOKENS)
     mx.eval(frozen)
     wanted = model(TOKENS)
     mx.eval(wanted)
-    trunk.release_lower()
+    split_model.release_frozen()
     assert all(value.nbytes <= 4 for _, value in tree_flatten(model.layers[0].parameters()))
-    hidden = trunk.hidden(TOKENS, frozen)
-    assert difference(mx.stack([trunk.logits(row) for row in hidden]), wanted) < ROUNDING
+    hidden = split_model.hidden(TOKENS, frozen)
+    assert difference(mx.stack([split_model.logits(row) for row in hidden]), wanted) < ROUNDING
 
 
 class Mixing(nn.Module):
@@ -134,7 +134,11 @@ class Headless(nn.Module):
 def test_a_model_that_a_cut_would_change_is_taken_whole(model_class: Any) -> None:
     model = model_class()
     tokens = mx.array([[1, 2, 3], [4, 5, 6]])
-    trunk = cut(model, len(model.layers) - 1)
-    assert type(trunk) is WholeModel and trunk.n_frozen == 0 and trunk.vocabulary == 32
-    assert mx.array_equal(by_parts(trunk, tokens), model(tokens))
+    split_model = split_at(model, len(model.layers) - 1)
+    assert (
+        type(split_model) is WholeModel
+        and split_model.n_frozen == 0
+        and split_model.vocabulary == 32
+    )
+    assert mx.array_equal(by_parts(split_model, tokens), model(tokens))
     assert [type(layer) for layer in model.layers] == [nn.Linear] * len(model.layers)

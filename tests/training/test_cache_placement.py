@@ -8,12 +8,12 @@ from mlx.utils import tree_flatten
 from calltune.errors import OptionError
 from calltune.training import activation_cache
 from calltune.training.activation_cache import (
-    Place,
-    Source,
-    choose_place,
-    make_cache,
+    CachePlacement,
+    CacheSource,
+    build_cache,
+    choose_placement,
 )
-from calltune.training.split_model import Trunk, WholeModel, cut
+from calltune.training.split_model import SplitModel, WholeModel, split_at
 
 from support import tiny
 from support.plain import GEMMA, ROUNDING, difference, random_rows
@@ -22,14 +22,14 @@ ROWS = random_rows((20, 33))
 N_BYTES = (19 + 32) * 32 * 4
 
 
-def trunk_of(n_frozen: int = 1) -> Trunk:
-    return cut(tiny.make_model(GEMMA), n_frozen)
+def split_model_of(n_frozen: int = 1) -> SplitModel:
+    return split_at(tiny.make_model(GEMMA), n_frozen)
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Source:
+def source(tmp_path: Path) -> CacheSource:
     model = tiny.write_gemma(tmp_path / "model")
-    return Source(model, "float32", tmp_path / "cache")
+    return CacheSource(model, "float32", tmp_path / "cache")
 
 
 def test_auto_takes_memory_then_disk_then_nothing(
@@ -39,7 +39,7 @@ def test_auto_takes_memory_then_disk_then_nothing(
 
     def mode(memory: int, on_disk: int) -> str:
         monkeypatch.setattr(activation_cache, "_free_on_disk", lambda _: on_disk)
-        place = choose_place(trunk_of(), ROWS, "auto", memory, missing)
+        place = choose_placement(split_model_of(), ROWS, "auto", memory, missing)
         assert place.n_bytes == N_BYTES
         return place.mode
 
@@ -49,47 +49,55 @@ def test_auto_takes_memory_then_disk_then_nothing(
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_measured(tmp_path: Path) -> None:
-    assert choose_place(trunk_of(), ROWS, "auto", 0, tmp_path / "not" / "yet").mode == "disk"
+    assert (
+        choose_placement(split_model_of(), ROWS, "auto", 0, tmp_path / "not" / "yet").mode == "disk"
+    )
 
 
 @pytest.mark.parametrize("mode", ["memory", "disk", "off"])
 def test_what_was_asked_for_is_done(mode: Any, tmp_path: Path) -> None:
-    assert choose_place(trunk_of(), ROWS, mode, 0, tmp_path) == Place(mode, N_BYTES, "asked for")
+    assert choose_placement(split_model_of(), ROWS, mode, 0, tmp_path) == CachePlacement(
+        mode, N_BYTES, "asked for"
+    )
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["all layers are trained", "not cut"])
 def test_without_frozen_layers_there_is_no_cache(whole: bool, tmp_path: Path) -> None:
-    trunk = WholeModel(tiny.make_model(GEMMA)) if whole else trunk_of(0)
+    split_model = WholeModel(tiny.make_model(GEMMA)) if whole else split_model_of(0)
     for mode in ("auto", "off"):
-        place = choose_place(trunk, ROWS, mode, 10**9, tmp_path)  # type: ignore[arg-type]
+        place = choose_placement(split_model, ROWS, mode, 10**9, tmp_path)  # type: ignore[arg-type]
         assert place.mode == "off" and "no layer is frozen" in place.reason
     for mode in ("memory", "disk"):
         with pytest.raises(OptionError, match=f"--prefix-cache {mode} needs frozen layers"):
-            choose_place(trunk, ROWS, mode, 10**9, tmp_path)  # type: ignore[arg-type]
+            choose_placement(split_model, ROWS, mode, 10**9, tmp_path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["memory", "disk"])
-def test_a_cache_is_filled_and_the_frozen_layers_given_back(mode: Any, source: Source) -> None:
-    trunk, counts = trunk_of(), []
-    wanted = trunk.lower(mx.array([ROWS[0].tokens[:-1]]))
+def test_a_cache_is_filled_and_the_frozen_layers_given_back(mode: Any, source: CacheSource) -> None:
+    split_model, counts = split_model_of(), []
+    wanted = split_model.run_frozen(mx.array([ROWS[0].tokens[:-1]]))
     mx.eval(wanted)
-    cache = make_cache(trunk, ROWS, Place(mode, 0, ""), source, counts.append)
+    cache = build_cache(split_model, ROWS, CachePlacement(mode, 0, ""), source, counts.append)
     assert cache is not None and cache.n_bytes == N_BYTES and sum(counts) == 2
     assert difference(cache.gather(ROWS[:1], (1, 19)), wanted) < ROUNDING
-    weights = dict(tree_flatten(trunk.model.layers[0].parameters()))
+    weights = dict(tree_flatten(split_model.model.layers[0].parameters()))
     assert all(value.size == 1 for value in weights.values())
-    assert all(value.size > 1 for _, value in tree_flatten(trunk.model.layers[1].parameters()))
+    assert all(
+        value.size > 1 for _, value in tree_flatten(split_model.model.layers[1].parameters())
+    )
 
 
-def test_without_a_cache_the_layers_stay(source: Source) -> None:
-    trunk = trunk_of()
-    assert make_cache(trunk, ROWS, Place("off", 0, ""), source, lambda _: None) is None
-    assert trunk.lower(mx.array([[7, 8]])).shape == (1, 2, 32)
+def test_without_a_cache_the_layers_stay(source: CacheSource) -> None:
+    split_model = split_model_of()
+    assert (
+        build_cache(split_model, ROWS, CachePlacement("off", 0, ""), source, lambda _: None) is None
+    )
+    assert split_model.run_frozen(mx.array([[7, 8]])).shape == (1, 2, 32)
 
 
-def test_a_file_is_for_one_model_and_one_precision(source: Source) -> None:
-    def files(source: Source) -> int:
-        make_cache(trunk_of(), ROWS, Place("disk", 0, ""), source, lambda _: None)
+def test_a_file_is_for_one_model_and_one_precision(source: CacheSource) -> None:
+    def files(source: CacheSource) -> int:
+        build_cache(split_model_of(), ROWS, CachePlacement("disk", 0, ""), source, lambda _: None)
         return len(list(source.cache_folder.iterdir()))
 
     assert [files(source), files(source), files(source._replace(precision="other"))] == [1, 1, 2]
