@@ -135,7 +135,7 @@ def test_packing_and_unpacking_lose_nothing() -> None:
     assert all(mx.array_equal(exported[name], before[name]) for name in before)
     for name, module in model.named_modules():
         if isinstance(module, PackedLoRA):
-            a, b = module.packed(exported)
+            a, b = module.pack(exported)
             assert mx.array_equal(a, weights[f"{name}.a"])
             assert mx.array_equal(b, weights[f"{name}.b"])
 
