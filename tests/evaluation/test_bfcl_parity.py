@@ -221,7 +221,7 @@ WHOLE = {"type": "dict", "properties": {"n": {"type": "integer"}}}
 def test_each_difference_is_one(
     checker: Checker, kind: Json, choices: Json, value: Json, passed: bool
 ) -> None:
-    """The list in docs/judging.md; BFCL's checker says the opposite, or ends in a KeyError."""
+    """The list in the judging page of the docs; BFCL says the opposite, or raises a KeyError."""
     row, calls = one(kind, choices, value)
     (example,) = parse(row, "row").examples
     assert ours(calls, example) is passed

@@ -3,7 +3,7 @@
 Source: `ast_checker` of the Berkeley Function-Calling Leaderboard (bfcl-eval), for its single-turn
 Python categories. Strings are compared without case, spaces and some punctuation; a whole number
 may stand where the tool asks for a float; a required argument must be there whatever the answer
-allows. `docs/judging.md` lists where this differs from it, with an example each.
+allows. `docs/how-it-works/judging.md` lists where this differs from it, with an example each.
 """
 
 import re

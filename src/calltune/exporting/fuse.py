@@ -137,7 +137,7 @@ class Survival(NamedTuple):
         """Whether 95 % of the change is kept, and rounding adds less than half of its size.
 
         Of two models in 4 and 5 bits, the noise 2.4 and 0.8 times the change, both lost answers;
-        at 0.15 all answers were the same (docs/export.md).
+        at 0.15 all answers were the same (docs/guides/export.md).
         """
         return self.kept >= 0.95 and self.noise < 0.5
 
