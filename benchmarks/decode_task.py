@@ -52,7 +52,8 @@ def task_of(data: Path, model: str, n_rows: int, max_tokens: int | None) -> Task
     """The first test rows of a folder; without `max_tokens` answers end where right ones do."""
     from mlx_lm.utils import load_tokenizer
 
-    from calltune.data.batching import prompt_tokens, read_prepared
+    from calltune.data.batching import prompt_tokens
+    from calltune.data.prepared import read_prepared
     from calltune.formats import FORMATS
     from calltune.models.resolve import resolve
 
@@ -68,7 +69,7 @@ def task_of(data: Path, model: str, n_rows: int, max_tokens: int | None) -> Task
         prompts=[prompt_tokens(tokenizer, row.prompt, prompt_format) for row in rows],
         limits=[max_tokens or len(tokens) for tokens in right],
         right=right,
-        tools=[row.data["tools"] for row in rows],
+        tools=[list(row.tools) for row in rows],
         stops=sorted(stops | set(tokenizer.eos_token_ids)),
         format=prompt_format.name,
         tokenizer=str(folder),

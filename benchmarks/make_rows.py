@@ -53,7 +53,8 @@ def random_splits(vocabulary: int, seed: int) -> dict[str, list[Row]]:
 def _tokens(path: Path, model: str) -> list[Row]:
     from transformers import AutoTokenizer
 
-    from calltune.data.batching import read_prepared, tokenize
+    from calltune.data.batching import tokenize
+    from calltune.data.prepared import read_prepared
     from calltune.models.resolve import resolve
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))

@@ -65,7 +65,7 @@ def _ours(options: argparse.Namespace, folder: Path) -> Path:
     import mlx.core as mx
 
     from calltune.commands.export import ExportOptions, run
-    from calltune.data.batching import read_prepared
+    from calltune.data.prepared import read_prepared
     from calltune.models.loading import base_model_of, load
     from calltune.models.resolve import resolve
 

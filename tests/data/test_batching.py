@@ -10,16 +10,15 @@ from calltune.data.batching import (
     COARSE,
     FINE,
     Buckets,
-    PreparedRow,
     TokenRow,
     batches_by_length,
     check_control_tokens,
     collate,
     epoch,
     prompt_tokens,
-    read_prepared,
     tokenize,
 )
+from calltune.data.prepared import PreparedRow, read_prepared
 from calltune.errors import DataError, OptionError
 from calltune.formats import FORMATS
 
@@ -28,7 +27,7 @@ BUCKETS = pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coars
 
 
 def prepared(prompt: str, completion: str, id: str = "a") -> PreparedRow:
-    return PreparedRow(id, prompt + completion, len(prompt), "gemma", {})
+    return PreparedRow(id, prompt + completion, len(prompt), "gemma")
 
 
 def rows_of(lengths: list[int]) -> list[TokenRow]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from calltune.data.prepared import written
+from calltune.data.prepared import prepare_example
 from calltune.evaluation.results import Results
 from calltune.files import file_digest, write_rows
 from calltune.formats import FORMATS
@@ -31,7 +31,7 @@ EXAMPLES = [
 
 
 def results(tmp_path: Path, name: str = "gemma") -> Results:
-    rows = [written(one, FORMATS[name], True) for one in EXAMPLES]
+    rows = [prepare_example(one, FORMATS[name], True).to_json() for one in EXAMPLES]
     write_rows(tmp_path / "test.jsonl", rows)
     test_set = {
         "path": str(tmp_path / "test.jsonl"),

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from calltune.data.batching import read_prepared
-from calltune.data.prepared import written
+from calltune.data.prepared import prepare_example, read_prepared
 from calltune.errors import DataError
 from calltune.evaluation.compare import compare
 from calltune.evaluation.results import Results
@@ -178,7 +177,7 @@ def with_test_set(folder: Path, sides: tuple[Results, Results], alphabet: str = 
     rng, prompt_format = random.Random(1), FORMATS["gemma"]
     offered = [tool(rng, alphabet) for _ in sides[0].records]
     rows = [
-        written(
+        prepare_example(
             Example(
                 id,
                 (Message("user", one["query"]),),
@@ -188,7 +187,7 @@ def with_test_set(folder: Path, sides: tuple[Results, Results], alphabet: str = 
             ),
             prompt_format,
             True,
-        )
+        ).to_json()
         for (id, one), offer in zip(sides[0].records.items(), offered, strict=True)
     ]
     write_rows(folder / "test.jsonl", rows)

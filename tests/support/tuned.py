@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from calltune.data.prepared import written
+from calltune.data.prepared import prepare_example
 from calltune.files import write_rows
 from calltune.formats import FORMATS
 from calltune.tools import from_openai
@@ -95,7 +95,7 @@ def train_adapter(folder: Path) -> Path:
 
 
 def _train(folder: Path) -> Path:
-    rows = [written(each, FORMATS["chatml"], True) for each in examples()]
+    rows = [prepare_example(each, FORMATS["chatml"], True).to_json() for each in examples()]
     for name in ("train", "valid"):
         write_rows(folder / "data" / f"{name}.jsonl", rows if name == "train" else rows[:4])
     options = {

@@ -129,7 +129,7 @@ def _refuse_another(report: Path, asked: dict[str, Json]) -> None:
 
 
 def _prepare(options: BfclOptions) -> _Prepared:
-    from calltune.data.prepared import check, written
+    from calltune.data.prepared import check_row, prepare_example
     from calltune.data.readers.recognise import parse
     from calltune.data.sources import bfcl
     from calltune.schemas.tools import UnusableRow
@@ -140,12 +140,12 @@ def _prepare(options: BfclOptions) -> _Prepared:
     for row in bfcl.rows(every if options.categories == "all" else options.categories, None):
         try:
             (example,) = parse(row, str(row["id"]), "bfcl").examples
-            made = written(example, prompt_format, has_bos=True)
-            check(made, [m.content for m in example.messages], prompt_format, None, None)
+            made = prepare_example(example, prompt_format, has_bos=True)
+            check_row(made, [m.content for m in example.messages], None, None)
         except UnusableRow as unusable:
             prepared.left_out.setdefault(unusable.reason, []).append(str(row["id"]))
         else:
-            prepared.by_category.setdefault(example.source, []).append(made)
+            prepared.by_category.setdefault(example.source, []).append(made.to_json())
     return prepared
 
 

@@ -32,7 +32,8 @@ class LookOptions:
 
 def run(options: LookOptions) -> Path:
     """Show rows and lengths; the file that was looked at."""
-    from calltune.data.batching import check_control_tokens, read_prepared, tokenize
+    from calltune.data.batching import check_control_tokens, tokenize
+    from calltune.data.prepared import read_prepared
     from calltune.formats import FORMATS
 
     path = options.data / f"{options.split}.jsonl"

@@ -13,7 +13,7 @@ from calltune.terminal_text import escape_line
 from calltune.types import Json
 
 if TYPE_CHECKING:
-    from calltune.data.batching import PreparedRow
+    from calltune.data.prepared import PreparedRow
 
 _IDS_SHOWN = 5
 
@@ -48,7 +48,7 @@ def run(options: OverlapOptions) -> Path:
     Raises:
         DataError: no splits, or no such category.
     """
-    from calltune.data.batching import read_prepared
+    from calltune.data.prepared import read_prepared
 
     splits = {
         name: read_prepared(file)
@@ -95,10 +95,10 @@ def _leaderboard(categories: str) -> dict[str, list[tuple[str, str, set[str]]]]:
 
 
 def _shared(row: "PreparedRow", theirs: dict[str, list[tuple[str, str, set[str]]]]) -> list[Shared]:
-    names = {_name(tool) for tool in row.data["tools"]}
+    names = {_name(tool) for tool in row.tools}
     return [
         Shared(row.id, category, their_id, names == their_names)
-        for category, their_id, their_names in theirs.get(_plain(str(row.data["query"])), [])
+        for category, their_id, their_names in theirs.get(_plain(row.query), [])
     ]
 
 

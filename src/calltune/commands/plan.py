@@ -23,7 +23,8 @@ def run(options: Any) -> Path:
         OptionError: a model that is not understood, or options that contradict each other.
         DataError: the rows are missing, or too long.
     """
-    from calltune.data.batching import check_control_tokens, read_prepared
+    from calltune.data.batching import check_control_tokens
+    from calltune.data.prepared import read_prepared
     from calltune.formats import FORMATS
 
     if options.memory_gb is not None and not options.memory_gb > 0:
@@ -79,7 +80,7 @@ def _tokens(prepared: Sequence[Any], tokenizer: Any, options: Any, name: str) ->
 
 def _valid(options: Any, tokenizer: Any) -> list[Any]:
     """The validation rows that a run could use; the longest, where it takes some of them."""
-    from calltune.data.batching import read_prepared
+    from calltune.data.prepared import read_prepared
     from calltune.files import read_lines
 
     path = options.data / "valid.jsonl"

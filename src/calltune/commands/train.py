@@ -147,7 +147,7 @@ class _Rows(NamedTuple):
 
 def _read(data: Path) -> _Rows:
     """The rows that prep wrote; a data set may be too small to have any to validate on."""
-    from calltune.data.batching import read_prepared
+    from calltune.data.prepared import read_prepared
 
     valid = data / "valid.jsonl"
     has_valid = valid.exists() and any(read_lines(valid))

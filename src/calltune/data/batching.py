@@ -5,16 +5,14 @@ Source of the row layout: `stages/prep.py`. Pure numpy: nothing here knows MLX.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calltune.errors import DataError, OptionError
-from calltune.files import read_lines
+from calltune.data.prepared import PreparedRow
+from calltune.errors import OptionError
 from calltune.formats import FORMATS, Format
-from calltune.types import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +57,6 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedRow:
-    """One line of train.jsonl, valid.jsonl or test.jsonl."""
-
-    id: str
-    text: str
-    completion_start: int
-    """Index into `text`, in characters, where the completion starts."""
-    format: str
-    data: dict[str, Json]
-    """The whole line: also query, tools, answers, source."""
-
-    @property
-    def prompt(self) -> str:
-        """The text up to the completion."""
-        return self.text[: self.completion_start]
-
-    @property
-    def completion(self) -> str:
-        """What the model is trained to write, its end tokens included."""
-        return self.text[self.completion_start :]
-
-
-@dataclass(frozen=True, slots=True)
 class TokenRow:
     """One row as tokens: tokens[:completion_start] is the prompt, the rest is trained on."""
 
@@ -117,18 +92,6 @@ class Batch(NamedTuple):
     def n_trained(self) -> int:
         """The tokens that are trained on."""
         return sum(len(row.tokens) - row.completion_start for row in self.rows)
-
-
-def read_prepared(path: Path) -> list[PreparedRow]:
-    """The rows that prep wrote to `path`.
-
-    Raises:
-        DataError: the file is missing or empty, or a line was not written by prep.
-    """
-    rows = [_prepared(path, line.number, line.row) for line in read_lines(path)]
-    if not rows:
-        raise DataError(f"{path} has no rows; run prep again")
-    return rows
 
 
 def check_control_tokens(tokenizer: Tokenizer, prompt_format: Format, model: str) -> None:
@@ -227,21 +190,3 @@ def collate(rows: Sequence[TokenRow], buckets: Buckets = FINE, batch_size: int =
         np.array([1.0] * len(targets) + [0.0] * padding, np.float32),
         sum(len(row.tokens) for row in rows),
     )
-
-
-def _prepared(path: Path, number: int, row: dict[str, Json]) -> PreparedRow:
-    text, start = row.get("text"), row.get("completion_start")
-    name, row_id = row.get("format"), row.get("id")
-    if (
-        not isinstance(text, str)
-        or not isinstance(start, int)
-        or not isinstance(row_id, str)
-        or not isinstance(name, str)
-        or name not in FORMATS
-        or not 0 < start < len(text)
-    ):
-        raise DataError(
-            f"{path}, line {number}: not a row that prep wrote (text, completion_start, id and a "
-            "known format are needed); run prep again"
-        )
-    return PreparedRow(row_id, text, start, name, row)

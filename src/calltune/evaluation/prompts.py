@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from calltune.data.batching import PreparedRow, check_control_tokens, prompt_tokens
+from calltune.data.batching import check_control_tokens, prompt_tokens
+from calltune.data.prepared import PreparedRow
 from calltune.errors import DataError, OptionError
 from calltune.evaluation.options import AnswerOptions
 from calltune.formats import FORMATS, Format
@@ -119,7 +120,7 @@ def tools_of(row: PreparedRow) -> dict[str, Tool]:
         DataError: they cannot be read.
     """
     try:
-        return read_tools(row.data["tools"]).by_name
+        return read_tools(list(row.tools)).by_name
     except UnusableRow as error:
         raise DataError(
             f"The tools of test row {row.id} cannot be read ({error}); run prep again"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from calltune.data.batching import PreparedRow, read_prepared
+from calltune.data.prepared import PreparedRow, read_prepared
+from calltune.errors import DataError
 from calltune.evaluation.judge import judge
 from calltune.evaluation.metrics import Record, details, pass_at, summarise
 from calltune.evaluation.options import AnswerOptions
@@ -18,7 +19,7 @@ from calltune.generation.engine import Completion, complete, default_batch_size
 from calltune.models.backend import Backend
 from calltune.models.loading import WEIGHTS, check_adapter, load
 from calltune.provenance import describe
-from calltune.types import Json
+from calltune.types import Json, answers_to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,16 @@ def evaluate(
     called for each new one.
 
     Raises:
-        DataError: no test rows.
+        DataError: no test rows, or one that does not say which calls are right.
         ModelNotFound: no such model, or no adapter in its folder.
     """
     options = run.options
     rows = read_prepared(run.test_file)
     rows = rows if options.num_examples < 0 else rows[: options.num_examples]
+    if (unlabelled := next((row for row in rows if row.answers is None), None)) is not None:
+        raise DataError(
+            f"{run.test_file}: row {unlabelled.id} has no answers to judge by; run prep again"
+        )
     identity = _identity(run, backend)
     journal = Journal(records_beside(run.results_file), identity)
     samples = [RowSample(row, sample) for row in rows for sample in range(options.samples)]
@@ -128,11 +133,11 @@ def _record(wanted: RowSample, completion: Completion, text: str) -> Record:
     row, sample = wanted
     record = {
         "id": row.id,
-        "source": row.data["source"],
-        "query": row.data["query"],
-        "n_tools": len(row.data["tools"]),
-        "unseen_tools": row.data.get("unseen_tools"),
-        "expected": row.data["answers"],
+        "source": row.source,
+        "query": row.query,
+        "n_tools": len(row.tools),
+        "unseen_tools": row.unseen_tools,
+        "expected": answers_to_json(row.answers or ()),
         "prompt_tokens": completion.prompt_length,
         "generated_tokens": len(completion.tokens),
         "text": text,

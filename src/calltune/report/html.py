@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from calltune import __version__
-from calltune.data.batching import PreparedRow, read_prepared
+from calltune.data.prepared import PreparedRow, read_prepared
 from calltune.errors import DataError
 from calltune.evaluation.compare import Comparison, Group
 from calltune.evaluation.metrics import Record
@@ -121,8 +121,7 @@ def _pieces(row: PreparedRow) -> Iterator[str]:
     Every format shows a tool as its dataset wrote it; one that did not would have one piece.
     """
     rest = row.prompt
-    tools = row.data.get("tools")
-    for tool in tools if isinstance(tools, list) else ():
+    for tool in row.tools:
         before, shown, after = rest.partition(dumps(tool))
         if shown:
             yield before

@@ -1,0 +1,222 @@
+"""Preparation: rows of any known dataset -> prepared rows, divided into train, valid and test.
+
+The reader of each dataset format is in `data/readers/`; which split a row goes to is decided in
+`data/splits.py`; rows made of other rows come from `data/augment.py`.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from calltune.data.augment import with_random_names, without_needed_tools
+from calltune.data.prepared import PreparedRow, check_row, check_size, prepare_example
+from calltune.data.readers.recognise import parse
+from calltune.data.splits import (
+    Ratios,
+    assign_groups,
+    connected_groups,
+    group_by_key,
+    split_sizes,
+    tool_identities,
+    unseen_tools,
+)
+from calltune.errors import DataError
+from calltune.files import Line
+from calltune.formats import FORMATS
+from calltune.schemas.tools import UnusableRow
+from calltune.types import Example, Json
+
+Splits = dict[str, list[PreparedRow]]
+"""The rows of train, valid and test, by the split's name."""
+SplitBy = Literal["row", "tool"]
+TokenCounter = Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowRules:
+    """How an example becomes a row, and which rows are dropped."""
+
+    prompt_format: str
+    has_bos: bool
+    max_row_kb: int
+    """Of the dataset's row as JSON, in units of 1,024 characters."""
+    dataset_format: str = "auto"
+    """The name of a reader, or auto: recognised row by row."""
+    max_tokens: int | None = None
+    count_tokens: TokenCounter | None = None
+
+    def apply(self, example: Example, augmentation: str | None = None) -> PreparedRow:
+        """The row of an example.
+
+        Raises:
+            UnusableRow: it holds a control token of the format, or has too many tokens.
+        """
+        row = prepare_example(
+            example, FORMATS[self.prompt_format], self.has_bos, augmentation=augmentation
+        )
+        contents = [message.content for message in example.messages]
+        check_row(row, contents, self.count_tokens, self.max_tokens)
+        return row
+
+
+class Augmentation(NamedTuple):
+    """How many rows are made of others, as shares from 0 to 1 of the rows of a split."""
+
+    negatives: float
+    """Rows without the needed tool, in every split."""
+    mask_names: float
+    """Rows with random names in place of their originals, in train alone."""
+
+
+@dataclass(slots=True)
+class Preparation:
+    """What the rows of a dataset have given, in the order of the file."""
+
+    n_read: int = 0
+    rows: list[PreparedRow] = field(default_factory=list)
+    examples: dict[str, Example] = field(default_factory=dict)
+    """By the ids of their rows, those made of others too."""
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    """Reason -> where the dropped rows stood."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What was not understood but does no harm, and how often."""
+    augmented: Counter[str] = field(default_factory=Counter)
+    """How many rows of each kind were made of others, by "negative in train" and the like."""
+
+    @property
+    def n_repeated_prompts(self) -> int:
+        """How many rows have a prompt that an earlier one has."""
+        return len(self.rows) - len({row.prompt for row in self.rows})
+
+    def _drop(self, reason: str, line: Line, row_id: Json) -> None:
+        named = f" ({row_id})" if isinstance(row_id, (str, int)) else ""
+        self.dropped.setdefault(reason, []).append(f"line {line.number}{named}")
+
+
+def prepare_rows(lines: Iterable[Line], name: str, rules: RowRules) -> Preparation:
+    """The prepared rows of a dataset's lines; those that cannot be used are dropped and counted.
+
+    Args:
+        lines: the dataset's rows with their line numbers.
+        name: names rows that have no id of their own, as `name:line`.
+        rules: how rows are written and which are dropped.
+
+    Raises:
+        DataError: a line is not JSON.
+        OptionError: there is no such dataset format.
+    """
+    found = Preparation()
+    seen: Counter[str] = Counter()
+    for line in lines:
+        found.n_read += 1
+        try:
+            check_size(line.row, rules.max_row_kb)
+            parsed = parse(line.row, f"{name}:{line.number}", rules.dataset_format)
+        except UnusableRow as unusable:
+            found._drop(unusable.reason, line, line.row.get("id"))
+            continue
+        found.notes.update(parsed.notes)
+        for example in parsed.examples:
+            seen[example.id] += 1
+            if (nth := seen[example.id]) > 1:
+                example = replace(example, id=f"{example.id}#{nth}")
+            try:
+                row = rules.apply(example)
+            except UnusableRow as unusable:
+                found._drop(unusable.reason, line, example.id)
+            else:
+                found.rows.append(row)
+                found.examples[row.id] = example
+    return found
+
+
+def split_rows(found: Preparation, ratios: Ratios, split_by: SplitBy, seed: int) -> Splits:
+    """The rows of each split.
+
+    Rows with one prompt stay together; with `split_by="tool"` so do rows that share a tool.
+
+    Raises:
+        DataError: fewer groups of rows than splits; the message begins with their number.
+    """
+    groups = (
+        group_by_key(found.rows, [row.prompt for row in found.rows])
+        if split_by == "row"
+        else connected_groups(
+            found.rows, [[tool.name for tool in found.examples[r.id].tools] for r in found.rows]
+        )
+    )
+    wanted = split_sizes(len(found.rows), ratios)
+    n_splits = sum(ratio > 0 for ratio in ratios)
+    if len(groups) < n_splits or wanted["train"] < 1:
+        raise DataError(
+            f"{len(groups)} different rows are left for {n_splits} splits; "
+            "prepare more rows or set a ratio to 0"
+        )
+    return assign_groups(groups, wanted, seed)
+
+
+def augment_splits(
+    splits: Splits, found: Preparation, rules: RowRules, shares: Augmentation, seed: int
+) -> Splits:
+    """The splits with rows made of their own; the new examples are added to `found`.
+
+    Valid and test rows get the number of the tools they need that training has not seen.
+    """
+    # Before names are masked: what is made of the training rows leaves the test rows as they are.
+    seen = tool_identities(found.examples[row.id] for row in splits["train"])
+    if any(shares):
+        splits = {
+            name: _augment_split(name, rows, found, rules, shares, seed)
+            for name, rows in splits.items()
+        }
+    return splits | {
+        name: [
+            replace(row, unseen_tools=unseen_tools(found.examples[row.id], seen))
+            for row in splits[name]
+        ]
+        for name in ("valid", "test")
+    }
+
+
+def _augment_split(
+    name: str,
+    rows: list[PreparedRow],
+    found: Preparation,
+    rules: RowRules,
+    shares: Augmentation,
+    seed: int,
+) -> list[PreparedRow]:
+    """A split with rows made of its own; what is made of a row depends on the seed and its id.
+
+    Made of the split's own tools too, so that no other split's tools get in.
+    """
+    tools = {tool.name: tool for row in rows for tool in found.examples[row.id].tools}
+    pool = list(tools.values())
+    result: list[PreparedRow] = []
+
+    def add(kind: str, example: Example | None) -> bool:
+        if example is None:
+            return False
+        try:
+            row = rules.apply(example, kind)
+        except UnusableRow:
+            return False
+        result.append(row)
+        found.examples[row.id] = example
+        found.augmented[f"{kind} in {name}"] += 1
+        return True
+
+    for row in rows:
+        example = found.examples[row.id]
+        # Each draws for itself, so that one option does not change what the other makes.
+        masking, taking = (
+            random.Random(f"{seed} {what} {example.id}") for what in ("mask", "take")
+        )
+        is_masked = name == "train" and masking.random() < shares.mask_names
+        if not (is_masked and add("masked", with_random_names(example, masking))):
+            result.append(row)
+        if taking.random() < shares.negatives:
+            add("negative", without_needed_tools(example, pool, taking))
+    return result

@@ -1,0 +1,67 @@
+"""Prepared rows: written and read back, from older versions too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calltune.data.prepared import VERSION, PreparedRow, prepare_example, read_prepared
+from calltune.errors import DataError
+from calltune.formats import FORMATS
+from calltune.types import AcceptableArgument, Answer, Example, Message, Tool
+
+TOOL = {"name": "area", "description": "", "parameters": {"type": "object"}}
+EXAMPLE = Example(
+    "a",
+    (Message("user", "How large?"),),
+    (Tool("area", "", {"type": "object", "properties": {}, "required": []}, TOOL),),
+    (Answer("area", {"unit": AcceptableArgument(("m", "metre"), is_optional=True)}),),
+    "xlam",
+)
+BARE: dict[str, Any] = {"id": "a", "text": "ab", "completion_start": 1, "format": "gemma"}
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("prompt_format", FORMATS)
+@pytest.mark.parametrize("augmentation", [None, "masked"])
+def test_a_row_comes_back_as_it_was_written(
+    tmp_path: Path, prompt_format: str, augmentation: str | None
+) -> None:
+    row = prepare_example(EXAMPLE, FORMATS[prompt_format], True, augmentation)
+    assert row.prompt + row.completion == row.text
+    assert read_prepared(write(tmp_path / "test.jsonl", row.to_json())) == [row]
+
+
+def test_a_row_for_training_needs_only_its_text(tmp_path: Path) -> None:
+    (row,) = read_prepared(write(tmp_path / "train.jsonl", BARE))
+    assert row == PreparedRow("a", "ab", 1, "gemma")
+    assert row.answers is None and row.tools == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("query", 1), ("tools", {}), ("answers", [1]), ("answers", [{}]), ("answers", 5)),
+        *(("source", []), ("made", 1), ("unseen_tools", "1"), ("answers", {"name": "f"})),
+    ],
+)
+def test_a_key_of_the_wrong_kind_is_named(tmp_path: Path, key: str, value: Any) -> None:
+    path = write(tmp_path / "test.jsonl", BARE, BARE | {key: value})
+    with pytest.raises(DataError, match=f"test.jsonl, line 2: {key} is not what prep writes"):
+        read_prepared(path)
+
+
+def test_rows_of_a_later_version_are_refused_and_older_ones_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "test.jsonl", BARE)
+    report = tmp_path / "prep.json"
+    for written in ({}, {"version": VERSION}):
+        report.write_text(json.dumps(written))
+        assert len(read_prepared(path)) == 1
+    report.write_text(json.dumps({"version": VERSION + 1}))
+    with pytest.raises(DataError, match="update calltune or run prep again"):
+        read_prepared(path)
