@@ -162,16 +162,19 @@ def test_a_flag_beats_the_recipe_and_an_unknown_key_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("command", "name", "values"),
+    ("command", "name", "value"),
     [
         ("chat --tools a.py b.py --yes", "tools", ("a.py", "b.py")),
         ("chat --tools a.py --yes --tools b.py", "tools", ("a.py", "b.py")),
         ("train --modules q_proj v_proj --iters 3", "modules", ("q_proj", "v_proj")),
         ("tools --header X:y a.py b.py --output o.json", "sources", ("a.py", "b.py")),
+        ("gate results.json --baseline b.json", "results", Path("results.json")),
+        ("call Why? --tools t.json", "query", "Why?"),
+        ("model --dense pip:smollm2-135m", "model", "pip:smollm2-135m"),
     ],
 )
-def test_several_values_stand_behind_one_flag(
-    command: str, name: str, values: tuple[str, ...]
+def test_arguments_and_flags_with_several_values_are_read(
+    command: str, name: str, value: object
 ) -> None:
     _, bound, _ = app.parse_args(command.split())
-    assert getattr(bound.arguments["given"], name) == values
+    assert getattr(bound.arguments["given"], name) == value

@@ -13,7 +13,7 @@ import pytest
 
 import calltune
 from calltune import Caller
-from calltune.agent.caller import Turn
+from calltune.agent.caller import ModelTurn
 from calltune.errors import OptionError, UnusableAnswer
 from calltune.formats.grammar import OutputSpec
 from calltune.models import cpu_math
@@ -117,22 +117,22 @@ def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., 
     tools, asked = from_functions([paint]), [Message("user", "Paint.")]
     call = ToolCall("paint", {"color": "red", "at": {"x": 3}})
     says(call)
-    assert caller.turn(asked, tools) == Turn((call,))
+    assert caller.next_turn(asked, tools) == ModelTurn((call,))
     says()
-    assert caller.turn(asked, tools) == Turn(())
+    assert caller.next_turn(asked, tools) == ModelTurn(())
     says(text=" Which color? ")
-    assert caller.turn(asked, tools) == Turn((), "Which color?")
+    assert caller.next_turn(asked, tools) == ModelTurn((), "Which color?")
     # What is no call although only calls were wanted is no answer.
-    assert caller.turn(asked, tools, OutputSpec()).problem
+    assert caller.next_turn(asked, tools, OutputSpec()).problem
     says(text=caller.prompt_format.render_calls([call])[:-30])
-    cut = caller.turn(asked, tools)
-    assert cut.calls == () and cut.words == "" and cut.problem
+    cut = caller.next_turn(asked, tools)
+    assert cut.calls == () and cut.text == "" and cut.problem
 
 
 def test_a_held_turn_is_what_is_wanted(caller: Caller) -> None:
     tools, asked = from_functions([größe]), [Message("user", "How large is it?")]
     for _ in range(2):
-        turn = caller.turn(asked, tools, OutputSpec(min_calls=1, max_calls=1))
+        turn = caller.next_turn(asked, tools, OutputSpec(min_calls=1, max_calls=1))
         (call,) = turn.calls
         assert call.name == tools.tools[0].name and isinstance(call.arguments["of"], int)
 
@@ -144,8 +144,8 @@ def test_control_tokens_in_what_is_asked_start_no_turn(
     monkeypatch.setattr(Caller, "_answer", lambda _, prompt, *__: prompts.append(prompt) or "Yes.")
     for text in ("Hello.", "".join(caller.prompt_format.markers)):
         asked = [Message("user", text)]
-        caller.turn(asked, from_functions([paint]))
-        caller.words(asked)
+        caller.next_turn(asked, from_functions([paint]))
+        caller.next_text(asked)
         with pytest.raises(UnusableAnswer):
             caller.call(asked, [paint])
     for marker in caller.prompt_format.markers:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from calltune.agent.caller import Turn
-from calltune.agent.dialogue import Reply, Words, reply
+from calltune.agent.caller import ModelTurn
+from calltune.agent.dialogue import Reply, TextFrom, reply
 from calltune.formats.grammar import OutputSpec
 from calltune.tools import Toolset, from_openai
 from calltune.types import Json, Message, ToolCall
@@ -33,20 +33,22 @@ ONE, TWO = ToolCall("add", {"n": 1}), ToolCall("take", {"n": 2})
 class Said:
     """Says its turns one after the other, then for ever the last one."""
 
-    turns: list[Turn]
+    turns: list[ModelTurn]
     has_adapter: bool = True
-    wanted: list[OutputSpec] = field(default_factory=list)
+    outputs: list[OutputSpec] = field(default_factory=list)
     seen: list[Sequence[Message]] = field(default_factory=list)
     told: list[tuple[Sequence[Message], bool]] = field(default_factory=list)
 
-    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec) -> Turn:
+    def next_turn(
+        self, messages: Sequence[Message], tools: Toolset, output: OutputSpec
+    ) -> ModelTurn:
         assert tools is TOOLS
-        self.wanted.append(wanted)
+        self.outputs.append(output)
         self.seen.append(messages)
         return self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
 
-    def words(self, messages: Sequence[Message], *, tuned: bool) -> str:
-        self.told.append((messages, tuned))
+    def next_text(self, messages: Sequence[Message], *, use_adapter: bool) -> str:
+        self.told.append((messages, use_adapter))
         return "words"
 
 
@@ -68,14 +70,17 @@ class Ran:
         self.warnings.append(text)
 
 
-def answer(model: Said, host: Ran, *, max_rounds: int = 8, words: Words = "base") -> Reply:
-    return reply(model, QUESTION, TOOLS, host, max_rounds=max_rounds, words=words)
+def answer(model: Said, runner: Ran, *, max_rounds: int = 8, text_from: TextFrom = "base") -> Reply:
+    return reply(model, QUESTION, TOOLS, runner, max_rounds=max_rounds, text_from=text_from)
 
 
 def test_results_come_back_in_order_and_the_model_is_asked_again() -> None:
-    model, host = Said([Turn((ONE, TWO)), Turn((ToolCall("add", {"n": 3}),)), Turn(())]), Ran()
-    found = answer(model, host)
-    assert [call.arguments["n"] for call in host.calls] == [1, 2, 3]
+    model, runner = (
+        Said([ModelTurn((ONE, TWO)), ModelTurn((ToolCall("add", {"n": 3}),)), ModelTurn(())]),
+        Ran(),
+    )
+    found = answer(model, runner)
+    assert [call.arguments["n"] for call in runner.calls] == [1, 2, 3]
     assert found == Reply(
         "words",
         (
@@ -90,21 +95,24 @@ def test_results_come_back_in_order_and_the_model_is_asked_again() -> None:
     assert [len(seen) for seen in model.seen] == [1, 4, 6]
     # The words are asked for with all that was found out.
     assert model.told == [([*QUESTION, *found.messages[:-1]], False)]
-    assert host.warnings == []
+    assert runner.warnings == []
 
 
 def test_a_call_that_was_made_already_is_not_made_again() -> None:
     swapped = ToolCall("add", {"n": 1})
-    model, host = Said([Turn((ONE, ONE)), Turn((TWO, swapped)), Turn((swapped, TWO))]), Ran()
-    found = answer(model, host)
-    assert host.calls == [ONE, TWO]
+    model, runner = (
+        Said([ModelTurn((ONE, ONE)), ModelTurn((TWO, swapped)), ModelTurn((swapped, TWO))]),
+        Ran(),
+    )
+    found = answer(model, runner)
+    assert runner.calls == [ONE, TWO]
     results = [message.content for message in found.messages if message.role == "tool"]
     assert results == ['{"got": 1}', '{"got": 1}', '{"got": 2}', '{"got": 1}']
-    assert len(model.seen) == 3 and found.words == "words"
+    assert len(model.seen) == 3 and found.text == "words"
 
 
 @pytest.mark.parametrize(
-    ("has_adapter", "words", "may_speak"),
+    ("has_adapter", "text_from", "may_write"),
     [
         (True, "base", False),
         (True, "tuned", True),
@@ -114,30 +122,30 @@ def test_a_call_that_was_made_already_is_not_made_again() -> None:
         (False, "none", False),
     ],
 )
-def test_who_may_speak(has_adapter: bool, words: Words, may_speak: bool) -> None:
-    model = Said([Turn((ONE,)), Turn(())], has_adapter)
-    found = answer(model, Ran(), words=words)
-    assert model.wanted == [OutputSpec(allows_text=may_speak)] * 2
-    if words == "none":
-        assert found.words == "" and model.told == []
+def test_who_may_write_the_text(has_adapter: bool, text_from: TextFrom, may_write: bool) -> None:
+    model = Said([ModelTurn((ONE,)), ModelTurn(())], has_adapter)
+    found = answer(model, Ran(), text_from=text_from)
+    assert model.outputs == [OutputSpec(allows_text=may_write)] * 2
+    if text_from == "none":
+        assert found.text == "" and model.told == []
         assert [message.role for message in found.messages] == ["assistant", "tool"]
     else:
-        assert found.words == "words"
-        assert [is_tuned for _, is_tuned in model.told] == [words == "tuned"]
+        assert found.text == "words"
+        assert [is_tuned for _, is_tuned in model.told] == [text_from == "tuned"]
 
 
 def test_words_of_the_model_itself_end_the_rounds() -> None:
-    model = Said([Turn((ONE,)), Turn((), "It is one.")], has_adapter=False)
+    model = Said([ModelTurn((ONE,)), ModelTurn((), "It is one.")], has_adapter=False)
     found = answer(model, Ran())
-    assert found.words == "It is one." == found.messages[-1].content
+    assert found.text == "It is one." == found.messages[-1].content
     assert model.told == [] and len(found.messages) == 3
 
 
 def test_rounds_without_end_end_in_words() -> None:
-    model, host = Said([Turn((ToolCall("add", {"n": n}),)) for n in range(99)]), Ran()
-    found = answer(model, host, max_rounds=3)
-    assert len(host.calls) == 3 and found.words == "words"
-    assert len(model.told[0][0]) == 1 + 6 and "3 rounds" in host.warnings[0]
+    model, runner = Said([ModelTurn((ToolCall("add", {"n": n}),)) for n in range(99)]), Ran()
+    found = answer(model, runner, max_rounds=3)
+    assert len(runner.calls) == 3 and found.text == "words"
+    assert len(model.told[0][0]) == 1 + 6 and "3 rounds" in runner.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -150,14 +158,14 @@ def test_rounds_without_end_end_in_words() -> None:
     ],
 )
 def test_a_wrong_call_is_told_to_the_model_and_never_run(call: ToolCall, message: str) -> None:
-    model, host = Said([Turn((call,)), Turn((ONE,)), Turn(())]), Ran()
-    found = answer(model, host)
-    assert host.calls == [ONE] and message in host.warnings[0]
+    model, runner = Said([ModelTurn((call,)), ModelTurn((ONE,)), ModelTurn(())]), Ran()
+    found = answer(model, runner)
+    assert runner.calls == [ONE] and message in runner.warnings[0]
     assert message in found.messages[1].content and found.messages[1].role == "tool"
 
 
 def test_an_answer_that_cannot_be_read_is_said_and_followed_by_words() -> None:
-    host = Ran()
-    found = answer(Said([Turn((), "", "unclosed brace: '['")]), host)
+    runner = Ran()
+    found = answer(Said([ModelTurn((), "", "unclosed brace: '['")]), runner)
     assert found == Reply("words", (Message("assistant", "words"),))
-    assert host.warnings == ["The model's calls cannot be read (unclosed brace: '[')"]
+    assert runner.warnings == ["The model's calls cannot be read (unclosed brace: '[')"]

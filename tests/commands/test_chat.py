@@ -13,11 +13,11 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from calltune.agent.caller import Turn
+from calltune.agent.caller import ModelTurn
 from calltune.commands.chat import ChatOptions, talk
 from calltune.errors import OptionError
 from calltune.formats.grammar import OutputSpec
-from calltune.report import chat as page
+from calltune.report import chat as terminal_chat
 from calltune.report.chat import Screen
 from calltune.tools import Toolset
 from calltune.tools.sources import MCPOptions, RunnableTools, open_sources
@@ -55,12 +55,14 @@ class Speaks:
         self.calls = list(calls)
         self.seen: list[Sequence[Message]] = []
 
-    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec) -> Turn:
+    def next_turn(
+        self, messages: Sequence[Message], tools: Toolset, output: OutputSpec
+    ) -> ModelTurn:
         if messages[-1].role == "tool" or not self.calls:
-            return Turn(())
-        return Turn((self.calls.pop(0),))
+            return ModelTurn(())
+        return ModelTurn((self.calls.pop(0),))
 
-    def words(self, messages: Sequence[Message], *, tuned: bool) -> str:
+    def next_text(self, messages: Sequence[Message], *, use_adapter: bool) -> str:
         self.seen.append(messages)
         return f"It is {messages[-1].content}"
 
@@ -178,7 +180,7 @@ def test_what_a_model_or_a_tool_writes_is_shown_and_not_obeyed(
 
 def test_keys_edit_and_recall_what_is_asked() -> None:
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
-        read = page._typed()
+        read = terminal_chat._terminal_reader()
         up, left, backspace, ctrl_c, ctrl_d = "\x1b[A", "\x1b[D", "\x7f", "\x03", "\x04"
         keys.send_text(f"what?{left}{backspace}T\r")
         assert read("> ") == "whaT?"

@@ -1,1 +1,1 @@
-"""One question, or a conversation, whose calls are run."""
+"""Agent: ask a model for tool calls, run them, and continue the conversation with the results."""

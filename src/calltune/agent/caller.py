@@ -1,33 +1,46 @@
-"""One line in Python: a question and tools in, calls out, or what the functions return."""
+"""`Caller`: a model that answers questions with tool calls, and can run them.
 
-from collections.abc import Callable, Sequence
+It decodes one answer at a time. Answers are constrained to the tools' schemas where the model's
+cache allows it, and are checked against the whole of the schemas before any call is run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from calltune.data.batching import prompt_tokens
 from calltune.errors import OptionError, UnusableAnswer
 from calltune.evaluation.judge import are_valid, invents_function
+from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
 from calltune.files import dumps
 from calltune.formats.grammar import ANY_CALLS, OutputSpec
+from calltune.generation.engine import complete
+from calltune.generation.sequence import Prompt
+from calltune.models.backend import choose
+from calltune.models.loading import base_model_of, disable_adapter, load
+from calltune.models.options import CallerOptions
 from calltune.tools import Toolset, from_functions
 from calltune.types import Message, Tool, ToolCall
 
 Function = Callable[..., Any]
-_CALLS_OR_WORDS = OutputSpec(allows_text=True)
+CALLS_OR_TEXT = OutputSpec(allows_text=True)
+"""Tool calls, or a text instead of them."""
 
 
-class Turn(NamedTuple):
-    """What a model says in one turn of a conversation: calls, words, or something else."""
+class ModelTurn(NamedTuple):
+    """One turn of the model in a conversation: calls, or a text, or neither."""
 
     calls: tuple[ToolCall, ...]
-    """By the names in the prompt; they may be wrong where they could not be held to schemas."""
-    words: str = ""
+    """Under the tool names of the prompt. They may be invalid, as not every schema can be
+    enforced while decoding."""
+    text: str = ""
     problem: str | None = None
-    """Why neither calls nor words can be read."""
+    """Why the output parses neither as calls nor as text; None if it does."""
 
 
 class Outcome(NamedTuple):
-    """A call that was made, and what the function returned."""
+    """A call that was run, and what its function returned."""
 
     call: ToolCall
     value: Any
@@ -36,7 +49,7 @@ class Outcome(NamedTuple):
 class Caller:
     """A model that calls tools, loaded once.
 
-    Answers are held to the tools' schemas while they are written, where the model allows it.
+    Answers are greedy, and constrained to the tools' schemas where the model allows it.
     """
 
     def __init__(
@@ -48,24 +61,29 @@ class Caller:
         max_tokens: int = 512,
         device: str = "auto",
     ) -> None:
-        """Load a model (by default the one that the adapter was trained on) with its adapter.
+        """Load a model with its adapter.
 
-        `format` is the prompt family that it was trained with; unless given, the one whose tokens
-        the model has.
+        Args:
+            model: a hub id, a folder, a .gguf file or pip:NAME; by default the model that the
+                adapter was trained on.
+            adapter: the folder of an adapter; by default none.
+            format: the name of a prompt format; by default the one whose control tokens the model
+                has.
+            max_tokens: the maximum length of an answer, in tokens.
+            device: auto, cpu or gpu.
 
         Raises:
-            ModelNotFound: no such model or adapter.
-            OptionError: neither is given, or the format is not known or not told by the model.
+            AdapterMismatch: the adapter was trained for another model.
+            ModelNotFound: there is no such model or adapter.
+            OptionError: neither model nor adapter is given, or the format is unknown, or is not
+                given and cannot be told from the model.
         """
-        from calltune.models.backend import choose
-
         if model is None and adapter is None:
             raise OptionError("No model; name one, or an adapter")
         backend = choose(device, is_step_small=True)
 
-        from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
+        # Imports MLX, which only `choose` may do first.
         from calltune.generation.kv_cache import has_plain_kv_cache
-        from calltune.models.loading import base_model_of, load
 
         folder = None if adapter is None else Path(adapter)
         reference = model or base_model_of(folder or Path())
@@ -73,12 +91,22 @@ class Caller:
         self.prompt_format = prompt_format_of(format, self._loaded.tokenizer, reference)
         self.has_adapter = folder is not None
         self._max_tokens = max_tokens
-        self._stops = stop_tokens(self._loaded.tokenizer, [self.prompt_format.name])
-        can_be_held = has_plain_kv_cache(self._loaded.model)
+        self._stop_tokens = stop_tokens(self._loaded.tokenizer, [self.prompt_format.name])
         self._constrainer = (
-            constrainer_of(self._loaded, self.prompt_format.name, self._stops)
-            if can_be_held
+            constrainer_of(self._loaded, self.prompt_format.name, self._stop_tokens)
+            if has_plain_kv_cache(self._loaded.model)
             else None
+        )
+
+    @classmethod
+    def from_options(cls, options: CallerOptions) -> "Caller":
+        """The caller that a command's options describe; raises what `Caller` raises."""
+        return cls(
+            options.model,
+            options.adapter_path,
+            format=options.format,
+            max_tokens=options.max_tokens,
+            device=options.device,
         )
 
     def call(
@@ -86,30 +114,42 @@ class Caller:
     ) -> tuple[ToolCall, ...]:
         """The calls that the model makes for a question or a conversation; none is run.
 
+        Args:
+            query: a question, or the messages of a conversation that ends with one.
+            tools: Python functions with type hints, or a `Toolset`.
+
+        Returns:
+            Valid calls under the tools' original names; empty if the model calls nothing.
+
         Raises:
-            UnusableAnswer: it cannot be read, or a call does not keep to its tool's schema.
+            UnusableAnswer: the answer cannot be parsed, or a call does not satisfy its schema.
         """
         toolset = tools if isinstance(tools, Toolset) else from_functions(tools)
         messages = [Message("user", query)] if isinstance(query, str) else list(query)
         text = self._answer(self._prompt(messages, toolset.tools), toolset.tools)
-        reading = self.prompt_format.parse(text)
-        if reading.problem is not None:
+        parsed = self.prompt_format.parse(text)
+        if parsed.problem is not None:
             raise UnusableAnswer(
-                f"The answer cannot be read ({reading.problem}): {text[:200]!r}; allow more "
+                f"The answer cannot be read ({parsed.problem}): {text[:200]!r}; allow more "
                 "tokens, or train the model for longer"
             )
-        for call in reading.calls:
-            _check(call, {tool.name: tool for tool in toolset.tools})
-        return tuple(toolset.original_call(call) for call in reading.calls)
+        by_name = {tool.name: tool for tool in toolset.tools}
+        for call in parsed.calls:
+            if problem := call_problem(call, by_name):
+                raise UnusableAnswer(
+                    f"{problem} ({dumps(call.arguments)[:200]}); ask again, or train the model "
+                    "for longer"
+                )
+        return tuple(toolset.original_call(call) for call in parsed.calls)
 
     def run(self, query: str | Sequence[Message], tools: Sequence[Function]) -> list[Outcome]:
-        """Make the calls and run them in order: what they are and what came back.
+        """Ask for calls and run them in order; each call with what its function returned.
 
-        All calls keep to their tools' schemas before the first function is run. Arguments come as
-        the type hints say: dataclasses, enums and the like are made of their JSON.
+        Every call is checked before the first function runs. Arguments are converted to the
+        functions' type hints, such as dataclasses and enums, with pydantic.
 
         Raises:
-            OptionError: two functions of one name.
+            OptionError: two functions have the same name.
             UnusableAnswer: as `call`; no function has been run.
         """
         from pydantic import validate_call
@@ -122,58 +162,60 @@ class Caller:
             Outcome(call, validate_call(by_name[call.name])(**call.arguments)) for call in calls
         ]
 
-    def turn(
-        self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec = _CALLS_OR_WORDS
-    ) -> Turn:
-        """The model's next turn in a conversation; no call is run, and none is an error."""
-        text = self._answer(self._prompt(messages, tools.tools), tools.tools, wanted)
-        reading = self.prompt_format.parse(text)
-        if reading.problem is None:
-            return Turn(reading.calls)
-        if wanted.allows_text and self.prompt_format.call_prefix not in text:
-            return Turn((), text.strip())
-        return Turn((), "", f"{reading.problem}: {text[:200]!r}")
+    def next_turn(
+        self, messages: Sequence[Message], tools: Toolset, output: OutputSpec = CALLS_OR_TEXT
+    ) -> ModelTurn:
+        """The model's next turn in a conversation; no call is run, and nothing is raised for it.
 
-    def words(self, messages: Sequence[Message], *, tuned: bool = False) -> str:
-        """The next turn in words, with no tools before the model.
-
-        They are the base model's: an adapter that was trained for calls has unlearned to speak.
-        With `tuned`, or where the adapter is a whole model, they are the adapter's.
+        `output` says how many calls the turn may make, and whether it may be a text.
         """
-        from calltune.models.loading import disable_adapter
+        answer = self._answer(self._prompt(messages, tools.tools), tools.tools, output)
+        parsed = self.prompt_format.parse(answer)
+        if parsed.problem is None:
+            return ModelTurn(parsed.calls)
+        if output.allows_text and self.prompt_format.call_prefix not in answer:
+            return ModelTurn((), answer.strip())
+        return ModelTurn((), "", f"{parsed.problem}: {answer[:200]!r}")
 
+    def next_text(self, messages: Sequence[Message], *, use_adapter: bool = False) -> str:
+        """The next turn as text, with no tools in the prompt.
+
+        The base model writes it, because an adapter that was trained on calls alone makes a model
+        worse at anything else. With `use_adapter` the tuned model does; and so it does where the
+        whole model was trained, which leaves no base model to fall back on.
+        """
         prompt = self._prompt(messages, ())
-        with nullcontext() if tuned else disable_adapter(self._loaded.model):
-            return self._answer(prompt, (), _CALLS_OR_WORDS).strip()
+        with nullcontext() if use_adapter else disable_adapter(self._loaded.model):
+            return self._answer(prompt, (), CALLS_OR_TEXT).strip()
 
     def _prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str:
         return self.prompt_format.render_prompt(
             [self.prompt_format.escape_control_tokens(each) for each in messages], tools
         )
 
-    def _answer(self, prompt: str, tools: Sequence[Tool], wanted: OutputSpec = ANY_CALLS) -> str:
-        from calltune.data.batching import prompt_tokens
-        from calltune.generation.engine import complete
-        from calltune.generation.sequence import Prompt
-
+    def _answer(self, prompt: str, tools: Sequence[Tool], output: OutputSpec = ANY_CALLS) -> str:
+        constraint = None
+        if self._constrainer is not None:
+            constraint = self._constrainer.constrain(tools, output).constraint
         tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.prompt_format)
-        held = self._constrainer.constrain(tools, wanted).constraint if self._constrainer else None
         (completion,) = complete(
             self._loaded.model,
-            [Prompt("", tokens, held)],
-            stop_tokens=self._stops,
+            [Prompt("", tokens, constraint)],
+            stop_tokens=self._stop_tokens,
             max_tokens=self._max_tokens,
             batch_size=1,
         )
         return str(self._loaded.tokenizer.decode(completion.tokens))
 
 
-def _check(call: ToolCall, tools: dict[str, Tool]) -> None:
-    """Answers are held to the schemas, but not to all that a schema can say."""
+def call_problem(call: ToolCall, tools: Mapping[str, Tool]) -> str | None:
+    """What is wrong with a call, as a sentence without a full stop; None if it may be run.
+
+    Decoding enforces most of a schema; this checks all of it. The sentences are also what a model
+    is told about its calls, so another wording changes its answers.
+    """
     if invents_function([call], tools):
-        raise UnusableAnswer(f"The model calls {call.name}, which is not on offer; ask again")
+        return f"There is no tool {call.name}"
     if not are_valid([call], tools):
-        raise UnusableAnswer(
-            f"The model's arguments of {call.name} do not keep to its schema "
-            f"({dumps(call.arguments)[:200]}); ask again, or train the model for longer"
-        )
+        return f"The arguments of {call.name} do not keep to its schema"
+    return None

@@ -1,112 +1,110 @@
-"""A question in a conversation: calls are run and their results put back, until words come."""
+"""One question of a conversation: run the model's calls, return the results, get a final text."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
-from calltune.agent.caller import Turn
-from calltune.evaluation.judge import are_valid, invents_function
+from calltune.agent.caller import ModelTurn, call_problem
 from calltune.files import dumps
 from calltune.formats.grammar import OutputSpec
 from calltune.formats.parser import call_key
 from calltune.tools import Toolset
 from calltune.types import Json, Message, ToolCall
 
-Words = Literal["base", "tuned", "none"]
-"""Who says the words, after the calls or instead of them."""
+TextFrom = Literal["base", "tuned", "none"]
+"""Which model writes the final text: the base model, the tuned one, or neither."""
 
 
-class Speaker(Protocol):
-    """The model; `Caller` is one."""
+class ChatModel(Protocol):
+    """A model that takes turns in a conversation; `Caller` is one."""
 
     @property
     def has_adapter(self) -> bool:
-        """Whether it was tuned."""
+        """Whether it is a base model with an adapter."""
 
-    def turn(self, messages: Sequence[Message], tools: Toolset, wanted: OutputSpec) -> Turn:
-        """Its next turn."""
+    def next_turn(
+        self, messages: Sequence[Message], tools: Toolset, output: OutputSpec
+    ) -> ModelTurn:
+        """Its next turn: calls or text."""
 
-    def words(self, messages: Sequence[Message], *, tuned: bool) -> str:
-        """Its next turn in words, with no tools before it."""
+    def next_text(self, messages: Sequence[Message], *, use_adapter: bool) -> str:
+        """Its next turn as text, with no tools in the prompt."""
 
 
-class Host(Protocol):
-    """What stands between the model and the user."""
+class CallRunner(Protocol):
+    """Runs calls, and reports to the user what goes on."""
 
     def run(self, call: ToolCall) -> Json:
-        """What a call gives, JSON; that it was declined or failed is a result as well.
-
-        Its arguments keep to its tool's schema.
-        """
+        """The result of a valid call, as JSON; that it was declined or failed is a result, too."""
 
     def thinking(self) -> AbstractContextManager[object]:
-        """Entered while the model is at work."""
+        """A context that is open while the model generates."""
 
     def warn(self, text: str) -> None:
-        """Say that something went wrong, in one sentence."""
+        """Report a problem, in one sentence without a full stop."""
 
 
 class Reply(NamedTuple):
-    """How a question was answered."""
+    """The answer to a question."""
 
-    words: str
-    """"" where none are wanted."""
+    text: str
+    """Empty if none was asked for."""
     messages: tuple[Message, ...]
-    """What the conversation has more than before: calls, results, and the words."""
+    """The new messages of the conversation: calls, their results, and the text."""
 
 
 def reply(
-    model: Speaker,
+    model: ChatModel,
     messages: Sequence[Message],
     tools: Toolset,
-    host: Host,
+    runner: CallRunner,
     *,
     max_rounds: int,
-    words: Words = "base",
+    text_from: TextFrom = "base",
 ) -> Reply:
-    """Answer the question that the conversation ends with.
+    """Answer the question that the conversation `messages` ends with.
 
-    Rounds of calls end where the model calls nothing, or nothing that it has not called since the
-    question, or after `most_rounds`. Equal calls are run once. Where the base model says the words,
-    an adapter decides on calls alone, for that is what it was trained for.
+    In each round the model makes calls, which are run and whose results it sees in the next round.
+    The rounds end when it makes no call, or only calls that it has already made for this question,
+    or after `max_rounds`. Equal calls run once. Invalid calls do not run; the model is told why.
+
+    With `text_from` "base" a model with an adapter only decides on calls, which is what adapters
+    are trained for, and its base model writes the text.
     """
-    wanted = OutputSpec(allows_text=words == "tuned" or (words == "base" and not model.has_adapter))
+    may_write = text_from == "tuned" or (text_from == "base" and not model.has_adapter)
+    output = OutputSpec(allows_text=may_write)
     added: list[Message] = []
     results: dict[str, str] = {}
     for _ in range(max_rounds):
-        with host.thinking():
-            turn = model.turn([*messages, *added], tools, wanted)
-        if turn.words:
-            return _finished(turn.words, added)
+        with runner.thinking():
+            turn = model.next_turn([*messages, *added], tools, output)
+        if turn.text:
+            return _finished(turn.text, added)
         if turn.problem is not None:
-            host.warn(f"The model's calls cannot be read ({turn.problem})")
+            runner.warn(f"The model's calls cannot be read ({turn.problem})")
         if all(call_key(call) in results for call in turn.calls):
             break
         added.append(Message("assistant", "", turn.calls))
         for call in turn.calls:
             if call_key(call) not in results:
-                results[call_key(call)] = dumps(_result(call, tools, host))
+                results[call_key(call)] = dumps(_result(call, tools, runner))
             added.append(Message("tool", results[call_key(call)], tool_name=call.name))
     else:
-        host.warn(f"The model has called tools in {max_rounds} rounds; it is to answer now")
-    if words == "none":
+        runner.warn(f"The model called tools in {max_rounds} rounds; now it must answer")
+    if text_from == "none":
         return Reply("", tuple(added))
-    with host.thinking():
-        said = model.words([*messages, *added], tuned=words == "tuned")
-    return _finished(said, added)
+    with runner.thinking():
+        text = model.next_text([*messages, *added], use_adapter=text_from == "tuned")
+    return _finished(text, added)
 
 
-def _finished(words: str, added: Sequence[Message]) -> Reply:
-    return Reply(words, (*added, Message("assistant", words)))
+def _finished(text: str, added: Sequence[Message]) -> Reply:
+    return Reply(text, (*added, Message("assistant", text)))
 
 
-def _result(call: ToolCall, tools: Toolset, host: Host) -> Json:
-    by_name = {tool.name: tool for tool in tools.tools}
-    if invents_function([call], by_name):
-        problem = f"There is no tool {call.name}."
-    elif not are_valid([call], by_name):
-        problem = f"The arguments of {call.name} do not keep to its schema."
-    else:
-        return host.run(call)
-    host.warn(f"{problem[:-1]} ({dumps(call.arguments)[:200]}); nothing was run")
-    return {"error": problem}
+def _result(call: ToolCall, tools: Toolset, runner: CallRunner) -> Json:
+    problem = call_problem(call, {tool.name: tool for tool in tools.tools})
+    if problem is None:
+        return runner.run(call)
+    runner.warn(f"{problem} ({dumps(call.arguments)[:200]}); nothing was run")
+    return {"error": f"{problem}."}

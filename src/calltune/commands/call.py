@@ -1,28 +1,28 @@
-"""call: one question to a model that has tools; its calls as JSON."""
+"""call: one question to a model with tools; prints its calls as JSON."""
 
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from calltune.errors import OptionError
-from calltune.models.options import (
-    BaseModelOption,
-    DeviceOption,
-    FormatOption,
-    MaxTokensOption,
-    OptionalAdapterOption,
-    check_minimums,
-)
+from calltune.files import dumps
+from calltune.models.options import CallerOptions, check_minimums
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions(
-    DeviceOption, MaxTokensOption, FormatOption, OptionalAdapterOption, BaseModelOption
-):
-    """Options of `calltune call`."""
+@dataclass(frozen=True)
+class QueryArgument:
+    """The command's argument. Fields of the last base class come first, and so must arguments."""
+
+    __slots__ = ()
 
     query: str
     """The question to ask."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions(CallerOptions, QueryArgument):
+    """Options of `calltune call`."""
+
     tools: Path = field(default=Path("tools.json"), kw_only=True)
     """File with the tools on offer, as `calltune tools` writes it."""
 
@@ -34,28 +34,23 @@ class CallOptions(
 
 
 def run(options: CallOptions) -> Path:
-    """Print the calls that the model makes as a JSON list; nothing is run. The tools' file.
+    """Print the calls that the model makes as a JSON list, and run none; the tools' file.
 
     Raises:
-        DataError: no tools.
-        ModelNotFound: no such model or adapter.
-        UnusableAnswer: the answer cannot be read, or does not keep to the schemas.
+        DataError: the tools are missing or broken.
+        ModelNotFound: there is no such model or adapter.
+        UnusableAnswer: the answer cannot be parsed, or a call does not satisfy its schema.
     """
-    from calltune.agent.caller import Caller
-    from calltune.files import dumps
     from calltune.report.tool_list import print_notes
     from calltune.tools import from_openai
 
     toolset = from_openai(options.tools)
     # What is printed can be piped on: it is JSON and nothing else.
     print_notes(toolset.notes, sys.stderr)
-    caller = Caller(
-        options.model,
-        options.adapter_path,
-        format=options.format,
-        max_tokens=options.max_tokens,
-        device=options.device,
-    )
+
+    from calltune.agent.caller import Caller
+
+    caller = Caller.from_options(options)
     calls = caller.call(options.query, toolset)
     print(dumps([{"name": call.name, "arguments": call.arguments} for call in calls]))
     if not calls:

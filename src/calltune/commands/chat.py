@@ -1,4 +1,4 @@
-"""chat: a conversation with a model whose calls are run, each after it was confirmed."""
+"""chat: a conversation with a model whose calls are run, each after the user confirms it."""
 
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -6,19 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from calltune.errors import OptionError
-from calltune.models.options import (
-    BaseModelOption,
-    DeviceOption,
-    FormatOption,
-    MaxTokensOption,
-    OptionalAdapterOption,
-    check_minimums,
-)
+from calltune.models.options import CallerOptions, check_minimums
+from calltune.report.chat import Screen
 from calltune.types import Json, Message, ToolCall
 
 if TYPE_CHECKING:
-    from calltune.agent.dialogue import Speaker
-    from calltune.report.chat import Screen
+    from calltune.agent.dialogue import ChatModel
     from calltune.tools.sources import RunnableTools
 
 DECLINED: Json = {"error": "The user declined this call."}
@@ -26,27 +19,27 @@ NO_RESULT: Json = {"error": "There is no result: nothing here runs this tool."}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatOptions(
-    DeviceOption, MaxTokensOption, FormatOption, OptionalAdapterOption, BaseModelOption
-):
+class ChatOptions(CallerOptions):
     """Options of `calltune chat`."""
 
     tools: tuple[str, ...] = ("tools.json",)
-    """Sources as `calltune tools` takes them. Functions of a Python file and tools of an MCP server
-    are run; for those of OpenAPI documents and lists you are asked what they return."""
+    """Tools, in any form that `calltune tools` reads. Functions of a Python file and tools of an
+    MCP server are run; for tools of an OpenAPI document or a list, you enter the results."""
     system: str = ""
-    """What the model is told before the conversation."""
+    """System prompt."""
     words: Literal["base", "tuned", "none"] = "base"
-    """Who answers in words: the base model, for an adapter that was trained on calls has unlearned
-    to speak; the tuned one; or nobody, where the base model was never taught to answer."""
+    """Which model writes the text answers: base (adapters trained on calls make a model worse at
+    text), tuned, or none, for a base model that cannot chat."""
     max_rounds: int = 8
-    """Most rounds of calls for one question."""
+    """Maximum number of rounds of calls for one question."""
     yes: bool = False
-    """Run every call unasked. Where the input is no terminal, calls are else declined."""
+    """Run every call without asking. Otherwise calls are declined if the input is not a
+    terminal."""
     timeout: float = 30.0
-    """Seconds that an MCP server has to answer in."""
+    """Seconds to wait for an answer of an MCP server."""
     header: tuple[str, ...] = ()
-    """"Name: value", sent to the MCP server at an http(s) address, such as "Authorization: …"."""
+    """HTTP header for the MCP server at an http(s) address: "Name: value", for example
+    "Authorization: …"."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -56,118 +49,111 @@ class ChatOptions(
 
 
 def run(options: ChatOptions) -> Path:
-    """Talk until the input ends; the adapter's folder, or the working folder.
+    """Chat until the input ends; the adapter's folder, or the working folder if there is none.
 
     Raises:
-        DataError: a source is missing or broken.
+        DataError: a tool source is missing or broken.
         FetchError: an MCP server cannot be reached.
-        ModelNotFound: no such model or adapter.
-        OptionError: a source of no known kind, or a header that is none.
+        ModelNotFound: there is no such model or adapter.
+        OptionError: the kind of a tool source is unknown, or a header is malformed.
     """
-    from calltune.agent.caller import Caller
-    from calltune.report.chat import Screen
     from calltune.report.tool_list import print_notes
     from calltune.tools.sources import mcp_options, open_sources
 
-    reach = mcp_options(options.tools, options.timeout, options.header)
+    server = mcp_options(options.tools, options.timeout, options.header)
     with ExitStack() as stack:
-        offer = open_sources(options.tools, reach, stack)
-        print_notes(offer.toolset.notes)
-        caller = Caller(
-            options.model,
-            options.adapter_path,
-            format=options.format,
-            max_tokens=options.max_tokens,
-            device=options.device,
-        )
-        talk(caller, offer, Screen(), options)
+        tools = open_sources(options.tools, server, stack)
+        print_notes(tools.toolset.notes)
+
+        from calltune.agent.caller import Caller
+
+        talk(Caller.from_options(options), tools, Screen(), options)
     return options.adapter_path or Path()
 
 
-def talk(caller: "Speaker", offer: "RunnableTools", screen: "Screen", options: ChatOptions) -> None:
-    """Answer questions until there are no more.
+def talk(model: "ChatModel", tools: "RunnableTools", screen: Screen, options: ChatOptions) -> None:
+    """Answer the user's questions until there are no more.
 
-    A question that is interrupted with Ctrl-C is forgotten, with what was called for it; `/new`
-    forgets all that was said.
+    Ctrl-C drops the current question with its calls; `/new` starts a new conversation.
     """
     from calltune.agent.dialogue import reply
 
-    host = _Host(offer, screen, options.yes)
+    runner = _ConfirmingRunner(tools, screen, options.yes)
     beginning = [Message("system", options.system)] if options.system else []
     messages = beginning
-    while (question := _question(screen)) is not None:
+    while (question := _read_question(screen)) is not None:
         if question == "/new":
             messages = beginning
             continue
         asked = [*messages, Message("user", question)]
         try:
-            found = reply(
-                caller,
+            answer = reply(
+                model,
                 asked,
-                offer.toolset,
-                host,
+                tools.toolset,
+                runner,
                 max_rounds=options.max_rounds,
-                words=options.words,
+                text_from=options.words,
             )
         except KeyboardInterrupt:
-            screen.warn("Interrupted; the question is forgotten")
+            screen.warn("Interrupted; this question is dropped")
             continue
         if options.words == "none":
-            screen.warn("The model calls nothing more" if found.messages else "It calls nothing")
+            screen.warn("The model calls nothing more" if answer.messages else "It calls nothing")
         else:
-            screen.show_words(found.words)
-        messages = [*asked, *found.messages]
+            screen.show_text(answer.text)
+        messages = [*asked, *answer.messages]
 
 
-def _question(screen: "Screen") -> str | None:
+def _read_question(screen: Screen) -> str | None:
     while True:
         try:
-            return screen.question()
+            return screen.read_question()
         except KeyboardInterrupt:
-            # At the prompt Ctrl-C takes back what was typed.
+            # At the prompt, Ctrl-C discards what was typed.
             continue
 
 
-class _Host:
-    """Runs calls that the user allows."""
+class _ConfirmingRunner:
+    """Runs the calls that the user allows; the `CallRunner` of a chat."""
 
-    def __init__(self, offer: "RunnableTools", screen: "Screen", is_allowed: bool) -> None:
-        self._offer = offer
+    def __init__(self, tools: "RunnableTools", screen: Screen, is_allowed: bool) -> None:
+        self._tools = tools
         self._screen = screen
         self._is_allowed = is_allowed
-        self._allowed: set[str] = set()
+        self._always_allowed: set[str] = set()
         self.warn = screen.warn
 
     def thinking(self) -> AbstractContextManager[object]:
         return self._screen.thinking()
 
     def run(self, call: ToolCall) -> Json:
-        """What the call gives; a refusal, an exception and silence are results as well."""
-        self._screen.show_call(self._offer.toolset.original_call(call))
+        """The call's result; that it was declined, raised an exception or has none is one, too."""
+        self._screen.show_call(self._tools.toolset.original_call(call))
         result = self._result(call)
         self._screen.show_result(result)
         return result
 
     def _result(self, call: ToolCall) -> Json:
-        run = self._offer.runs.get(call.name)
+        run = self._tools.runs.get(call.name)
         if run is None:
-            told = self._screen.result() if self._screen.is_asked else None
-            return NO_RESULT if told is None else told
+            entered = self._screen.read_result() if self._screen.is_interactive else None
+            return NO_RESULT if entered is None else entered
         if not self._may_run(call.name):
             return DECLINED
         try:
             return run(call.arguments)
         except (Exception, SystemExit) as error:
-            # Whatever it is, the model is told, and the conversation goes on.
+            # The user's function may raise anything; the model is told, and the chat goes on.
             return {"error": f"{type(error).__name__}: {error}"}
 
     def _may_run(self, name: str) -> bool:
-        if self._is_allowed or name in self._allowed:
+        if self._is_allowed or name in self._always_allowed:
             return True
-        if not self._screen.is_asked:
-            self._screen.warn("Declined: the input is no terminal; --yes runs calls unasked")
+        if not self._screen.is_interactive:
+            self._screen.warn("Declined: the input is not a terminal; --yes runs calls unasked")
             return False
-        consent = self._screen.consent(self._offer.toolset.original_names[name])
+        consent = self._screen.read_consent(self._tools.toolset.original_names[name])
         if consent == "always":
-            self._allowed.add(name)
+            self._always_allowed.add(name)
         return consent != "no"

@@ -135,6 +135,15 @@ class DeviceOption:
     """Where to compute: auto uses the GPU if there is one."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CallerOptions(
+    DeviceOption, MaxTokensOption, FormatOption, OptionalAdapterOption, BaseModelOption
+):
+    """A model with an adapter that answers questions: what `calltune.Caller` takes."""
+
+    __slots__ = ()
+
+
 def check_minimums(options: Any, **minimums: float) -> None:
     """Refuse options that are too small, such as `check_minimums(self, max_tokens=1)`.
 
