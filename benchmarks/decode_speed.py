@@ -1,8 +1,8 @@
-"""How fast calltune answers test rows, beside mlx_lm's batches and the manual's one by one.
+"""Decoding speed of calltune on test rows, against mlx_lm's batches and the manual's scripts.
 
 python benchmarks/decode_speed.py --data data/smollm2/training --adapter adapters/smollm2
 
-The engines answer the same prompts, greedily, in turns. Each engine's line goes to
+The engines answer the same prompts greedily, in interleaved runs. Each engine's line goes to
 benchmarks/results.jsonl. See README.md beside this file.
 """
 
@@ -22,15 +22,15 @@ import report
 
 HERE = Path(__file__).parent
 CACHE = Path(".bench")
-HELD = "calltune_held"
+CONSTRAINED = "calltune_held"
 ENGINES = {
     "calltune": "calltune",
-    HELD: "calltune",
+    CONSTRAINED: "calltune",
     "mlx_lm": "mlx_lm",
     "manual": "manual",
     STOCK: "manual",
 }
-"""By name, and what decode_worker.py calls each."""
+"""The engine of decode_worker.py, by the name on the command line and in results."""
 
 
 class Worker:
@@ -50,7 +50,7 @@ class Worker:
             {
                 "name": name,
                 "task": str(path),
-                "held": name == HELD,
+                "constrained": name == CONSTRAINED,
                 "model": None if given.random_weights else given.model,
                 "setting": given.random_weights,
                 "folder": None if given.random_weights else _folder(name, given),
@@ -63,12 +63,12 @@ class Worker:
         self._receive()
 
     def answer(self) -> dict[str, Any]:
-        """Seconds, and the tokens of each answer."""
+        """One run: its seconds, and the tokens of each answer."""
         self._send("answer")
         return self._receive()
 
     def stop(self) -> None:
-        """Let the process end."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
@@ -88,7 +88,7 @@ class Worker:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Let the engines answer in turns, write their lines and print a table."""
+    """Run the engines in turns, append their results and print a table."""
     given = _parser().parse_args(arguments)
     names = given.engine.split(",")
     if unknown := sorted(set(names) - set(ENGINES)):
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _folder(name: str, given: argparse.Namespace) -> str:
-    """The model as mlx_lm loads it: float32 on a CPU, or as its users have it."""
+    """The model as mlx_lm loads it: float32 on a CPU; for the stock engine in 4 bits."""
     from calltune.models.resolve import resolve
 
     dense = resolve(given.model, dense=given.cpu)
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--task", type=Path, help="the file that --data becomes, or that is taken without it")
     add("--only-task", action="store_true", help="write --task, and answer nothing")
     add("--random-weights", choices=("gpu", "smoke"), help="of a setting of settings.py")
-    add("--follow", action="store_true", help="let calltune's engines write the right answers")
+    add("--follow", action="store_true", help="make calltune's engines write the right answers")
     add("--rows", type=int, default=200)
     add("--rounds", type=int, default=2)
     add("--manual-rounds", type=int, help="fewer for the manual's engine, where it takes long")

@@ -1,4 +1,4 @@
-"""What the decoding engines answer, in one file: a machine without network can answer it."""
+"""The task of the decoding benchmark in one file, so that it runs on machines without network."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -6,50 +6,50 @@ from pathlib import Path
 from typing import Any, Self
 
 STOCK = "manual_stock"
-"""It answers one row, the one of median length: more would take hours on a CPU."""
+"""This engine answers one row, of median length: more would take hours on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Prompts of test rows as tokens, and what goes with each."""
+    """The tokenized prompts of test rows, with a limit, an answer and the tools for each."""
 
     prompts: list[list[int]]
     limits: list[int]
-    """The longest answer to each prompt, in tokens."""
+    """The maximum length of the answer to each prompt, in tokens."""
     right: list[list[int]]
-    """A right answer to each, with its end."""
+    """A right answer to each, with its stop token, as tokens."""
     tools: list[list[dict[str, Any]]]
-    """What each prompt offers, as its dataset wrote it."""
+    """The tools that each prompt offers, as in its dataset."""
     stops: list[int]
     format: str
     tokenizer: str
     """Folder of the tokenizer."""
 
     def of(self, engine: str) -> Self:
-        """The part that an engine gets."""
+        """The part of the task that an engine answers."""
         if engine != STOCK:
             return self
         by_length = sorted(range(len(self.prompts)), key=lambda i: len(self.prompts[i]))
         return self.only([by_length[len(by_length) // 2]])
 
     def only(self, rows: list[int]) -> Self:
-        """These rows alone."""
+        """The task with these rows only."""
         names = ("prompts", "limits", "right", "tools")
         return replace(self, **{name: [getattr(self, name)[i] for i in rows] for name in names})
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the task as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What `write` wrote."""
+        """Read a task that `write` wrote."""
         return cls(**json.loads(path.read_text()))
 
 
 def task_of(data: Path, model: str, n_rows: int, max_tokens: int | None) -> Task:
-    """The first test rows of a folder; without `max_tokens` answers end where right ones do."""
+    """The first test rows of a folder; by default answers are limited to the right one's length."""
     from mlx_lm.utils import load_tokenizer
 
     from calltune.data.batching import prompt_tokens

@@ -1,4 +1,4 @@
-"""One decoding engine at work: it reads a task, and answers all of it for each line on stdin."""
+"""The process of one decoding engine: answers a whole task for each line on stdin."""
 
 import json
 import os
@@ -11,19 +11,19 @@ from typing import Any
 from decode_task import Task
 
 Answers = list[list[int]]
-"""The tokens written for each prompt, stop tokens left out."""
+"""The tokens generated for each prompt, without stop tokens."""
 Engine = Callable[[], Answers]
 
 
 def calltune(task: Task, given: dict[str, Any]) -> Engine:
-    """The engine of calltune's tests; with `held`, each answer held to its row's tools."""
+    """The engine of calltune test; with `constrained`, answers are constrained to their tools."""
     from calltune.models.backend import choose
 
     backend = choose("cpu" if given["cpu"] else "gpu", is_step_small=True)
     from calltune.generation.engine import complete, default_batch_size
 
     model = _calltunes_model(given, backend)
-    prompts = _prompts(task, model, given["held"])
+    prompts = _prompts(task, model, given["constrained"])
 
     if given["follow"]:
         _follow(task.right)
@@ -83,8 +83,8 @@ def manual(task: Task, given: dict[str, Any]) -> Engine:
     return answer
 
 
-def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
-    """What makes the prompts in calltune's order, and with them, as it does, what holds answers."""
+def _prompts(task: Task, model: Any, constrained: bool) -> Callable[[], Iterator[Any]]:
+    """A function that makes the prompts in calltune's order, with their constraints."""
     import mlx.core as mx
 
     from calltune.generation.sequence import Prompt, sort_by_shared_prefix
@@ -93,7 +93,7 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
         Prompt(str(i), tokens, max_tokens=limit)
         for i, (tokens, limit) in enumerate(zip(task.prompts, task.limits, strict=True))
     ]
-    if not held:
+    if not constrained:
         return lambda: iter(sort_by_shared_prefix(bare))
     from transformers import AutoTokenizer
 
@@ -115,9 +115,9 @@ def _prompts(task: Task, model: Any, held: bool) -> Callable[[], Iterator[Any]]:
 
 
 def _follow(right: list[list[int]]) -> None:
-    """Let the right answers be written, whatever the model would choose; it computes all the same.
+    """Replace what the model samples by the tokens of the right answers; it computes all the same.
 
-    So that random weights write answers as they are, and what holds answers has its usual work.
+    So random weights write realistic answers, and constraints have their usual work.
     """
     import mlx.core as mx
 
@@ -168,7 +168,7 @@ def _random_model(setting: str) -> Any:
 
 
 def _stops(task: Task, given: dict[str, Any]) -> list[int]:
-    """Random weights know no end: each answer is then as long as its limit."""
+    """The stop tokens; none for random weights, whose answers are as long as their limit."""
     return task.stops if given["model"] is not None or given["follow"] else []
 
 

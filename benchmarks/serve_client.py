@@ -17,24 +17,24 @@ NO_ANSWER = 0
 
 @dataclass(slots=True)
 class Reply:
-    """What came back for one request, and when."""
+    """The response to one request, and its timing."""
 
     status: int = NO_ANSWER
     seconds: float = 0.0
     first_s: float | None = None
-    """To the first piece of an answer, where it is streamed."""
+    """Time to the first token of a streamed answer."""
     calls: list[dict[str, Any]] = field(default_factory=list)
-    """Each with name and arguments, arguments as the text that came."""
+    """Each with name and arguments, the arguments as text."""
     content: str = ""
     usage: dict[str, Any] = field(default_factory=dict)
     finish_reason: str | None = None
     error: Any = None
-    """The error's body as it was sent, or why there is no answer."""
+    """The error body, or why there was no response."""
     retry_after: str | None = None
 
     @property
     def text(self) -> str:
-        """The answer for comparing."""
+        """The answer in a form to compare."""
         return answer_text(self.calls, self.content)
 
     @property
@@ -43,7 +43,7 @@ class Reply:
         return int(self.usage.get("completion_tokens", 0))
 
     def add(self, message: dict[str, Any]) -> bool:
-        """Take in a message, or a piece of a streamed one; whether it held any of the answer."""
+        """Add a message or a delta; whether it contained any of the answer."""
         self.content += message.get("content") or ""
         for position, piece in enumerate(message.get("tool_calls") or []):
             index = piece.get("index", position)
@@ -66,13 +66,13 @@ class Asked:
 
 
 def open_client(url: str, timeout_s: float) -> httpx.AsyncClient:
-    """A client with as many connections as are wanted, and nothing between it and the server."""
+    """A client with any number of connections, and without a proxy."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     return httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, trust_env=False)
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Reply:
-    """Send one request; a failure of the connection is a reply with no status."""
+    """Send one request; if the connection fails, the reply has the status NO_ANSWER."""
     reply, started = Reply(), time.perf_counter()
     try:
         async with client.stream("POST", CHAT, json=body) as response:
@@ -97,10 +97,10 @@ async def ask_all(
     deadline_s: float,
     max_wait_s: float = 0.0,
 ) -> list[Asked]:
-    """Let clients ask one question after the other until there are no more.
+    """Let `n_clients` clients send one question after the other until there are no more.
 
-    After `deadline_s` no question is begun. A client that is told to come back later does so, after
-    `most_wait_s` at most, with its next question.
+    After `deadline_s` no question is sent. A client that is told to retry later waits as long as
+    it is told, but at most `max_wait_s`, and goes on with its next question.
     """
     asked: list[Asked] = []
     end = time.perf_counter() + deadline_s

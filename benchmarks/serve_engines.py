@@ -1,4 +1,4 @@
-"""The servers by name: how each is started, and its process as the benchmark sees it."""
+"""The servers that are compared: their commands, and a process that can be measured."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ import psutil
 
 TUNED = "tuned"
 CALLTUNE_FLAGS = "--queue 128 --timeout 600"
-"""No client of the 128 is refused, and none is given up."""
+"""None of 128 clients is refused or times out."""
 MLX_LM_FLAGS = "--decode-concurrency 32 --prompt-concurrency 8 --prompt-cache-size 10"
 MLX_LM_SERVER = """
 import socketserver
@@ -25,11 +25,11 @@ from mlx_lm.server import main
 socketserver.TCPServer.request_queue_size = 512
 main()
 """
-"""Its own listening queue holds 5 connections; of many clients at once most would be reset."""
+"""By default its socket queues 5 connections, and most of many simultaneous clients fail."""
 
 
 class ServerFailed(Exception):
-    """The server's process ended, or did not answer in time."""
+    """The process of a server ended, or did not answer in time."""
 
 
 def calltune(model: str, adapter: str | None, port: int) -> list[str]:
@@ -58,14 +58,14 @@ COMMANDS: dict[str, Callable[[str, str | None, int], list[str]]] = {
 
 
 def asked_for(name: str, model: str, adapter: str | None) -> str:
-    """What requests name as their model."""
+    """The model name for requests to a server."""
     if name == "mlx_lm":
         return "default_model"
     return TUNED if adapter else model
 
 
 class Server:
-    """One server at work on 127.0.0.1."""
+    """The process of one server on 127.0.0.1."""
 
     def __init__(
         self,
@@ -90,10 +90,10 @@ class Server:
             )
 
     def wait_until_ready(self, timeout_s: float = 120) -> float:
-        """Seconds until it said that it is well.
+        """Wait until the server answers its health check; how long that took, in seconds.
 
         Raises:
-            ServerFailed: it ended, or said nothing in time.
+            ServerFailed: the process ended, or did not answer in time.
         """
         started = time.perf_counter()
         while time.perf_counter() - started < timeout_s:
@@ -104,33 +104,37 @@ class Server:
         raise ServerFailed(f"{self.name} is not ready after {timeout_s:.0f} s; see {self._log}")
 
     def check(self) -> None:
-        """Raise ServerFailed where its process has ended."""
+        """Check that the process runs.
+
+        Raises:
+            ServerFailed: it has ended.
+        """
         if self._process.poll() is not None:
             raise ServerFailed(
                 f"{self.name} ended with {self._process.returncode}; see {self._log}"
             )
 
     def memory_mb(self) -> float:
-        """Resident memory of its process and its children; theirs come and go, and share it."""
+        """Resident memory of the process and its children, in megabytes."""
         process = psutil.Process(self._process.pid)
         processes = [process, *process.children()]
         return float(sum(each.memory_info().rss for each in processes)) / 1e6
 
     def cpu_s(self) -> float:
-        """Processor seconds that its process has used."""
+        """Processor time that the process has used, in seconds."""
         times = psutil.Process(self._process.pid).cpu_times()
         return float(times.user + times.system)
 
     def pause(self) -> None:
-        """Take the processor from it, so that another server has all of it."""
+        """Suspend the process, so that another server has the whole processor."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume a suspended process."""
         self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End its process."""
+        """End the process."""
         self.resume()
         self._process.terminate()
         try:
@@ -141,7 +145,7 @@ class Server:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         return int(opened.getsockname()[1])

@@ -1,9 +1,9 @@
-"""What `calltune serve` does with a thousand hostile schemas, and with ten thousand ordinary ones.
+"""Robustness of `calltune serve` against 1,000 hostile and 10,000 ordinary schemas.
 
 python benchmarks/serve_fuzz.py
 
-Each hostile schema has to be held, or refused with a reason within five seconds, while other
-clients go on asking; ordinary ones, all different, may leave nothing behind in memory or on disk.
+Each hostile schema must be enforced, or refused with a reason within five seconds, while other
+clients go on; ordinary ones, all different, must leave nothing behind in memory or on disk.
 The line goes to benchmarks/results.jsonl. See README.md beside this file.
 """
 
@@ -32,15 +32,15 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 N_SENDERS = 2
-"""Who send schemas."""
+"""Clients that send schemas at the same time."""
 N_OTHERS = 4
-"""Clients with the same tools all the time, meanwhile."""
+"""Other clients in the meantime, which always offer the same tools."""
 SHOWN = 400
-"""Letters of a schema at fault."""
+"""Characters of a failed schema that are recorded."""
 
 
 class Sent(NamedTuple):
-    """What came back for a body; no status where nothing did."""
+    """The response to a body; status 0 if there was none."""
 
     number: int
     status: int
@@ -49,7 +49,7 @@ class Sent(NamedTuple):
 
 
 class Others:
-    """Clients that go on asking ordinary questions until they are told to stop."""
+    """Clients that ask ordinary questions until they are stopped."""
 
     def __init__(self, server: Server, client: httpx.AsyncClient) -> None:
         self._is_over = False
@@ -62,7 +62,7 @@ class Others:
         self._asked: asyncio.Task[list[Asked]] = asyncio.create_task(asking)
 
     async def stop(self) -> dict[str, Any]:
-        """How long they waited, and what they got."""
+        """Stop them; the statuses and latencies of their requests."""
         self._is_over = True
         asked = await self._asked
         counts = Counter(str(each.reply.status or "none") for each in asked)
@@ -70,7 +70,7 @@ class Others:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 where no schema was at fault, and every ordinary one was answered."""
+    """Run both parts; exit status 0 if no hostile schema did harm and all ordinary ones worked."""
     given = _parsed(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as name:
@@ -153,7 +153,7 @@ async def _ordinary(
 
 
 def verdicts(schemas: Sequence[Any], sent: Sequence[Sent]) -> dict[str, Any]:
-    """How many schemas of each kind were refused, held and so on, and each one at fault."""
+    """The number of each verdict in total and by kind of schema, and each fault."""
     from support.hostile_answers import judge
 
     counts: dict[str, Counter[str]] = {}
@@ -177,7 +177,7 @@ def verdicts(schemas: Sequence[Any], sent: Sequence[Sent]) -> dict[str, Any]:
 async def _send_all(
     client: httpx.AsyncClient, bodies: Iterable[bytes], after: Callable[[int], None]
 ) -> list[Sent]:
-    """Send every body, `N_SENDERS` at once; `after` is called with the number of each."""
+    """Send all bodies, `N_SENDERS` at a time, calling `after` with the number of each response."""
     numbered = iter(enumerate(bodies))
     found: list[Sent] = []
 
@@ -209,7 +209,7 @@ def _tiny(folder: Path) -> str:
 
 
 def _mb(folder: Path) -> float:
-    """Megabytes of the files in a folder."""
+    """The size of the files in a folder, in megabytes."""
     return round(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6, 3)
 
 

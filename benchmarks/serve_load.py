@@ -1,4 +1,4 @@
-"""How `calltune serve` holds under load, beside mlx_lm's server on the same model and machine.
+"""Load benchmark of `calltune serve`, against mlx_lm's server on the same model and machine.
 
 python benchmarks/serve_load.py --adapter adapters/smollm2
 
@@ -30,15 +30,15 @@ from turns import alternating
 import report
 
 REQUESTS = {1: 8, 8: 32, 32: 64, 128: 256}
-"""Requests in a turn by the number of clients; others get two for each client."""
+"""Requests per turn, by the number of clients; for other numbers two per client."""
 MEMORY_EVERY_S = 1.0
 MAX_WAIT_S = 5.0
-"""How long a client waits that was told to come back later, at most."""
+"""The longest that a client waits before it tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Who asks, and how."""
+    """A number of clients and what they send."""
 
     part: str
     """load, soak or overload."""
@@ -49,19 +49,19 @@ class Load:
 
 
 class Contender:
-    """A server, its clients, and what it said to each question when asked alone."""
+    """A server, its answers to each question asked alone, and its measurements."""
 
     def __init__(self, server: Server, questions: list[Question], timeout_s: float) -> None:
         self.server = server
         self.alone: dict[Question, str] = {}
         self.blocks: dict[Load, list[Block]] = {}
-        """What was done of each load."""
+        """The turns of each load so far."""
         self._questions = questions
         self._timeout_s = timeout_s
         self._unasked = cycle(questions)
 
     async def ask_alone(self) -> None:
-        """Ask every question with nothing else to do; that warms the server up as well.
+        """Ask every question alone, which also warms the server up.
 
         Raises:
             SystemExit: an answer did not come.
@@ -74,7 +74,7 @@ class Contender:
                 self.alone[question] = reply.text
 
     async def take(self, load: Load) -> None:
-        """One turn of it. Questions go on where the turn before ended, so that few come twice."""
+        """Run one turn of a load, beginning with the question after the turn before it."""
         memory = [Memory(time.perf_counter(), self.server.memory_mb())]
         watch = asyncio.create_task(_watch(self.server, memory))
         cpu_s, started = time.process_time(), time.perf_counter()
@@ -106,7 +106,7 @@ class Contender:
 
 
 async def in_turns(contenders: Sequence[Contender], loads: Sequence[Load], rounds: int) -> None:
-    """Every load on every server, once a round; meanwhile the other servers stand still."""
+    """Run every load on every server once a round, with the other servers suspended."""
     for contender in contenders:
         contender.server.pause()
     for index, contender in alternating(contenders, rounds):
@@ -120,7 +120,7 @@ async def in_turns(contenders: Sequence[Contender], loads: Sequence[Load], round
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts that are asked for; 0 where calltune lost and mixed up nothing."""
+    """Run the parts; exit status 0 if calltune lost no response and mixed none up."""
     given = parsed(arguments)
     # A time limit ends it as Ctrl-C does: with its servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -174,14 +174,14 @@ async def _all_parts(given: argparse.Namespace, contenders: list[Contender]) -> 
 
 
 def _lasting(part: str, given: argparse.Namespace) -> Load:
-    """A load that ends after a time, and not after so many requests."""
+    """A load that is limited by time and not by a number of requests."""
     if part == "soak":
         return Load(part, given.soak_clients, True, sys.maxsize, given.soak_s)
     return Load(part, given.overload_clients, False, sys.maxsize, given.overload_s)
 
 
 def _done(contenders: Sequence[Contender]) -> list[Load]:
-    """The loads of which there is something to tell, in their order."""
+    """The loads that have results, in the order in which they ran."""
     return list(dict.fromkeys(load for contender in contenders for load in contender.blocks))
 
 
@@ -203,7 +203,7 @@ def _line(contender: Contender, load: Load, given: argparse.Namespace) -> dict[s
 
 
 def faults(part: str, asked: Sequence[Asked], line: dict[str, Any]) -> list[str]:
-    """What a server may not do, and did."""
+    """What went wrong, as sentences."""
     found = [f"{n} answers mixed up"] if (n := line["answers"]["mixed_up"]) else []
     if part == "overload":
         found += serve_report.refusal_faults(asked)
@@ -221,7 +221,7 @@ async def _watch(server: Server, memory: list[Memory]) -> None:
 
 def _loads(given: argparse.Namespace) -> list[Load]:
     return [
-        Load("load", n, is_streamed, min(REQUESTS.get(n, 2 * n), given.most_requests), given.turn_s)
+        Load("load", n, is_streamed, min(REQUESTS.get(n, 2 * n), given.max_requests), given.turn_s)
         for n in given.clients
         for is_streamed in (False, True)
     ]

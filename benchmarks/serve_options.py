@@ -1,4 +1,4 @@
-"""What serve_load.py can be told on the command line."""
+"""Command line options of serve_load.py."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of serve_load.py."""
+    """Parse the options of serve_load.py."""
     parser = argparse.ArgumentParser(description="calltune serve under load")
     add = parser.add_argument
     add("--engine", type=lambda text: text.split(","), default=list(COMMANDS))
@@ -42,7 +42,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _smaller(given: argparse.Namespace) -> argparse.Namespace:
-    given.clients, given.rounds, given.questions, given.most_requests = [2], 1, 2, 2
+    given.clients, given.rounds, given.questions, given.max_requests = [2], 1, 2, 2
     given.part, given.results = ["load"], None
     return given
 

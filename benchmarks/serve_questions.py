@@ -1,4 +1,4 @@
-"""Questions whose answers can be told apart: each has a city and a number that no other has."""
+"""Questions with distinguishable answers: each has a unique number and a city."""
 
 import json
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ TOOLS = [
         {"city": _CITY, "max_price": {"type": "integer", "description": "The highest price."}},
     ),
 ]
-"""What every prompt offers."""
+"""The tools that every request offers."""
 
 _WORDINGS = (
     "Search hotels in {city} with a maximum price of {number}.",
@@ -51,14 +51,14 @@ _WORDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question, and what marks its answer as its own."""
+    """A question, with the number and city that identify its answer."""
 
     number: int
     city: str
     text: str
 
     def body(self, model: str, is_streamed: bool, max_tokens: int = 96) -> dict[str, Any]:
-        """The request for it, greedy."""
+        """The request's body, for greedy decoding."""
         asked = {
             "model": model,
             "messages": [{"role": "user", "content": self.text}],
@@ -71,7 +71,7 @@ class Question:
 
 
 def make_questions(count: int) -> list[Question]:
-    """As many different ones; the numbers have four digits and lie far apart."""
+    """`count` different questions; their numbers have four digits and are far apart."""
     made = []
     for i in range(count):
         number, city = 1000 + (i * 3671) % 9000, CITIES[i % len(CITIES)]
@@ -82,18 +82,18 @@ def make_questions(count: int) -> list[Question]:
 
 
 def answer_text(calls: Sequence[dict[str, Any]], content: str) -> str:
-    """An answer for comparing: its calls with their arguments read, or what it says."""
+    """An answer in a form to compare: its calls with parsed arguments, or its text."""
     return json.dumps([[call["name"], _read(call["arguments"])] for call in calls] or content)
 
 
 def owner(text: str, questions: Sequence[Question]) -> Question | None:
-    """The question whose number is in the answer; None where none's or several are."""
+    """The question whose number the answer contains; None if there is not exactly one."""
     found = [question for question in questions if str(question.number) in text]
     return found[0] if len(found) == 1 else None
 
 
 def is_mixed_up(question: Question, text: str, questions: Sequence[Question]) -> bool:
-    """Whether the answer is another question's: that one's number and city are in it."""
+    """Whether the answer contains the number and city of another question."""
     whose = owner(text, questions)
     return whose is not None and whose != question and whose.city in text
 

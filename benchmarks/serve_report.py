@@ -1,4 +1,4 @@
-"""From the answers of servers under load to lines of results, and a table of those lines."""
+"""Results of the load benchmark: from answers to lines of results.jsonl, and a table of them."""
 
 import statistics
 from collections import Counter
@@ -15,7 +15,7 @@ FEW_ERRORS = 5
 
 
 class Memory(NamedTuple):
-    """Resident memory of a server at one moment."""
+    """The resident memory of a server at one time."""
 
     at_s: float
     mb: float
@@ -23,33 +23,33 @@ class Memory(NamedTuple):
 
 @dataclass(slots=True)
 class Block:
-    """What one server did in one turn."""
+    """The answers and measurements of one server in one turn."""
 
     asked: list[Asked]
     seconds: float
     memory: list[Memory]
     client_cpu_s: float
-    """Processor seconds of the clients, which share the machine."""
+    """Processor time of the clients, in seconds; they share the machine."""
     server_cpu_s: float
 
 
 @dataclass(slots=True)
 class Score:
-    """How many answers are what the same server says when it has nothing else to do."""
+    """How many answers are equal to the same server's answer to the same question alone."""
 
     same: int = 0
     other: int = 0
-    """Not the same, and yet no other question's: sums of a batch round differently."""
+    """Different from it, but not another question's: in a batch, sums are rounded differently."""
     mixed_up: int = 0
-    """Another question's answer: its number and its city."""
+    """With the number and city of another question."""
     named_own: int = 0
-    """Has the question's own number."""
+    """With the number of the question itself."""
     shown: list[dict[str, str]] = field(default_factory=list)
-    """A few answers that are not the same."""
+    """A few of the answers that are different."""
 
 
 def score(asked: Sequence[Asked], alone: dict[Question, str]) -> Score:
-    """Compare answers with those that came when each question was asked alone."""
+    """Compare answers with those to the same questions asked alone."""
     found, questions = Score(), list(alone)
     for each in asked:
         if each.reply.status != 200:
@@ -68,7 +68,7 @@ def score(asked: Sequence[Asked], alone: dict[Question, str]) -> Score:
 
 
 def setting_line(blocks: Sequence[Block], alone: dict[Question, str]) -> dict[str, Any]:
-    """One server in one setting over all its turns."""
+    """The line of one server in one setting, over all its turns."""
     asked = [each for block in blocks for each in block.asked]
     answered = [each.reply for each in asked if each.reply.status == 200]
     rates = [sum(e.reply.status == 200 for e in b.asked) / b.seconds for b in blocks]
@@ -104,13 +104,13 @@ def setting_line(blocks: Sequence[Block], alone: dict[Question, str]) -> dict[st
 
 
 def statuses(asked: Sequence[Asked]) -> dict[str, int]:
-    """How many requests ended with each status; "none" is no answer at all."""
+    """How many requests ended with each status; "none" is without a response."""
     counts = Counter(each.reply.status for each in asked)
     return {str(status or "none"): counts[status] for status in sorted(counts)}
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float] | None:
-    """The nearest ranks at 50, 95 and 99 per cent, and the most; None of nothing."""
+    """The 50th, 95th and 99th percentile by nearest rank, and the maximum; None of no values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -119,7 +119,7 @@ def quantiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def memory_line(points: Sequence[Memory]) -> dict[str, float] | None:
-    """First, last and most, what the first and last quarter average, and the slope an hour.
+    """First, last and maximum memory, means of the first and last quarter, and growth per hour.
 
     The slope is the second half's: before that, caches fill.
     """
@@ -142,7 +142,7 @@ def memory_line(points: Sequence[Memory]) -> dict[str, float] | None:
 
 
 def refusal_faults(asked: Sequence[Asked]) -> list[str]:
-    """What is wrong with the answers of a server with more clients than it takes.
+    """What is wrong with the responses of a server with more clients than it accepts.
 
     Only 200 and 429 may come, and a 429 says when to come back, in OpenAI's error body.
     """
@@ -162,7 +162,7 @@ def refusal_faults(asked: Sequence[Asked]) -> list[str]:
 
 
 def is_typed(body: Any) -> bool:
-    """Whether it is an error as OpenAI's API writes it."""
+    """Whether a body is an error object of OpenAI's API."""
     error = body.get("error") if isinstance(body, dict) else None
     return (
         isinstance(error, dict)
@@ -174,7 +174,7 @@ def is_typed(body: Any) -> bool:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The lines of load side by side."""
+    """A table of the lines of the load part."""
     head = ("engine", "clients", "req/s", "tokens/s", "first p50", "p50", "p95", "p99")
     head += ("statuses", "same", "other", "mixed", "MB")
     rows = [head, *map(_row, lines)]
@@ -202,7 +202,7 @@ def _row(line: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _cached_share(answered: Sequence[Reply]) -> float | None:
-    """Of the prompts' tokens, those that the server had at hand; None where it does not say."""
+    """The share of prompt tokens that were cached; None if the server does not report it."""
     told = [reply.usage for reply in answered if "prompt_tokens_details" in reply.usage]
     if not told:
         return None
