@@ -123,6 +123,6 @@ def test_the_context_is_what_memory_allows(
     per_token = 2 * 16 * 2 * 4 * 12
     for free, expected in ((4 * 1000 * per_token, 768), (1 << 40, 8192), (1, 256)):
         monkeypatch.setattr(loading, "device_bytes", lambda _, free=free: free)
-        room = loading.room_for(model, cpu, 8, None)
-        assert (room.context_tokens, room.n_bytes) == (expected, expected * per_token)
-    assert loading.room_for(model, cpu, 8, 1000).n_bytes == 1000 * per_token
+        capacity = loading.plan_capacity(model, cpu, 8, None)
+        assert (capacity.context_tokens, capacity.n_bytes) == (expected, expected * per_token)
+    assert loading.plan_capacity(model, cpu, 8, 1000).n_bytes == 1000 * per_token

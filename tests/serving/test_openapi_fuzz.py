@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis import checks
 
-from calltune.serving.openapi import document
+from calltune.serving.openapi import openapi_document
 
 from support.running import Running, serving
 
@@ -24,7 +24,7 @@ CHECKS = [
 
 def described() -> Any:
     """The document, with the name of the model that there is."""
-    found: Any = document(needs_key=False)
+    found: Any = openapi_document(needs_key=False)
     found["components"]["schemas"]["ChatRequest"]["properties"]["model"] = {"const": "tiny"}
     return found
 

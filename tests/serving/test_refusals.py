@@ -6,8 +6,6 @@ from typing import Any
 import httpx
 import pytest
 
-from calltune.serving.access import Access
-
 from support.running import ASK, PAINT, Running, serving
 
 
@@ -203,8 +201,7 @@ def test_json_is_checked_where_it_is_not_held(server: Running) -> None:
 
 
 def test_a_key_is_asked_for_and_nothing_else_gets_in(tiny_llama: Path) -> None:
-    access = Access(api_key="s3cret")
-    with serving(tiny_llama, "chatml", access=access) as server:
+    with serving(tiny_llama, "chatml", api_key="s3cret") as server:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
             response = server.post(plain(), headers=headers)
             assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
@@ -217,7 +214,7 @@ def test_a_key_is_asked_for_and_nothing_else_gets_in(tiny_llama: Path) -> None:
 
 
 def test_other_hosts_and_pages_of_other_sites_may_not_ask(tiny_llama: Path) -> None:
-    with serving(tiny_llama, "chatml", access=Access(origins=["https://mine.example"])) as server:
+    with serving(tiny_llama, "chatml", origins=["https://mine.example"]) as server:
         for headers in (
             {"Host": "evil.example"},
             {"Host": "127.0.0.1.evil.example:80"},

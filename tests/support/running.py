@@ -3,9 +3,9 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,19 +13,12 @@ import httpx
 import uvicorn
 from openai import OpenAI
 
-from calltune.evaluation.prompts import constrainer_of, stop_tokens
-from calltune.formats import FORMATS
 from calltune.models.backend import Backend
-from calltune.serving.access import Access
-from calltune.serving.app import make_app
-from calltune.serving.engine import Engine
-from calltune.serving.grammar_pool import Workshop
-from calltune.serving.limits import Limits
-from calltune.serving.loading import load_all, room_for, scheduler_factory
+from calltune.serving.build import build_service
+from calltune.serving.options import ServeOptions
 from calltune.serving.service import Service
 
 CPU = Backend("cpu", "float32", None, "", "")
-LIMITS = Limits(answer_tokens=200, context_tokens=4000, seconds=60, queue=40)
 COLOURS = ["red", "green", "blue"]
 PAINT: dict[str, Any] = {
     "type": "function",
@@ -86,33 +79,35 @@ def serving(
     prompt_format: str,
     adapters: dict[str, Path] | None = None,
     size: int = 4,
-    access: Access | None = None,
     words: Literal["base", "tuned"] = "base",
     repeats_calls: bool = False,
+    queue: int = 40,
+    seconds: float = 60,
+    answer_tokens: int = 200,
+    api_key: str | None = None,
+    origins: Sequence[str] = (),
     **limits: Any,
 ) -> Iterator[Running]:
-    """A server of a model, under the name `tiny`."""
-    loaded, names, choice = load_all(str(folder), adapters or {}, CPU)
-    names["tiny"] = names.pop(str(folder))
-    bounds = replace(LIMITS, **limits)
-    stops = stop_tokens(loaded.tokenizer, [prompt_format])
-    room = room_for(loaded.model, CPU, size, bounds.context_tokens)
-    make = scheduler_factory(loaded.model, choice, frozenset(stops), bounds, room)
-    service = Service(
-        tokenizer=loaded.tokenizer,
-        prompt_format=FORMATS[prompt_format],
-        models=names,
-        engine=Engine(make, size + bounds.queue),
-        constrainer=constrainer_of(loaded, prompt_format, stops),
-        limits=bounds,
+    """A server of a model, under the name `tiny`; `limits` are other fields of `Limits`."""
+    options = ServeOptions(
+        model=str(folder),
+        adapter_path=tuple(f"{name}={path}" for name, path in (adapters or {}).items()),
+        format=prompt_format,
+        batch_size=size,
+        queue=queue,
+        timeout=seconds,
+        max_tokens=answer_tokens,
+        max_context=4000,
         words=words,
-        repeats_calls=repeats_calls,
-        workshop=Workshop(n_processes=1),
+        repeat_calls=repeats_calls,
+        allowed_origins=tuple(origins),
     )
-    app = make_app(service, access or Access())
+    built = build_service(options, CPU, api_key, n_grammar_processes=1, **limits)
+    service = built.service
+    service.models["tiny"] = service.models.pop(str(folder))
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(built.app, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -1,1 +1,1 @@
-"""An OpenAI-compatible endpoint: the wire, the turn of a model, the engine and the application."""
+"""The HTTP server: OpenAI's Chat Completions API for a model and its adapters."""

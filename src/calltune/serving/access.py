@@ -1,4 +1,9 @@
-"""Who may ask: hosts, origins and the key, before anything of a request is read."""
+"""Access control: allowed hosts, allowed origins (CORS) and the API key, for every request.
+
+Starlette's TrustedHostMiddleware and CORSMiddleware are not used: they answer in plain text where
+OpenAI's clients expect a JSON error, and CORSMiddleware lets requests of other origins through,
+only without the headers that would let a page read the answer.
+"""
 
 import secrets
 from collections.abc import Collection
@@ -9,10 +14,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calltune.serving.errors import Fault
+from calltune.serving.errors import APIError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_OPEN_PATHS = ("/health",)
+_PATHS_WITHOUT_KEY = ("/health",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,53 +25,61 @@ class Access:
     """Who may use a server."""
 
     api_key: str | None = field(default=None, repr=False)
-    """What `Authorization: Bearer …` must be; None lets everybody in."""
+    """The key that requests must send as `Authorization: Bearer KEY`; None needs no key."""
     hosts: Collection[str] = LOOPBACK
-    """Names by which the server may be called; "*" is any. Another one in `Host` is a web page
-    whose name was made to lead here (DNS rebinding)."""
+    """Host names that requests may use for the server; "*" is any. A request with another name
+    comes from a web page whose name was pointed here (DNS rebinding)."""
     origins: Collection[str] = ()
-    """Web pages that may ask, such as `https://app.example`; none unless named."""
+    """Origins of web pages that may send requests, such as `https://app.example`."""
 
 
-class Guard:
-    """Lets requests through to an application, or refuses them."""
+class AccessMiddleware:
+    """ASGI middleware that passes allowed requests on and refuses others with an API error.
+
+    Source: https://asgi.readthedocs.io/en/latest/specs/www.html
+    """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
+        """Guard `app` by the rules of `access`."""
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI: https://asgi.readthedocs.io/en/latest/specs/www.html."""
+        """Handle one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         try:
             origin = self._check(scope["method"], scope["path"], headers)
-        except Fault as fault:
-            response = JSONResponse(fault.body(), fault.status, _challenge(fault))
+        except APIError as error:
+            response = JSONResponse(error.body(), error.status, _error_headers(error))
             await response(scope, receive, send)
             return
         if origin is None:
             await self._app(scope, receive, send)
         elif scope["method"] == "OPTIONS":
-            await JSONResponse(None, 204, _cors(origin))(scope, receive, send)
+            await JSONResponse(None, 204, _cors_headers(origin))(scope, receive, send)
         else:
-            await self._app(scope, receive, _with_headers(send, _cors(origin)))
+            await self._app(scope, receive, _with_headers(send, _cors_headers(origin)))
 
     def _check(self, method: str, path: str, headers: Headers) -> str | None:
-        """The page that asks, if one does.
+        """The allowed origin that the request comes from; None if it comes from no web page.
 
         Raises:
-            Fault: it may not.
+            APIError: host, origin or key are not allowed.
         """
         host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
         if "*" not in self._access.hosts and host not in self._access.hosts:
-            raise Fault(403, f"This server is not called {host!r:.100}; see --allowed-hosts")
+            raise APIError(
+                403, f"Host {host!r:.100} is not allowed for this server; see --allowed-hosts"
+            )
         origin = headers.get("origin")
         if origin is not None and origin not in self._access.origins:
-            raise Fault(403, f"Pages of {origin!r:.100} may not ask here; see --allowed-origins")
-        if path not in _OPEN_PATHS and not (origin and method == "OPTIONS"):
+            raise APIError(
+                403, f"Pages of {origin!r:.100} may not send requests; see --allowed-origins"
+            )
+        if path not in _PATHS_WITHOUT_KEY and not (origin and method == "OPTIONS"):
             self._check_key(headers)
         return origin
 
@@ -77,16 +90,18 @@ class Guard:
         key = self._access.api_key.encode()
         is_right = secrets.compare_digest(given.strip().encode("latin-1", "replace"), key)
         if scheme.lower() != "bearer" or not is_right:
-            raise Fault(
-                401, "No or a wrong API key; send Authorization: Bearer KEY", code="invalid_api_key"
+            raise APIError(
+                401,
+                "Missing or wrong API key; send Authorization: Bearer KEY",
+                code="invalid_api_key",
             )
 
 
-def _challenge(fault: Fault) -> dict[str, str]:
-    return fault.headers() | ({"WWW-Authenticate": "Bearer"} if fault.status == 401 else {})
+def _error_headers(error: APIError) -> dict[str, str]:
+    return error.headers() | ({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})
 
 
-def _cors(origin: str) -> dict[str, str]:
+def _cors_headers(origin: str) -> dict[str, str]:
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Methods": "GET, POST",
@@ -96,9 +111,9 @@ def _cors(origin: str) -> dict[str, str]:
 
 
 def _with_headers(send: Send, more: dict[str, str]) -> Send:
-    async def sending(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(more)
         await send(message)
 
-    return sending
+    return send_with_headers

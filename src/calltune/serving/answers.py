@@ -1,6 +1,6 @@
-"""The answers to one request as they come: calls, words, and how each one ended.
+"""The answers to one request: starts their generation and yields their events as they come.
 
-What a model is asked: a prompt, and what its answer keeps to.
+Where an adapter decides that no call is needed, the text is generated from a second prompt.
 """
 
 import asyncio
@@ -16,210 +16,238 @@ from calltune.formats.grammar import THE_ANSWER
 from calltune.formats.parser import call_key
 from calltune.generation.constraints import GrammarConstraint
 from calltune.generation.sequence import Prompt, Sampling
-from calltune.serving.answer_parser import Called, Ended, Event, Turn, Words
-from calltune.serving.engine import ENGINE_FAILED, Engine, Open, Piece
-from calltune.serving.errors import Fault
-from calltune.serving.grammar_jobs import Prepared
-from calltune.serving.grammar_pool import Workshop
+from calltune.serving.answer_parser import (
+    AnswerParser,
+    CompletedCall,
+    Event,
+    Finished,
+    TextDelta,
+)
+from calltune.serving.engine import ENGINE_FAILED, Engine, Generation, TokenChunk
+from calltune.serving.errors import APIError
+from calltune.serving.grammar_jobs import CompileResult
+from calltune.serving.grammar_pool import GrammarPool
 from calltune.types import Json, ToolCall
 
 
-class Question(NamedTuple):
-    """Asked once for each answer that is wanted."""
+class GenerationInput(NamedTuple):
+    """A tokenized prompt, and what the answers to it must keep to."""
 
     tokens: list[int]
-    prepared: Prepared
+    compiled: CompileResult
     matcher: Any
-    """What the answers' constraints are copies of; None where nothing holds them."""
+    """The llguidance matcher that each answer's constraint is a copy of; None for free text."""
     schema: Json
-    """Of answers in JSON; None where they are calls or words."""
+    """The JSON Schema of the whole answer; None if it is calls or text."""
     adapter: int
     """0 is the base model."""
     max_tokens: int
 
     def prompt(self, sampling: Sampling | None) -> Prompt:
-        """For one answer."""
+        """A new prompt for the engine, for one answer."""
         constraint = None if self.matcher is None else GrammarConstraint(self.matcher.deep_copy())
-        name = secrets.token_hex(12)
-        return Prompt(name, self.tokens, constraint, sampling, self.max_tokens, self.adapter)
+        prompt_id = secrets.token_hex(12)
+        return Prompt(prompt_id, self.tokens, constraint, sampling, self.max_tokens, self.adapter)
 
     @property
     def can_call(self) -> bool:
         """Whether the answer may be calls."""
-        return bool(self.prepared.tools)
+        return bool(self.compiled.tools)
 
-    def not_held(self, tool: str | None = None) -> list[str]:
-        """What of a tool's schema, or of that of the whole answer, the grammar does not hold."""
-        notes = self.prepared.grammar.notes if self.prepared.grammar else ()
-        return [note for note in notes if note.startswith(f"{tool or THE_ANSWER}: ")]
+    def unenforced_keywords(self, tool: str = THE_ANSWER) -> list[str]:
+        """The parts of a tool's schema, or of the answer's own, that the grammar leaves out."""
+        notes = self.compiled.grammar.notes if self.compiled.grammar else ()
+        return [note for note in notes if note.startswith(f"{tool}: ")]
 
 
-class Said(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AnswerEvent:
     """An event of one of the answers to a request."""
 
-    answer: int
+    index: int
+    """Which answer, from 0."""
     event: Event
 
 
 @dataclass(slots=True)
-class Usage:
-    """Tokens read and written for a request."""
+class TokenUsage:
+    """Tokens read and generated for a request."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-class Means(NamedTuple):
-    """What answers are made with."""
+class Runtime(NamedTuple):
+    """The parts of a server that generate and check answers."""
 
     tokenizer: Any
     prompt_format: Format
     engine: Engine
-    workshop: Workshop
+    grammar_pool: GrammarPool
 
 
 class Answers:
-    """The answers to one request: events as they come, from all of them."""
+    """The answers to one request."""
 
     def __init__(
         self,
-        means: Means,
-        question: Question,
+        runtime: Runtime,
+        first: GenerationInput,
         samplings: Sequence[Sampling | None],
-        in_words: Callable[[], Awaitable[Question]] | None = None,
-        made: Collection[str] = (),
-        stops: Sequence[str] = (),
+        text_input: Callable[[], Awaitable[GenerationInput]] | None = None,
+        earlier_calls: Collection[str] = (),
+        stop_strings: Sequence[str] = (),
     ) -> None:
-        """One answer to a question for each of `samplings`.
+        """One answer for each of `samplings`; nothing is generated yet.
 
-        A call in `made` (see `call_key`) is not made again. Where no call is left, `in_words` is
-        asked; without it the answer has nothing in it.
+        Calls in `earlier_calls` (see `call_key`) are dropped. If no call is left, the answer is
+        generated as text from `text_input`; without that it is empty.
         """
-        self.usage = Usage(prompt_tokens=len(question.tokens))
-        self._means = means
-        self._question = question
+        self.usage = TokenUsage(prompt_tokens=len(first.tokens))
+        self._runtime = runtime
+        self._first = first
         self._samplings = samplings
-        self._in_words = in_words
-        self._made = made
-        self._stops = stops
+        self._text_input = text_input
+        self._earlier_calls = earlier_calls
+        self._stop_strings = stop_strings
 
-    async def events(self) -> AsyncGenerator[Said, None]:
-        """What the answers say, each in its order; leaving off frees their rows.
+    async def events(self) -> AsyncGenerator[AnswerEvent, None]:
+        """The events of all answers as they come; closing the generator cancels the rest.
 
         Raises:
-            Fault: an answer cannot be given.
+            APIError: the server is at capacity, generation failed, or an answer does not satisfy
+                its schema.
         """
-        self._means.engine.check_room(len(self._samplings))
-        # Taken together with the look at what room there is: others look in between.
-        prompts = [self._question.prompt(sampling) for sampling in self._samplings]
-        opened = [self._means.engine.open(prompt) for prompt in prompts]
-        queue: asyncio.Queue[Said | BaseException] = asyncio.Queue()
+        engine = self._runtime.engine
+        engine.check_capacity(len(self._samplings))
+        # No await between the check and these: other requests would run in between.
+        prompts = [self._first.prompt(sampling) for sampling in self._samplings]
+        generations = [engine.submit(prompt) for prompt in prompts]
+        queue: asyncio.Queue[AnswerEvent | BaseException] = asyncio.Queue()
         tasks = [
-            asyncio.create_task(self._follow(index, each, queue))
-            for index, each in enumerate(opened)
+            asyncio.create_task(self._forward(index, each, queue))
+            for index, each in enumerate(generations)
         ]
+        for task in tasks:
+            task.add_done_callback(lambda done: _forward_error(done, queue))
         n_left = len(tasks)
         try:
             while n_left:
-                said = await queue.get()
-                if isinstance(said, BaseException):
-                    raise said
-                n_left -= isinstance(said.event, Ended)
-                yield said
+                item = await queue.get()
+                if isinstance(item, BaseException):
+                    raise item
+                n_left -= isinstance(item.event, Finished)
+                yield item
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for each in opened:
+            for each in generations:
                 each.close()
 
-    async def _follow(
-        self, index: int, opened: Open, queue: "asyncio.Queue[Said | BaseException]"
+    async def _forward(
+        self,
+        index: int,
+        generation: Generation,
+        queue: "asyncio.Queue[AnswerEvent | BaseException]",
     ) -> None:
-        try:
-            async with aclosing(self._one(index, opened)) as events:
-                async for event in events:
-                    queue.put_nowait(Said(index, event))
-        except Exception as error:
-            queue.put_nowait(error)
+        """Put the events of one answer into the queue."""
+        async with aclosing(self._answer(index, generation)) as events:
+            async for event in events:
+                queue.put_nowait(AnswerEvent(index, event))
 
-    async def _one(self, index: int, opened: Open) -> AsyncGenerator[Event, None]:
-        """One answer: calls or words; words as well where no call is left to be made."""
-        n_given = 0
-        turn = self._turn(self._question)
-        async for event in self._read(opened, turn, self._question):
-            if isinstance(event, Called) and call_key(event.call) in self._made:
+    async def _answer(self, index: int, generation: Generation) -> AsyncGenerator[Event, None]:
+        """One answer: calls or text, or text of a second generation if no call is left."""
+        n_yielded = 0
+        parser = self._parser(self._first)
+        async for event in self._parse(generation, parser, self._first):
+            if isinstance(event, CompletedCall) and call_key(event.call) in self._earlier_calls:
                 continue
-            is_end = isinstance(event, Ended) and event.reason != "length"
-            if is_end and turn.wrote_calls and not n_given and self._in_words is not None:
+            is_end = isinstance(event, Finished) and event.reason != "length"
+            if is_end and parser.wrote_calls and not n_yielded and self._text_input is not None:
                 break
-            n_given += not is_end
+            n_yielded += not is_end
             yield event
         else:
             return
-        opened.close()
-        question = await self._in_words()
-        self.usage.prompt_tokens += len(question.tokens)
-        with closing(self._means.engine.open(question.prompt(self._samplings[index]))) as asked:
-            async for event in self._read(asked, self._turn(question), question):
+        generation.close()
+        second = await self._text_input()
+        self.usage.prompt_tokens += len(second.tokens)
+        prompt = second.prompt(self._samplings[index])
+        with closing(self._runtime.engine.submit(prompt)) as text:
+            async for event in self._parse(text, self._parser(second), second):
                 yield event
 
-    def _turn(self, question: Question) -> Turn:
-        means, names = self._means, question.prepared.original_names
+    def _parser(self, source: GenerationInput) -> AnswerParser:
+        names = source.compiled.original_names
 
-        def original(call: ToolCall) -> ToolCall:
+        def original_call(call: ToolCall) -> ToolCall:
             return ToolCall(names.get(call.name, call.name), call.arguments)
 
-        return Turn(means.tokenizer, means.prompt_format, question.can_call, self._stops, original)
+        return AnswerParser(
+            self._runtime.tokenizer,
+            self._runtime.prompt_format,
+            source.can_call,
+            self._stop_strings,
+            original_call,
+        )
 
-    async def _read(
-        self, opened: Open, turn: Turn, question: Question
+    async def _parse(
+        self, generation: Generation, parser: AnswerParser, source: GenerationInput
     ) -> AsyncGenerator[Event, None]:
-        """The events of one answer, each call looked at before it is given."""
-        said = ""
-        async for piece in opened:
-            self.usage.completion_tokens += len(piece.tokens)
-            for event in _events(turn, piece):
-                if isinstance(event, Called):
-                    await self._check_call(event.call, question)
-                elif isinstance(event, Words):
-                    said += event.text
-                elif event == Ended("stop"):
-                    await self._check_answer(said, question)
+        """The events of one generation, each checked before it is yielded."""
+        text = ""
+        async for chunk in generation:
+            self.usage.completion_tokens += len(chunk.tokens)
+            for event in _events(parser, chunk):
+                if isinstance(event, CompletedCall):
+                    await self._check_call(event.call, source)
+                elif isinstance(event, TextDelta):
+                    text += event.text
+                elif event == Finished("stop"):
+                    await self._check_answer(text, source)
                 yield event
-            if turn.is_cut:
+            if parser.was_stopped:
                 return
 
-    async def _check_call(self, call: ToolCall, question: Question) -> None:
-        """See that a call keeps to the part of its schema that it was not held to."""
-        names = question.prepared.original_names
-        for tool in question.prepared.tools:
-            is_it = names.get(tool.name, tool.name) == call.name
-            if is_it and question.not_held(tool.name):
+    async def _check_call(self, call: ToolCall, source: GenerationInput) -> None:
+        """Validate a call's arguments if the grammar does not enforce their whole schema."""
+        names = source.compiled.original_names
+        for tool in source.compiled.tools:
+            is_called = names.get(tool.name, tool.name) == call.name
+            if is_called and source.unenforced_keywords(tool.name):
                 text = f"The model's arguments of {call.name} do not satisfy its schema"
-                await self._check(call.arguments, tool.parameters, text, "tools")
+                await self._validate(call.arguments, tool.parameters, text, "tools")
 
-    async def _check_answer(self, text: str, question: Question) -> None:
-        """The same of an answer in JSON."""
-        if question.schema is not None and question.not_held():
+    async def _check_answer(self, text: str, source: GenerationInput) -> None:
+        """Validate a JSON answer if the grammar does not enforce its whole schema."""
+        if source.schema is not None and source.unenforced_keywords():
             try:
                 value = json.loads(text)
             except ValueError:
                 value = None
             problem = "The model's answer does not satisfy the schema"
-            await self._check(value, question.schema, problem, "response_format")
+            await self._validate(value, source.schema, problem, "response_format")
 
-    async def _check(self, value: Json, schema: Json, problem: str, param: str) -> None:
-        if not await self._means.workshop.check(value, schema):
-            text = f"{problem}; ask again, or make it simpler"
-            raise Fault(422, text, param, "answer_off_schema")
+    async def _validate(self, value: Json, schema: Json, problem: str, param: str) -> None:
+        if not await self._runtime.grammar_pool.validate(value, schema):
+            text = f"{problem}; try again, or simplify the schema"
+            raise APIError(422, text, param, "answer_off_schema")
 
 
-def _events(turn: Turn, piece: Piece) -> Sequence[Event]:
-    if piece.problem is not None:
-        status = 500 if piece.problem == ENGINE_FAILED else 422
-        raise Fault(status, f"The answer was broken off: {piece.problem[:200]}")
-    events = list(turn.feed(piece.tokens))
-    if piece.finish is not None or turn.is_cut:
-        events += turn.finish(piece.finish == "stop")
+def _forward_error(
+    task: "asyncio.Task[None]", queue: "asyncio.Queue[AnswerEvent | BaseException]"
+) -> None:
+    """Put the error that ended a task into the queue, if one did."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        queue.put_nowait(error)
+
+
+def _events(parser: AnswerParser, chunk: TokenChunk) -> Sequence[Event]:
+    if chunk.problem is not None:
+        status = 500 if chunk.problem == ENGINE_FAILED else 422
+        raise APIError(status, f"The answer was broken off: {chunk.problem[:200]}")
+    events = list(parser.feed(chunk.tokens))
+    if chunk.finish_reason is not None or parser.was_stopped:
+        events += parser.finish(chunk.finish_reason == "stop")
     return events

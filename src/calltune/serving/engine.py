@@ -1,4 +1,7 @@
-"""The model at work: one thread that decodes all answers together, and what hands them out."""
+"""The engine thread: runs the scheduler for all requests, and hands their tokens to asyncio.
+
+One thread decodes all answers together by continuous batching; see `generation.scheduler`.
+"""
 
 import asyncio
 import logging
@@ -12,27 +15,28 @@ from typing import NamedTuple
 from calltune.generation.scheduler import Scheduler
 from calltune.generation.sequence import FinishReason, Prompt
 from calltune.models.numpy_ops import use_numpy_ops
-from calltune.serving.errors import Fault
+from calltune.serving.errors import APIError
 
 IDLE_SECONDS = 60.0
-"""After so long without work the memory of finished rows is given back."""
+"""After this long without work the memory of finished sequences is freed."""
 
 ENGINE_FAILED = "the engine failed"
 
 log = logging.getLogger("calltune.serving")
 
 
-class Piece(NamedTuple):
-    """What has been written of an answer since the last piece."""
+class TokenChunk(NamedTuple):
+    """The tokens of an answer that were generated since the chunk before."""
 
     tokens: list[int]
-    finish: FinishReason | None = None
+    finish_reason: FinishReason | None = None
+    """Set in the last chunk of a complete answer."""
     problem: str | None = None
-    """Why it cannot go on, where that is the end."""
+    """Why the answer had to be given up; set in its last chunk."""
 
 
-class _Taken(NamedTuple):
-    """A prompt that is no longer wanted."""
+class _Cancel(NamedTuple):
+    """The prompt with this id is no longer wanted."""
 
     id: str
 
@@ -41,207 +45,210 @@ class _Stop(NamedTuple):
     """The thread is to end."""
 
 
+Command = Prompt | _Cancel | _Stop
+
+
 @dataclass(slots=True)
-class Counts:
-    """What has been done, for whoever measures."""
+class EngineCounts:
+    """What the engine is doing and has done, for metrics."""
 
     n_running: int = 0
     n_waiting: int = 0
     n_tokens: int = 0
     n_prompt_tokens: int = 0
     n_failures: int = 0
-    """How often everything that was running had to be given up."""
+    """How often all running answers had to be given up."""
 
 
-class Open:
-    """An answer on its way: pieces of it, the last of which says how it ended."""
+class Generation:
+    """One running answer: an asynchronous iterator of its chunks, the last of which ends it."""
 
     def __init__(
         self,
         prompt: Prompt,
-        orders: "SimpleQueue[Prompt | _Taken | _Stop]",
-        pieces: "dict[str, asyncio.Queue[Piece]]",
+        commands: "SimpleQueue[Command]",
+        queues: "dict[str, asyncio.Queue[TokenChunk]]",
     ) -> None:
+        """Queue the prompt; made by `Engine.submit`."""
         self._id = prompt.id
-        self._orders = orders
-        self._all = pieces
+        self._commands = commands
+        self._queues = queues
         self._is_over = False
-        self._pieces = pieces[prompt.id] = asyncio.Queue()
-        orders.put(prompt)
+        self._chunks = queues[prompt.id] = asyncio.Queue()
+        commands.put(prompt)
 
-    def __aiter__(self) -> "Open":
+    def __aiter__(self) -> "Generation":
         return self
 
-    async def __anext__(self) -> Piece:
+    async def __anext__(self) -> TokenChunk:
         if self._is_over:
             raise StopAsyncIteration
-        piece = await self._pieces.get()
-        self._is_over = piece.finish is not None or piece.problem is not None
-        return piece
+        chunk = await self._chunks.get()
+        self._is_over = chunk.finish_reason is not None or chunk.problem is not None
+        return chunk
 
     def close(self) -> None:
-        """Ask for nothing more; a sequence that is not finished is freed."""
-        if self._all.pop(self._id, None) is not None and not self._is_over:
-            self._orders.put(_Taken(self._id))
+        """Cancel the answer unless it has ended, which frees its place in the batch."""
+        if self._queues.pop(self._id, None) is not None and not self._is_over:
+            self._commands.put(_Cancel(self._id))
 
 
 class Engine:
-    """Answers prompts as they come."""
+    """Generates answers to prompts from any number of requests, in one thread."""
 
     def __init__(self, make_scheduler: Callable[[], Scheduler], max_open: int) -> None:
-        """`make_scheduler()` gives empty `Scheduler`; up to `most_open` prompts run or wait."""
-        self.counts = Counts()
+        """`make_scheduler()` gives an empty scheduler; up to `max_open` answers run or wait."""
+        self.counts = EngineCounts()
         self._make_scheduler = make_scheduler
         self._max_open = max_open
-        self._orders: SimpleQueue[Prompt | _Taken | _Stop] = SimpleQueue()
-        self._pieces: dict[str, asyncio.Queue[Piece]] = {}
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._queues: dict[str, asyncio.Queue[TokenChunk]] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """Begin to work; pieces are handed out in the event loop that runs now."""
+        """Start the thread; chunks are delivered in the event loop that runs now."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, after the pass that it is in."""
-        self._orders.put(_Stop())
+        """End the thread after the current step, and wait for it."""
+        self._commands.put(_Stop())
         self._thread.join()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is at work, or would be."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     @property
     def n_open(self) -> int:
-        """How many prompts run or wait."""
-        return len(self._pieces)
+        """How many answers run or wait."""
+        return len(self._queues)
 
-    def check_room(self, n_prompts: int) -> None:
-        """See that so many more prompts can be taken.
+    def check_capacity(self, n_prompts: int) -> None:
+        """Check that `n_prompts` more answers can be accepted.
 
         Raises:
-            Fault: too many are waiting.
+            APIError: too many answers wait (429), or the thread has ended (503).
         """
         if not self.is_alive:
-            raise Fault(503, "The model is not running; restart the server")
+            raise APIError(503, "The model is not running; restart the server")
         if self.n_open + n_prompts > self._max_open:
-            raise Fault(
-                429,
-                f"{self.n_open} answers are being written or waited for; try again",
-                code="queue_full",
+            raise APIError(
+                429, f"{self.n_open} answers are running or waiting; try again", code="queue_full"
             )
 
-    def open(self, prompt: Prompt) -> Open:
-        """Begin to answer a prompt; whoever opens an answer closes it."""
-        return Open(prompt, self._orders, self._pieces)
+    def submit(self, prompt: Prompt) -> Generation:
+        """Start answering a prompt; the caller must close what is returned."""
+        return Generation(prompt, self._commands, self._queues)
 
     def _run(self) -> None:
         worker = _Worker(self._make_scheduler(), self.counts)
         while True:
-            if not worker.take(self._orders):
+            if not worker.take(self._commands):
                 return
             try:
                 worker.step()
             except Exception:
-                # Whatever it was, those who wait must be told, and the next ones answered.
-                log.exception("the engine failed; its answers are given up")
+                # Whatever it was: waiting clients must be told, and later ones answered.
+                log.exception("the engine failed; its running answers are given up")
                 worker.fail(self._make_scheduler())
-            self._hand_out(worker.news())
+            self._hand_over(worker.take_chunks())
 
-    def _hand_out(self, news: dict[str, Piece]) -> None:
-        if news and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._deliver, news)
+    def _hand_over(self, chunks: dict[str, TokenChunk]) -> None:
+        if chunks and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._deliver, chunks)
 
-    def _deliver(self, news: dict[str, Piece]) -> None:
-        for prompt_id, piece in news.items():
-            if prompt_id in self._pieces:
-                self._pieces[prompt_id].put_nowait(piece)
+    def _deliver(self, chunks: dict[str, TokenChunk]) -> None:
+        for prompt_id, chunk in chunks.items():
+            if prompt_id in self._queues:
+                self._queues[prompt_id].put_nowait(chunk)
 
 
 class _Worker:
-    """What the thread does, pass after pass."""
+    """The work of the engine thread, step by step."""
 
-    def __init__(self, scheduler: Scheduler, counts: Counts) -> None:
+    def __init__(self, scheduler: Scheduler, counts: EngineCounts) -> None:
         self._scheduler = scheduler
         self._counts = counts
-        self._sent: dict[str, int] = {}
-        """By a prompt's id, how many of its answer's tokens have been handed out."""
-        self._news: dict[str, Piece] = {}
+        self._n_sent: dict[str, int] = {}
+        """How many tokens of each running answer are in chunks already."""
+        self._chunks: dict[str, TokenChunk] = {}
 
-    def take(self, orders: "SimpleQueue[Prompt | _Taken | _Stop]") -> bool:
-        """Take orders, waiting for one where nothing else is to be done; whether to go on."""
+    def take(self, commands: "SimpleQueue[Command]") -> bool:
+        """Carry out commands, waiting for one if there is nothing to do; False is to end."""
         since = time.monotonic()
-        is_clean = False
+        is_clear = False
         while True:
             try:
-                order = orders.get(block=self._scheduler.is_empty, timeout=IDLE_SECONDS)
+                command = commands.get(block=self._scheduler.is_empty, timeout=IDLE_SECONDS)
             except Empty:
                 if not self._scheduler.is_empty:
                     return True
-                if not is_clean and time.monotonic() - since >= IDLE_SECONDS:
+                if not is_clear and time.monotonic() - since >= IDLE_SECONDS:
                     self._scheduler.clear()
-                    is_clean = True
+                    is_clear = True
                 continue
-            match order:
+            match command:
                 case _Stop():
                     return False
-                case _Taken(id=prompt_id):
+                case _Cancel(id=prompt_id):
                     self._scheduler.cancel(prompt_id)
-                    self._sent.pop(prompt_id, None)
-                    self._count()
+                    self._n_sent.pop(prompt_id, None)
+                    self._update_counts()
                 case Prompt():
-                    self._scheduler.add(order)
-                    self._sent[order.id] = 0
-                    self._counts.n_prompt_tokens += len(order.tokens)
+                    self._scheduler.add(command)
+                    self._n_sent[command.id] = 0
+                    self._counts.n_prompt_tokens += len(command.tokens)
 
     def step(self) -> None:
-        """One pass."""
+        """Run one step of the scheduler and collect the new tokens."""
         with use_numpy_ops():
             finished = self._scheduler.step()
         for done in finished:
-            self._say(done.id, done.tokens, done.finish_reason)
+            self._add_chunk(done.id, done.tokens, done.finish_reason)
         for sequence in list(self._scheduler.running()):
             constraint = sequence.prompt.constraint
             problem = constraint.problem if constraint is not None else None
             if problem is not None:
-                # Nothing holds it any more, and it must not go on without.
+                # Without its constraint the answer must not go on.
                 self._scheduler.cancel(sequence.prompt.id)
-            self._say(sequence.prompt.id, sequence.generated, None, problem)
-        self._count()
+            self._add_chunk(sequence.prompt.id, sequence.generated, None, problem)
+        self._update_counts()
 
     def fail(self, scheduler: Scheduler) -> None:
-        """Begin anew; all that was running or waiting is told."""
+        """Give up all answers, and go on with an empty scheduler."""
         self._counts.n_failures += 1
         self._scheduler = scheduler
-        for prompt_id in self._sent:
-            self._news[prompt_id] = Piece([], problem=ENGINE_FAILED)
-        self._sent.clear()
+        for prompt_id in self._n_sent:
+            self._chunks[prompt_id] = TokenChunk([], problem=ENGINE_FAILED)
+        self._n_sent.clear()
 
-    def news(self) -> dict[str, Piece]:
-        """What has been written since the last call, by prompt."""
-        news, self._news = self._news, {}
-        return news
+    def take_chunks(self) -> dict[str, TokenChunk]:
+        """The chunks since the last call, by prompt id."""
+        chunks, self._chunks = self._chunks, {}
+        return chunks
 
-    def _count(self) -> None:
+    def _update_counts(self) -> None:
         self._counts.n_running = len(list(self._scheduler.running()))
         self._counts.n_waiting = self._scheduler.n_waiting
 
-    def _say(
+    def _add_chunk(
         self,
         prompt_id: str,
-        written: list[int],
-        finish: FinishReason | None,
+        generated: list[int],
+        finish_reason: FinishReason | None,
         problem: str | None = None,
     ) -> None:
-        # Of a prompt that was taken back nothing more is said.
-        if prompt_id not in self._sent:
+        # A cancelled prompt gets no more chunks.
+        if prompt_id not in self._n_sent:
             return
-        new = written[self._sent[prompt_id] :]
-        if new or finish is not None or problem is not None:
-            self._news[prompt_id] = Piece(new, finish, problem)
-            self._sent[prompt_id] = len(written)
+        new = generated[self._n_sent[prompt_id] :]
+        is_last = finish_reason is not None or problem is not None
+        if new or is_last:
+            self._chunks[prompt_id] = TokenChunk(new, finish_reason, problem)
+            self._n_sent[prompt_id] = len(generated)
             self._counts.n_tokens += len(new)
-        if finish is not None or problem is not None:
-            del self._sent[prompt_id]
+        if is_last:
+            del self._n_sent[prompt_id]

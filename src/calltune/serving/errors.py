@@ -1,8 +1,9 @@
-"""What a request can do wrong, with the status and the error body that OpenAI's clients expect.
+"""API errors: an HTTP status and the JSON error body that OpenAI's clients expect.
 
 Source: https://platform.openai.com/docs/guides/error-codes
 """
 
+from calltune.serving.response_schema import ErrorDetail, ErrorResponse, to_json
 from calltune.types import Json
 
 _TYPES = {
@@ -15,13 +16,13 @@ _TYPES = {
 }
 
 
-class Fault(Exception):
-    """A request that is not answered, and why."""
+class APIError(Exception):
+    """A request cannot be answered; the message tells the client why."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None
     ) -> None:
-        """`param` is the field at fault, `code` a word for programs."""
+        """`param` is the request's field at fault, `code` an identifier for programs."""
         super().__init__(message)
         self.status = status
         self.message = message
@@ -29,15 +30,11 @@ class Fault(Exception):
         self.code = code
 
     def body(self) -> dict[str, Json]:
-        """The error as OpenAI's API writes it."""
-        error: dict[str, Json] = {
-            "message": self.message,
-            "type": _TYPES.get(self.status, "invalid_request_error"),
-            "param": self.param,
-            "code": self.code,
-        }
-        return {"error": error}
+        """The error object of OpenAI's API."""
+        kind = _TYPES.get(self.status, "invalid_request_error")
+        detail = ErrorDetail(message=self.message, type=kind, param=self.param, code=self.code)
+        return to_json(ErrorResponse(error=detail))
 
     def headers(self) -> dict[str, str]:
-        """What the client is told beside it: when to come again."""
+        """HTTP headers of the response: when to retry, in seconds, if that makes sense."""
         return {"Retry-After": "1"} if self.status in (429, 503) else {}

@@ -1,6 +1,6 @@
-"""Tools and schemas of a request -> what is offered, and the grammar that the answer keeps to.
+"""Jobs on untrusted schemas: compile tools into a grammar, or validate a value.
 
-Orders and answers are lines of JSON as well, for `bench`, where this is done.
+They run in the processes of `grammar_worker`; requests and results travel as lines of JSON.
 """
 
 import json
@@ -15,107 +15,113 @@ from calltune.schemas.lark import TooLarge
 from calltune.schemas.validate import satisfies
 from calltune.types import Json, Tool
 
-STOPPED = dumps(None)
-"""The answer to an order that had to be stopped."""
-_REMARKS = ("title", "description", "default")
+STOPPED_LINE = dumps(None)
+"""The result line of a job that had to be stopped."""
+_ANNOTATIONS = ("title", "description", "default")
 
 
-class Order(NamedTuple):
-    """What is to be prepared."""
+class CompileRequest(NamedTuple):
+    """The tools and the output of a chat request, to be compiled into a grammar."""
 
     prompt_format: str
-    special: tuple[str, ...]
-    """The family's markers that no text can spell with the model's tokenizer."""
+    special_markers: tuple[str, ...]
+    """The format's markers that are special tokens of the model's tokenizer."""
     tools: tuple[dict[str, Json], ...]
-    """Those that may be called: name, description and parameters, a JSON Schema."""
-    wanted: OutputSpec
+    """Each with name, description and parameters, a JSON Schema."""
+    output: OutputSpec
     is_strict: bool
-    """Refuse what cannot be held in all it says."""
+    """Whether to refuse schemas that a grammar cannot enforce completely."""
 
 
-class Prepared(NamedTuple):
-    """What an answer is made with."""
+class CompileResult(NamedTuple):
+    """Tools whose names and schemas are usable, and the grammar of the answers."""
 
     tools: tuple[Tool, ...]
     original_names: dict[str, str]
+    """The names in the request, by the name that the model is given."""
     grammar: Grammar | None
-    """What the answer keeps to; None where nothing is to be kept to."""
+    """None for answers in free text."""
 
 
-class Refused(Exception):
-    """Tools or a schema that answers cannot be held to."""
+class CompileRefused(Exception):
+    """The tools or a schema cannot be used; the message tells the client why."""
 
 
-class Stopped(Exception):
-    """They took too long, or too much."""
+class CompileStopped(Exception):
+    """Compilation took too much time or memory."""
 
 
-def prepare(order: Order) -> Prepared:
-    """Check the tools and make the grammar.
+def compile_grammar(request: CompileRequest) -> CompileResult:
+    """Check the tools and build the grammar.
 
     Raises:
-        Refused: with what is wrong, for the one who sent them.
+        CompileRefused: tools or a schema are invalid, too large, or not enforceable in a strict
+            request.
     """
     from calltune.tools.toolset import ToolDraft, build_toolset
 
     drafts = [
-        ToolDraft(each["name"], each["description"], each["parameters"]) for each in order.tools
+        ToolDraft(each["name"], each["description"], each["parameters"]) for each in request.tools
     ]
     toolset = build_toolset(drafts, [])
     if lost := [note for note in toolset.notes if not note.text.startswith("called ")]:
-        raise Refused(f"tool {lost[0].tool}: {lost[0].text}")
-    schemas = [order.wanted.schema, *(tool.parameters for tool in toolset.tools)]
-    for text in _spelled(schemas):
-        # Spelled because it must, it would be the token, and end the answer.
-        if marker := next((marker for marker in order.special if marker in text), None):
-            raise Refused(f"{marker} in a name or a value is a control token; leave it out")
+        raise CompileRefused(f"tool {lost[0].tool}: {lost[0].text}")
+    schemas = [request.output.schema, *(tool.parameters for tool in toolset.tools)]
+    for text in _literals(schemas):
+        # An answer that must contain it would contain the special token, and end there.
+        if marker := next((m for m in request.special_markers if m in text), None):
+            raise CompileRefused(f"{marker} in a name or a value is a control token; leave it out")
     try:
-        grammar = FORMATS[order.prompt_format].grammar(
-            toolset.tools, (), frozenset(order.special), order.wanted
+        grammar = FORMATS[request.prompt_format].grammar(
+            toolset.tools, (), frozenset(request.special_markers), request.output
         )
     except TooLarge:
-        raise Refused("the schemas are too large together; offer fewer tools at once") from None
+        raise CompileRefused(
+            "the schemas are too large together; offer fewer tools at once"
+        ) from None
     except UnusableSchema as reason:
-        raise Refused(str(reason)) from None
-    if order.is_strict and grammar.notes:
-        raise Refused(f"answers cannot be held to {grammar.notes[0]}; leave strict out")
-    _compile(grammar)
-    return Prepared(toolset.tools, toolset.original_names, grammar)
+        raise CompileRefused(str(reason)) from None
+    if request.is_strict and grammar.notes:
+        raise CompileRefused(
+            f"answers cannot be constrained to {grammar.notes[0]}; leave out strict"
+        )
+    _try_compile(grammar)
+    return CompileResult(toolset.tools, toolset.original_names, grammar)
 
 
-def order_line(order: Order) -> str:
-    """The order for another process, one text for equal ones."""
-    return dumps({"prepare": [*order[:3], list(order.wanted), order.is_strict]})
+def encode_compile(request: CompileRequest) -> str:
+    """The line that asks for a compilation; equal for equal requests."""
+    return dumps({"compile": [*request[:3], list(request.output), request.is_strict]})
 
 
-def check_line(value: Json, schema: Json) -> str:
-    """The question to another process whether a value satisfies a schema."""
-    return dumps({"check": [value, schema]})
+def encode_validate(value: Json, schema: Json) -> str:
+    """The line that asks whether a value satisfies a schema."""
+    return dumps({"validate": [value, schema]})
 
 
-def read_prepared(line: bytes) -> Prepared:
-    """What the other process answered to an order.
+def decode_compiled(line: bytes) -> CompileResult:
+    """The result in the line that answers `encode_compile`.
 
     Raises:
-        Refused: it refused.
-        Stopped: it was stopped.
+        CompileRefused: the request was refused.
+        CompileStopped: it took too much time or memory.
     """
     data = json.loads(line)
     if data is None:
-        raise Stopped
+        raise CompileStopped
     if "refused" in data:
-        raise Refused(data["refused"])
+        raise CompileRefused(data["refused"])
     tools = tuple(Tool(*each) for each in data["tools"])
-    return Prepared(tools, data["names"], Grammar(data["grammar"], tuple(data["notes"])))
+    return CompileResult(tools, data["names"], Grammar(data["grammar"], tuple(data["notes"])))
 
 
-def read_checked(line: bytes) -> bool:
-    """What the other process answered to a check."""
+def decode_valid(line: bytes) -> bool:
+    """The result in the line that answers `encode_validate`; False if the job was stopped."""
     return json.loads(line) is True
 
 
-def load() -> None:
-    """Import and make what orders need, by way of one that has some of everything."""
+def warm_up() -> None:
+    """Import and build what jobs need, by running one for each format with most of JSON Schema."""
     properties: dict[str, Json] = {
         kind: {"type": kind}
         for kind in ("string", "integer", "number", "boolean", "array", "object", "null")
@@ -129,63 +135,69 @@ def load() -> None:
     schema: Json = {"type": "object", "properties": properties, "$defs": {"few": few}}
     tool: dict[str, Json] = {"name": "any", "description": "", "parameters": schema}
     for prompt_format in FORMATS:
-        answer(order_line(Order(prompt_format, (), (tool,), OutputSpec(), False)))
-    answer(check_line({"string": "a"}, schema))
+        run_job(encode_compile(CompileRequest(prompt_format, (), (tool,), OutputSpec(), False)))
+    run_job(encode_validate({"string": "a"}, schema))
 
 
-def answer(line: str) -> str:
-    """The answer to a line of either kind."""
-    return dumps(_answer(json.loads(line)))
+def run_job(line: str) -> str:
+    """The result line of a request line of either kind."""
+    return dumps(_run(json.loads(line)))
 
 
-def _answer(asked: dict[str, Any]) -> Json:
-    if "check" in asked:
-        return satisfies(*asked["check"])
-    prompt_format, special, tools, wanted, is_strict = asked["prepare"]
-    order = Order(prompt_format, tuple(special), tuple(tools), OutputSpec(*wanted), is_strict)
+def _run(job: dict[str, Any]) -> Json:
+    if "validate" in job:
+        return satisfies(*job["validate"])
+    prompt_format, special_markers, tools, output, is_strict = job["compile"]
+    request = CompileRequest(
+        prompt_format, tuple(special_markers), tuple(tools), OutputSpec(*output), is_strict
+    )
     try:
-        prepared = prepare(order)
-    except Refused as reason:
+        result = compile_grammar(request)
+    except CompileRefused as reason:
         return {"refused": str(reason)}
     except (MemoryError, RecursionError):
         return {"refused": "they take too much memory to be compiled"}
-    assert prepared.grammar is not None
+    assert result.grammar is not None
     listed: list[Json] = [
-        [tool.name, tool.description, tool.parameters, tool.raw] for tool in prepared.tools
+        [tool.name, tool.description, tool.parameters, tool.raw] for tool in result.tools
     ]
     return {
         "tools": listed,
-        "names": dict(prepared.original_names),
-        "grammar": prepared.grammar.text,
-        "notes": list(prepared.grammar.notes),
+        "names": dict(result.original_names),
+        "grammar": result.grammar.text,
+        "notes": list(result.grammar.notes),
     }
 
 
-def _spelled(schema: Json) -> Iterator[str]:
-    """Names and values in a schema, that answers may have to spell; not what only describes."""
+def _literals(schema: Json) -> Iterator[str]:
+    """Names and values in a schema that answers may have to contain; no descriptions."""
     if isinstance(schema, str):
         yield schema
     elif isinstance(schema, list):
         for part in schema:
-            yield from _spelled(part)
+            yield from _literals(part)
     elif isinstance(schema, dict):
         for key, part in schema.items():
-            if not (key in _REMARKS and isinstance(part, str)):
+            if not (key in _ANNOTATIONS and isinstance(part, str)):
                 yield key
-                yield from _spelled(part)
+                yield from _literals(part)
 
 
-def _compile(grammar: Grammar) -> None:
-    """See that llguidance takes it, with letters for tokens: that has most of the cost."""
+def _try_compile(grammar: Grammar) -> None:
+    """Compile a grammar with bytes for tokens, which finds most errors and most of the cost.
+
+    Raises:
+        CompileRefused: llguidance does not accept it.
+    """
     from llguidance import LLMatcher, LLTokenizer
 
-    global _characters
-    if _characters is None:
-        _characters = LLTokenizer("byte")
-    matcher = LLMatcher(_characters, grammar.text, log_level=0)
+    global _byte_tokenizer
+    if _byte_tokenizer is None:
+        _byte_tokenizer = LLTokenizer("byte")
+    matcher = LLMatcher(_byte_tokenizer, grammar.text, log_level=0)
     matcher.compute_bitmask()
     if matcher.is_error():
-        raise Refused(f"the schemas cannot be compiled ({matcher.get_error()[:200]})")
+        raise CompileRefused(f"the schemas cannot be compiled ({matcher.get_error()[:200]})")
 
 
-_characters: Any = None
+_byte_tokenizer: Any = None

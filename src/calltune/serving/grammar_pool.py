@@ -1,4 +1,4 @@
-"""Schemas compiled in processes of their own, so that none can hold up or bring down the server."""
+"""A pool of grammar worker processes, so that no schema can block or crash the server."""
 
 import asyncio
 import sys
@@ -6,127 +6,118 @@ from asyncio.subprocess import PIPE, Process
 from collections import OrderedDict
 from typing import Any
 
-from calltune.serving.errors import Fault
+from calltune.serving.errors import APIError
 from calltune.serving.grammar_jobs import (
-    Order,
-    Prepared,
-    Refused,
-    Stopped,
-    check_line,
-    order_line,
-    read_checked,
-    read_prepared,
+    CompileRefused,
+    CompileRequest,
+    CompileResult,
+    CompileStopped,
+    decode_compiled,
+    decode_valid,
+    encode_compile,
+    encode_validate,
 )
 from calltune.types import Json
 
 N_PROCESSES = 4
 START_SECONDS = 30.0
 SECONDS = 10.0
-"""A bench stops what takes too long long before; one that does not is stopped itself."""
-MAX_KEPT = 128
-"""Prepared orders are kept for requests with the same tools."""
+"""A worker that takes longer for a job is killed; it should have stopped the job long before."""
+CACHE_SIZE = 128
+"""How many results are kept for requests with the same tools."""
 MAX_LINE_LENGTH = 64 << 20
 
 
-class Workshop:
-    """Prepares orders; the same one again is at hand."""
+class GrammarPool:
+    """Compiles and validates schemas in other processes, and caches what was compiled."""
 
     def __init__(self, n_processes: int = N_PROCESSES) -> None:
-        self._benches: asyncio.Queue[_Bench] = asyncio.Queue()
-        self._all = [_Bench() for _ in range(n_processes)]
-        for bench in self._all:
-            self._benches.put_nowait(bench)
-        self._kept: OrderedDict[str, Prepared] = OrderedDict()
+        """The processes begin with `start`, or with the first job."""
+        self._processes = [_WorkerProcess() for _ in range(n_processes)]
+        self._idle: asyncio.Queue[_WorkerProcess] = asyncio.Queue()
+        for process in self._processes:
+            self._idle.put_nowait(process)
+        self._cache: OrderedDict[str, CompileResult] = OrderedDict()
 
     async def start(self) -> None:
-        """Start the processes before the first request."""
-        await asyncio.gather(*(bench.start() for bench in self._all))
+        """Start the processes and wait until they are ready."""
+        await asyncio.gather(*(process.start() for process in self._processes))
 
-    async def prepare(self, order: Order) -> Prepared:
-        """What answers to this order are made with.
+    async def compile(self, request: CompileRequest) -> CompileResult:
+        """The usable tools of a request and the grammar of its answers.
 
         Raises:
-            Fault: it was refused, or took too long.
+            APIError: the schemas cannot be used (422), or take too long to compile (422).
         """
-        key = order_line(order)
-        if key not in self._kept:
-            self._kept[key] = await self._prepare(key)
-            if len(self._kept) > MAX_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        key = encode_compile(request)
+        if key not in self._cache:
+            self._cache[key] = await self._compile(key)
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
-    async def check(self, value: Json, schema: Json) -> bool:
-        """Whether a value satisfies a schema; not, where that takes too long to say."""
+    async def validate(self, value: Json, schema: Json) -> bool:
+        """Whether a value satisfies a schema; False if that takes too long to find out."""
         try:
-            return read_checked(await self._work(check_line(value, schema)))
+            return decode_valid(await self._run(encode_validate(value, schema)))
         except (TimeoutError, OSError):
             return False
 
-    @property
-    def process_ids(self) -> list[int]:
-        """The system's numbers of the processes that run."""
-        return [bench.process_id for bench in self._all if bench.process_id is not None]
-
     async def close(self) -> None:
         """End the processes."""
-        await asyncio.gather(*(bench.stop() for bench in self._all))
+        await asyncio.gather(*(process.stop() for process in self._processes))
 
-    async def _prepare(self, line: str) -> Prepared:
+    async def _compile(self, line: str) -> CompileResult:
         try:
-            return read_prepared(await self._work(line))
-        except Refused as reason:
-            raise Fault(422, f"The schemas cannot be used: {reason}", code="bad_schema") from None
-        except (Stopped, TimeoutError, OSError):
-            raise Fault(
+            return decode_compiled(await self._run(line))
+        except CompileRefused as reason:
+            raise APIError(
+                422, f"The schemas cannot be used: {reason}", code="bad_schema"
+            ) from None
+        except (CompileStopped, TimeoutError, OSError):
+            raise APIError(
                 422,
                 "The schemas of this request are too complex to be compiled; simplify them",
                 code="schema_too_complex",
             ) from None
 
-    async def _work(self, line: str) -> bytes:
-        bench = await self._benches.get()
+    async def _run(self, line: str) -> bytes:
+        process = await self._idle.get()
         try:
-            return await bench.work(line)
+            return await process.run(line)
         finally:
-            self._benches.put_nowait(bench)
+            self._idle.put_nowait(process)
 
 
-class _Bench:
-    """One process, started anew should it end."""
+class _WorkerProcess:
+    """One `grammar_worker` process, which is started again if it ends."""
 
     def __init__(self) -> None:
         self._process: Process | None = None
 
-    @property
-    def process_id(self) -> int | None:
-        """The system's number for it, while it runs."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
-
-    async def start(self) -> Process:
-        """The process, when it is ready to work."""
+    async def start(self) -> None:
+        """Start the process unless it runs, and wait until it is ready."""
         if self._process is None or self._process.returncode is not None:
             command = (sys.executable, "-m", "calltune.serving.grammar_worker")
             self._process = await asyncio.create_subprocess_exec(
                 *command, stdin=PIPE, stdout=PIPE, limit=MAX_LINE_LENGTH
             )
-            # It answers when it has loaded what it needs.
+            # It answers an empty line once everything is imported.
             await self._ask("", START_SECONDS)
-        return self._process
 
-    async def work(self, line: str) -> bytes:
-        """What it answers to a line.
+    async def run(self, line: str) -> bytes:
+        """The result line of a job.
 
         Raises:
-            OSError: it ended.
-            TimeoutError: it took too long, and was stopped.
+            OSError: the process ended.
+            TimeoutError: it took too long, and was killed.
         """
         await self.start()
         return await self._ask(line, SECONDS)
 
     async def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process, whatever it is doing."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
@@ -140,7 +131,7 @@ class _Bench:
                 await process.stdin.drain()
                 answer: bytes = await process.stdout.readline()
         except BaseException:
-            # What it would still write must not be taken for an answer to the next line.
+            # What it would still write must not be taken for the result of the next job.
             await self.stop()
             raise
         if not answer:

@@ -1,8 +1,8 @@
-"""A process that works on schemas, each in a child of its own that can be stopped at any time.
+"""The grammar worker process: runs each job in a forked child with limits on time and memory.
 
-It reads one line for each order and writes one. Schemas come from anywhere: one may take for ever,
-or all memory, or bring down what compiles it. A child has all that is loaded the moment it is
-forked, so it costs milliseconds, and the system stops it by its own clocks.
+It reads one line per job from standard input and writes one to standard output. Schemas are
+untrusted: one may take forever, or all memory, or crash the compiler. A forked child has
+everything imported already, so it costs milliseconds, and the system stops it by its own timers.
 """
 
 import gc
@@ -13,38 +13,38 @@ import sys
 import traceback
 from contextlib import suppress
 
-from calltune.serving.grammar_jobs import STOPPED, answer, load
+from calltune.serving.grammar_jobs import STOPPED_LINE, run_job, warm_up
 
 PROCESSOR_SECONDS = 1.0
-"""An order takes milliseconds of them."""
+"""Limit of processor time for a job; it usually takes milliseconds."""
 SECONDS = 2.0
-"""The same by the clock on the wall, for processors are busy with answers."""
+"""Limit of wall-clock time, which is longer since processors are busy with answers."""
 MAX_BYTES = 4 << 30
-"""Of memory that a child may take."""
+"""Limit of a child's address space."""
 NICENESS = 5
-"""Answers on their way come first."""
+"""Running answers come first."""
 
 
 def main() -> None:
-    """Answer lines until there are none; an empty one when all is loaded."""
-    # The server finishes what it has begun when it is told to end, and ends this process then.
+    """Run jobs until standard input ends; an empty line is answered once all is imported."""
+    # When the server is told to stop it completes its answers first, and then ends this process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    load()
+    warm_up()
     os.nice(NICENESS)
-    # What is loaded stays shared with the children.
+    # Keeps the memory pages of all objects so far shared with the children.
     gc.freeze()
     for line in sys.stdin:
-        if not line.strip() or not _in_child(line):
-            _say(STOPPED)
+        if not line.strip() or not _run_in_child(line):
+            _write(STOPPED_LINE)
 
 
-def _in_child(line: str) -> bool:
-    """Whether a child has answered."""
+def _run_in_child(line: str) -> bool:
+    """Run a job in a child process; whether the child wrote a result."""
     child = os.fork()
     if child == 0:
         try:
-            _work(line)
+            _run(line)
         except BaseException:
             traceback.print_exc()
         os._exit(1)
@@ -52,25 +52,25 @@ def _in_child(line: str) -> bool:
     return status == 0
 
 
-def _work(line: str) -> None:
-    # macOS knows no such limit.
+def _run(line: str) -> None:
+    # macOS has no such limit.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     _stop_after(PROCESSOR_SECONDS, SECONDS)
-    answered = answer(line)
-    # Half an answer would be worse than none.
+    result = run_job(line)
+    # Half a line would be worse than none.
     _stop_after(0, 0)
-    _say(answered)
+    _write(result)
     os._exit(0)
 
 
 def _stop_after(processor_seconds: float, seconds: float) -> None:
-    """Have the system end this process then; 0 is never."""
+    """Let the system end this process after these times; 0 is never."""
     signal.setitimer(signal.ITIMER_PROF, processor_seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _say(line: str) -> None:
+def _write(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

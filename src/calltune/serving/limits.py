@@ -1,56 +1,57 @@
-"""How much one request may hold, and how much may be asked at once."""
+"""Limits on the size of a request, and on how many answers run or wait at once."""
 
 from dataclasses import dataclass
 
 from calltune.files import dumps
-from calltune.serving.errors import Fault
+from calltune.serving.errors import APIError
 from calltune.serving.request_schema import ChatRequest, SchemaFormat
 from calltune.types import Json
 
 MAX_SCHEMA_DEPTH = 48
 CHARACTERS_PER_TOKEN = 16
-"""No text has so many on average; one that would is not cut into tokens, which takes long."""
+"""More than any text has on average. A prompt that is longer by this measure is refused without
+tokenizing it, which would take long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of a server; beyond one of them a request is refused with the status named."""
+    """Limits of a server; a request beyond one of them is refused with the status named."""
 
     body_bytes: int = 2 << 20
-    """413."""
+    """Status 413."""
     body_seconds: float = 30.0
-    """A body must have come whole after so long: 408."""
+    """Time in which the whole body must arrive: status 408."""
     messages: int = 512
-    """400."""
+    """Status 400."""
     tools: int = 128
-    """400."""
+    """Status 400."""
     schema_bytes: int = 64 << 10
-    """Of all tools, or of `response_format`, as JSON: 422."""
+    """JSON of all tools' parameters, or of `response_format`: status 422."""
     context_tokens: int = 8192
-    """Prompt and answer together: 400 where the prompt alone fills it."""
+    """Prompt and answer together: status 400 if the prompt alone fills it."""
     answer_tokens: int = 1024
-    """Longer answers are cut, with the finish reason `length`."""
+    """Longer answers are truncated, with the finish reason `length`."""
     queue: int = 64
-    """Answers that may wait, beside those that run: 429."""
+    """Answers that may wait, besides those that run: status 429."""
     seconds: float = 300.0
-    """An answer must be there after so long: 503, or the end of the stream."""
+    """Time in which an answer must be complete: status 503, or the end of the stream."""
 
 
 def check_sizes(request: ChatRequest, limits: Limits) -> None:
-    """See that a request is not larger than it may be.
+    """Check the number of messages and tools, and the size and depth of schemas.
 
     Raises:
-        Fault: it is.
+        APIError: one of them is beyond its limit.
     """
     if len(request.messages) > limits.messages:
-        raise Fault(
+        raise APIError(
             400,
-            f"{len(request.messages)} messages; up to {limits.messages} are taken",
+            f"{len(request.messages)} messages; the limit is {limits.messages}",
             "messages",
         )
     tools = request.tools or ()
     if len(tools) > limits.tools:
-        raise Fault(400, f"{len(tools)} tools; up to {limits.tools} are taken", "tools")
+        raise APIError(400, f"{len(tools)} tools; the limit is {limits.tools}", "tools")
     _check_schemas([tool.function.parameters for tool in tools], "tools", limits)
     if isinstance(request.response_format, SchemaFormat):
         schema = request.response_format.json_schema.schema_
@@ -60,22 +61,23 @@ def check_sizes(request: ChatRequest, limits: Limits) -> None:
 def _check_schemas(schemas: Json, param: str, limits: Limits) -> None:
     n_bytes = len(dumps(schemas))
     if n_bytes > limits.schema_bytes:
-        raise Fault(
+        raise APIError(
             422,
-            f"The schemas take {n_bytes} bytes; up to {limits.schema_bytes} are taken",
+            f"The schemas take {n_bytes} bytes; the limit is {limits.schema_bytes}",
             param,
             "schema_too_large",
         )
     if _depth(schemas) > MAX_SCHEMA_DEPTH:
-        raise Fault(
+        raise APIError(
             422,
-            f"A schema nests more than {MAX_SCHEMA_DEPTH} deep; make it flatter",
+            f"A schema is nested more than {MAX_SCHEMA_DEPTH} levels deep; make it flatter",
             param,
             "schema_too_deep",
         )
 
 
 def _depth(value: Json) -> int:
+    """How deep lists and objects are nested; without recursion, whose depth is limited."""
     deepest, open_values = 0, [(value, 1)]
     while open_values:
         item, depth = open_values.pop()

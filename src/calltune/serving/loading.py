@@ -1,4 +1,8 @@
-"""A base model loaded once with all its adapters, and the batches that it answers in."""
+"""Loads a base model with its adapters, and sizes the batch and cache that it answers in.
+
+All adapters stand beside one copy of the base model and are selected per row of a batch, as in
+S-LoRA (arXiv 2311.03285).
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,75 +21,81 @@ from calltune.serving.limits import Limits
 
 PREFILL_TOKENS = 256
 PREFILL_TOKENS_GPU = 4096
-"""Prompts are fed so many positions at a time, and in between every answer gets its next token."""
-
-
+"""How many tokens one prefill feeds; between prefills every running answer gets a token."""
 MAX_CONTEXT = 8192
-SHARE = 4
-"""One part in so many of the memory that is free may be taken for what rows remember."""
+MEMORY_SHARE = 4
+"""The caches may take one part in this many of the free memory."""
 
 
-class Loaded(NamedTuple):
-    """A model, and the names by which it is asked."""
+class ServedModel(NamedTuple):
+    """A loaded model with its adapters, and the names that requests give them."""
 
-    model: LoadedModel
-    names: dict[str, int]
-    """By each name the number of an adapter; 0 is none."""
-    choice: AdapterSelection | None
-    """What chooses between the adapters."""
+    loaded: LoadedModel
+    adapter_numbers: dict[str, int]
+    """The number of the adapter for each model name; 0 is the base model."""
+    selector: AdapterSelection | None
+    """Selects the adapter of each row; None without separate adapters."""
 
 
-def load_all(reference: str, adapters: dict[str, Path], backend: Backend) -> Loaded:
-    """Load a model and its adapters by their names.
+def load_with_adapters(reference: str, adapters: dict[str, Path], backend: Backend) -> ServedModel:
+    """Load the base model `reference` and adapters, by name.
 
-    An adapter that is no plain LoRA is put on for all, and has to be the only one.
+    A single adapter that is no plain LoRA is applied to the model itself, which then has only the
+    adapter's name.
 
     Raises:
-        AdapterMismatch: the adapters cannot stand beside each other, or are of another model.
-        ModelNotFound: no such model or adapter.
+        AdapterMismatch: an adapter belongs to another model, or several are no plain LoRA.
+        ModelNotFound: there is no such model or adapter.
         OptionError: an adapter has the base model's name.
     """
     if reference in adapters:
         raise OptionError(f"An adapter is called {reference}, as the model is; write NAME=FOLDER")
     folders = list(adapters.values())
     if len(folders) == 1 and not is_plain_lora(folders[0]):
-        return Loaded(load(reference, backend, folders[0]), {next(iter(adapters)): 0}, None)
+        return ServedModel(load(reference, backend, folders[0]), {next(iter(adapters)): 0}, None)
     loaded = load(reference, backend)
-    choice = attach_adapters(loaded.model, folders, reference) if folders else None
-    names = {name: number for number, name in enumerate(adapters, start=1)}
-    return Loaded(loaded, names | {reference: 0}, choice)
+    selector = attach_adapters(loaded.model, folders, reference) if folders else None
+    numbers = {name: number for number, name in enumerate(adapters, start=1)}
+    return ServedModel(loaded, numbers | {reference: 0}, selector)
 
 
-class Room(NamedTuple):
-    """How much the rows of a server may hold."""
+class Capacity(NamedTuple):
+    """How many answers a server generates at once, and what their cache takes."""
 
-    size: int
-    """Answers that are written at once."""
+    batch_size: int
+    """Answers that are generated at once."""
     n_kept: int
-    """Finished rows that are kept for prompts to come."""
+    """Finished sequences that stay in the cache for later prompts with the same prefix."""
     context_tokens: int
-    """Of prompt and answer together."""
+    """Maximum length of prompt and answer together."""
     n_bytes: int
-    """What all rows take when they are as long as they may be."""
+    """Size of the cache when every sequence is as long as it may be."""
 
 
-def room_for(model: Any, backend: Backend, size: int, context_tokens: int | None) -> Room:
-    """Room for `size` answers; the context is what memory allows where none is given."""
+def plan_capacity(
+    model: Any, backend: Backend, batch_size: int, context_tokens: int | None
+) -> Capacity:
+    """The capacity for a batch size; without `context_tokens` as long as memory allows."""
     cache = KVCache(model, 1)
     cache.forward([0], mx.array([[0]]), [1])
-    n_kept = max(4, size // 4)
-    # Every slot has room for the longest row.
-    per_token = cache.n_bytes // cache.capacity * (size + n_kept)
+    n_kept = max(4, batch_size // 4)
+    # Every slot has room for the longest sequence.
+    bytes_per_token = cache.n_bytes // cache.capacity * (batch_size + n_kept)
     if context_tokens is None:
-        fitting = device_bytes(backend) // SHARE // per_token
-        context_tokens = max(GROWTH_STEP, min(MAX_CONTEXT, fitting // GROWTH_STEP * GROWTH_STEP))
-    return Room(size, n_kept, context_tokens, per_token * context_tokens)
+        fitting = device_bytes(backend) // MEMORY_SHARE // bytes_per_token
+        fitting = fitting // GROWTH_STEP * GROWTH_STEP
+        context_tokens = max(GROWTH_STEP, min(MAX_CONTEXT, fitting))
+    return Capacity(batch_size, n_kept, context_tokens, bytes_per_token * context_tokens)
 
 
 def scheduler_factory(
-    model: Any, choice: AdapterSelection | None, stops: frozenset[int], limits: Limits, room: Room
+    model: Any,
+    selector: AdapterSelection | None,
+    stop_tokens: frozenset[int],
+    limits: Limits,
+    capacity: Capacity,
 ) -> Callable[[], Scheduler]:
-    """What makes empty batches for as many answers as there is room for."""
+    """A function that makes an empty scheduler of this capacity."""
     on_gpu = mx.default_device().type == mx.DeviceType.gpu
     policy = (
         PrefillPolicy(PREFILL_TOKENS_GPU, 1, LENGTH_MULTIPLE)
@@ -96,12 +106,12 @@ def scheduler_factory(
     def make() -> Scheduler:
         return Scheduler(
             model,
-            stops,
+            stop_tokens,
             limits.answer_tokens,
-            room.size,
+            capacity.batch_size,
             policy=policy,
-            n_kept=room.n_kept,
-            adapters=choice,
+            n_kept=capacity.n_kept,
+            adapters=selector,
         )
 
     return make

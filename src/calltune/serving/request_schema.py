@@ -1,7 +1,7 @@
-"""A chat request as it comes: OpenAI's JSON, checked field by field.
+"""Request models: the body of OpenAI's chat completion request, checked field by field.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create. Fields that would change the
-answer and are not supported are refused; others that are not known are passed over.
+answer and are not supported are refused; other unknown fields are ignored.
 """
 
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ class _Strict(BaseModel):
 
 
 class TextPart(_Strict):
-    """A piece of a message's content; pictures and sound are not supported."""
+    """A part of a message's content; images and audio are not supported."""
 
     type: Literal["text"]
     text: str
@@ -31,21 +31,21 @@ Content = str | list[TextPart]
 
 
 class SystemMessage(_Strict):
-    """What the model is told before the conversation."""
+    """Instructions to the model."""
 
     role: Literal["system", "developer"]
     content: Content
 
 
 class UserMessage(_Strict):
-    """What a user says."""
+    """A message of the user."""
 
     role: Literal["user"]
     content: Content
 
 
 class CalledFunction(_Strict):
-    """A function that was called."""
+    """A function that the model called earlier."""
 
     name: str
     arguments: str
@@ -53,7 +53,7 @@ class CalledFunction(_Strict):
 
 
 class CallMade(_Strict):
-    """A call that the model made before."""
+    """A call that the model made earlier."""
 
     id: str
     type: Literal["function"] = "function"
@@ -61,17 +61,17 @@ class CallMade(_Strict):
 
 
 class AssistantMessage(_Strict):
-    """What the model said or called before."""
+    """An earlier answer of the model: text or calls."""
 
     role: Literal["assistant"]
     content: Content | None = None
     tool_calls: list[CallMade] | None = None
     function_call: None = None
-    """What `tool_calls` was before; not supported."""
+    """The predecessor of `tool_calls`; not supported."""
 
 
 class ToolMessage(_Strict):
-    """What a call gave."""
+    """The result of a call."""
 
     role: Literal["tool"]
     content: Content
@@ -84,18 +84,18 @@ AnyMessage = Annotated[
 
 
 class Function(_Strict):
-    """A function on offer."""
+    """A function that the model may call."""
 
     name: Name
     description: str | None = None
     parameters: Object | None = None
     """A JSON Schema."""
     strict: bool | None = None
-    """Refuse a schema that answers cannot be held to in all it says."""
+    """Whether to refuse a schema that a grammar cannot enforce completely."""
 
 
 class OfferedTool(_Strict):
-    """A tool on offer; functions are the only kind."""
+    """A tool that the model may use; functions are the only kind."""
 
     type: Literal["function"]
     function: Function
@@ -108,14 +108,14 @@ class FunctionName(_Strict):
 
 
 class NamedChoice(_Strict):
-    """This function must be called."""
+    """A choice of tool: this function must be called."""
 
     type: Literal["function"]
     function: FunctionName
 
 
 class TextFormat(_Strict):
-    """Answers in words."""
+    """Answers in free text."""
 
     type: Literal["text"]
 
@@ -145,7 +145,7 @@ class SchemaFormat(_Strict):
 
 
 class StreamOptions(_Strict):
-    """What a stream tells beside the answer."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
 
@@ -177,7 +177,7 @@ class ChatRequest(_Strict):
     ) = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    # Without effect in the only value that is supported.
+    # Only values without effect are supported for these.
     functions: None = None
     function_call: None = None
     modalities: list[Literal["text"]] | None = None
@@ -196,7 +196,7 @@ class ChatRequest(_Strict):
             and self.tool_choice.function.name not in names
         ):
             raise ValueError(
-                f"tool_choice names {self.tool_choice.function.name}, which is no tool"
+                f"tool_choice names {self.tool_choice.function.name}, which is not among the tools"
             )
         if self.tool_choice == "required" and not names:
             raise ValueError("tool_choice is required, and there are no tools")

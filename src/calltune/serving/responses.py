@@ -1,6 +1,7 @@
-"""Answers as OpenAI's JSON: whole, or in the chunks of a stream.
+"""Chat responses: collects the answers' events into one response, or streams them as chunks.
 
-Source: https://platform.openai.com/docs/api-reference/chat/object and …/chat/streaming.
+Source: https://platform.openai.com/docs/api-reference/chat/streaming, and for server-sent events
+https://html.spec.whatwg.org/multipage/server-sent-events.html.
 """
 
 import asyncio
@@ -9,175 +10,208 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from calltune.files import dumps
-from calltune.serving.answer_parser import Called, Ended, Words
-from calltune.serving.answers import Answers, Said, Usage
-from calltune.serving.errors import Fault
+from calltune.serving.answer_parser import CompletedCall, Finished, FinishReason, TextDelta
+from calltune.serving.answers import AnswerEvent, Answers, TokenUsage
+from calltune.serving.errors import APIError
+from calltune.serving.response_schema import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+    Delta,
+    FunctionCall,
+    FunctionCallDelta,
+    FunctionToolCall,
+    ReplyMessage,
+    ToolCallDelta,
+    Usage,
+    to_json,
+)
 from calltune.types import Json, ToolCall
 
 
-@dataclass(slots=True)
-class Head:
-    """What all parts of a reply have in common."""
+@dataclass(frozen=True, slots=True)
+class ResponseInfo:
+    """What the response and all of its chunks have in common."""
 
     model: str
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
-
-    def to_json(self, kind: str) -> dict[str, Json]:
-        """With the kind of object that follows."""
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+    """Unix time in seconds."""
 
 
-async def whole(answers: Answers, head: Head, seconds: float) -> dict[str, Json]:
-    """The reply, once all answers are there.
+async def whole_response(answers: Answers, info: ResponseInfo, seconds: float) -> dict[str, Json]:
+    """The response as JSON, once all answers are complete.
 
     Raises:
-        Fault: one cannot be given, or not within so many seconds.
+        APIError: an answer failed, or was not complete within `seconds`.
     """
-    choices: dict[int, _Choice] = {}
-    async for said in in_time(answers.events(), seconds):
-        choices.setdefault(said.answer, _Choice()).take(said)
-    return head.to_json("chat.completion") | {
-        "choices": [choices[index].to_json(index) for index in sorted(choices)],
-        "usage": usage_json(answers.usage),
-    }
+    choices: dict[int, _ChoiceBuilder] = {}
+    async for item in within(answers.events(), seconds):
+        choices.setdefault(item.index, _ChoiceBuilder()).add(item)
+    return to_json(
+        ChatCompletion(
+            id=info.id,
+            object="chat.completion",
+            created=info.created,
+            model=info.model,
+            choices=[choices[index].build(index) for index in sorted(choices)],
+            usage=_usage(answers.usage),
+        )
+    )
 
 
-async def streamed(
-    answers: Answers, head: Head, wants_usage: bool, seconds: float
+async def streamed_response(
+    answers: Answers, info: ResponseInfo, wants_usage: bool, seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    """The reply as server-sent events; a fault after the first one is the last of them.
+    """The response as server-sent events; an error after the first event is sent as the last.
 
     Raises:
-        Fault: there is not even a first one, or not within so many seconds.
+        APIError: an answer failed, or `seconds` were over, before the first event.
     """
-    started: dict[int, _Stream] = {}
+    started: dict[int, _DeltaBuilder] = {}
     try:
-        async for said in in_time(answers.events(), seconds):
-            if said.answer not in started:
-                started[said.answer] = _Stream()
-            for delta, reason in started[said.answer].deltas(said):
-                yield _event(_chunk(head, said.answer, delta, reason, wants_usage))
+        async for item in within(answers.events(), seconds):
+            if item.index not in started:
+                started[item.index] = _DeltaBuilder()
+            for part in started[item.index].parts(item):
+                yield _event(to_json(_chunk(info, item.index, part, wants_usage)))
         if wants_usage:
-            chunk = head.to_json("chat.completion.chunk")
-            yield _event(chunk | {"choices": [], "usage": usage_json(answers.usage)})
-    except Fault as fault:
+            yield _event(
+                to_json(
+                    ChatCompletionChunk(
+                        id=info.id,
+                        object="chat.completion.chunk",
+                        created=info.created,
+                        model=info.model,
+                        choices=[],
+                        usage=_usage(answers.usage),
+                    )
+                )
+            )
+    except APIError as error:
         if not started:
             raise
-        yield _event(fault.body())
+        yield _event(error.body())
     yield b"data: [DONE]\n\n"
 
 
-async def in_time(events: AsyncGenerator[Said, None], seconds: float) -> AsyncGenerator[Said, None]:
-    """The events, as long as the last one comes within so many seconds.
+async def within(
+    events: AsyncGenerator[AnswerEvent, None], seconds: float
+) -> AsyncGenerator[AnswerEvent, None]:
+    """The same events, if the last one comes within `seconds`.
 
     Raises:
-        Fault: it does not.
+        APIError: it does not (503).
     """
     end = time.monotonic() + seconds
     async with aclosing(events) as stream:
         while True:
             try:
                 async with asyncio.timeout(max(0.0, end - time.monotonic())):
-                    said = await anext(stream, None)
+                    item = await anext(stream, None)
             except TimeoutError:
-                text = f"There was no whole answer within {seconds:g} seconds"
-                raise Fault(503, text, code="timeout") from None
-            if said is None:
+                text = f"The answer was not complete within {seconds:g} seconds"
+                raise APIError(503, text, code="timeout") from None
+            if item is None:
                 return
-            yield said
-
-
-def usage_json(usage: Usage) -> dict[str, Json]:
-    """Tokens read and written."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-    }
+            yield item
 
 
 @dataclass(slots=True)
-class _Choice:
-    words: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
-    reason: str = ""
+class _ChoiceBuilder:
+    """Collects the events of one answer."""
 
-    def take(self, said: Said) -> None:
-        match said.event:
-            case Words(text=text):
-                self.words.append(text)
-            case Called(call=call):
+    text: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    reason: FinishReason = "stop"
+
+    def add(self, item: AnswerEvent) -> None:
+        match item.event:
+            case TextDelta(text=text):
+                self.text += text
+            case CompletedCall(call=call):
                 self.calls.append(call)
-            case Ended(reason=reason):
+            case Finished(reason=reason):
                 self.reason = reason
 
-    def to_json(self, index: int) -> dict[str, Json]:
-        content = "".join(self.words)
-        message: dict[str, Json] = {
-            "role": "assistant",
-            "content": content if content or not self.calls else None,
-            "refusal": None,
-        }
+    def build(self, index: int) -> Choice:
+        content = self.text if self.text or not self.calls else None
         if self.calls:
-            message["tool_calls"] = [_call_json(call) for call in self.calls]
-        return {"index": index, "message": message, "logprobs": None, "finish_reason": self.reason}
+            calls = [_tool_call(call) for call in self.calls]
+            message = ReplyMessage(
+                role="assistant", content=content, refusal=None, tool_calls=calls
+            )
+        else:
+            message = ReplyMessage(role="assistant", content=content, refusal=None)
+        return Choice(index=index, message=message, logprobs=None, finish_reason=self.reason)
 
 
-Delta = tuple[dict[str, Json], str | None]
+class _Part(NamedTuple):
+    delta: Delta
+    reason: FinishReason | None = None
 
 
 @dataclass(slots=True)
-class _Stream:
-    """One answer's deltas: a call's name comes first, then its arguments."""
+class _DeltaBuilder:
+    """Turns the events of one answer into deltas: a call's name comes before its arguments."""
 
     n_calls: int = 0
-    is_begun: bool = False
+    has_begun: bool = False
 
-    def deltas(self, said: Said) -> list[Delta]:
-        match said.event:
-            case Words(text=text):
-                return [*self._begin(""), ({"content": text}, None)]
-            case Called(call=call):
-                whole = _call_json(call)
-                first = whole | {"function": {"name": call.name, "arguments": ""}}
-                rest: dict[str, Json] = {"function": {"arguments": dumps(call.arguments)}}
-                index, self.n_calls = self.n_calls, self.n_calls + 1
-                return [
-                    *self._begin(None),
-                    *(({"tool_calls": [{"index": index} | part]}, None) for part in (first, rest)),
-                ]
-            case Ended(reason=reason):
-                return [*self._begin(""), ({}, reason)]
+    def parts(self, item: AnswerEvent) -> list[_Part]:
+        match item.event:
+            case TextDelta(text=text):
+                return [*self._begin(""), _Part(Delta(content=text))]
+            case CompletedCall(call=call):
+                return [*self._begin(None), *self._call(call)]
+            case Finished(reason=reason):
+                return [*self._begin(""), _Part(Delta(), reason)]
 
-    def _begin(self, content: str | None) -> list[Delta]:
-        if self.is_begun:
+    def _call(self, call: ToolCall) -> list[_Part]:
+        made = _tool_call(call)
+        index, self.n_calls = self.n_calls, self.n_calls + 1
+        name = FunctionCallDelta(name=call.name, arguments="")
+        arguments = FunctionCallDelta(arguments=made.function.arguments)
+        first = ToolCallDelta(index=index, id=made.id, type=made.type, function=name)
+        rest = ToolCallDelta(index=index, function=arguments)
+        return [_Part(Delta(tool_calls=[part])) for part in (first, rest)]
+
+    def _begin(self, content: str | None) -> list[_Part]:
+        if self.has_begun:
             return []
-        self.is_begun = True
-        return [({"role": "assistant", "content": content}, None)]
+        self.has_begun = True
+        return [_Part(Delta(role="assistant", content=content))]
 
 
-def _call_json(call: ToolCall) -> dict[str, Json]:
-    return {
-        "id": f"call_{secrets.token_hex(12)}",
-        "type": "function",
-        "function": {"name": call.name, "arguments": dumps(call.arguments)},
-    }
+def _tool_call(call: ToolCall) -> FunctionToolCall:
+    function = FunctionCall(name=call.name, arguments=dumps(call.arguments))
+    call_id = f"call_{secrets.token_hex(12)}"
+    return FunctionToolCall(id=call_id, type="function", function=function)
 
 
-def _chunk(
-    head: Head, index: int, delta: dict[str, Json], reason: str | None, wants_usage: bool
-) -> dict[str, Json]:
-    choice: dict[str, Json] = {
-        "index": index,
-        "delta": delta,
-        "logprobs": None,
-        "finish_reason": reason,
-    }
-    chunk = head.to_json("chat.completion.chunk") | {"choices": [choice]}
-    return chunk | {"usage": None} if wants_usage else chunk
+def _usage(usage: TokenUsage) -> Usage:
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+    )
+
+
+def _chunk(info: ResponseInfo, index: int, part: _Part, wants_usage: bool) -> ChatCompletionChunk:
+    choice = ChunkChoice(index=index, delta=part.delta, logprobs=None, finish_reason=part.reason)
+    chunk = ChatCompletionChunk(
+        id=info.id,
+        object="chat.completion.chunk",
+        created=info.created,
+        model=info.model,
+        choices=[choice],
+    )
+    # With usage wanted, all chunks have the field, and only the last one a value.
+    return chunk.model_copy(update={"usage": None}) if wants_usage else chunk
 
 
 def _event(data: Json) -> bytes:

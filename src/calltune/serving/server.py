@@ -1,4 +1,4 @@
-"""An application on an address, until it is told to end."""
+"""The uvicorn server: binds the address, announces it, and shuts down gracefully."""
 
 import socket
 from typing import Any
@@ -8,20 +8,22 @@ import uvicorn
 from calltune.errors import OptionError
 
 GRACE_SECONDS = 330
-"""After SIGTERM answers that are being written have so long."""
+"""After SIGTERM, running answers have this long to complete."""
 
 
-def listen(app: Any, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C, and then what is being answered.
+def run_server(app: Any, host: str, port: int) -> None:
+    """Serve an ASGI application until SIGTERM or Ctrl-C, then let running answers complete.
+
+    Prints "Serving on URL" once it accepts connections. Port 0 takes a free one.
 
     Raises:
-        OptionError: the address cannot be had.
+        OptionError: the address cannot be listened on.
     """
-    prompt_format = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(prompt_format, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(address_family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((host, port))
+            listener.bind((host, port))
         except OSError as error:
             raise OptionError(
                 f"{host}, port {port}, cannot be listened on ({error.strerror}); choose another "
@@ -34,20 +36,20 @@ def listen(app: Any, host: str, port: int) -> None:
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        _Server(config, _address(host, listening.getsockname()[1])).run(sockets=[listening])
+        _Server(config, _url(host, listener.getsockname()[1])).run(sockets=[listener])
 
 
-def _address(host: str, port: int) -> str:
+def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
         super().__init__(config)
-        self._address = address
+        self._url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say where, once it is there."""
+        """Start, then print the URL."""
         await super().startup(sockets)
         if self.started:
-            print(f"Serving on {self._address}", flush=True)
+            print(f"Serving on {self._url}", flush=True)

@@ -8,12 +8,12 @@ from mlx_lm.utils import load_tokenizer
 
 from calltune.formats import FORMATS
 from calltune.serving.answer_parser import (
-    Called,
+    AnswerParser,
+    CompletedCall,
     Detokenizer,
-    Ended,
     Event,
-    Turn,
-    Words,
+    Finished,
+    TextDelta,
 )
 from calltune.types import ToolCall
 
@@ -34,17 +34,17 @@ def read(
     **more: Any,
 ) -> list[Event]:
     """The events of a text that comes in pieces; neighbouring words put together."""
-    turn = Turn(tokenizer, FORMATS[prompt_format], more.pop("can_call", True), **more)
+    parser = AnswerParser(tokenizer, FORMATS[prompt_format], more.pop("can_call", True), **more)
     tokens = tokenizer.encode(text, add_special_tokens=False)
     events: list[Event] = []
     edges = [0, *sorted(cut % (len(tokens) + 1) for cut in cuts), len(tokens)]
     for start, end in zip(edges, edges[1:], strict=False):
-        events += turn.feed(tokens[start:end])
-    events += turn.finish(is_complete)
+        events += parser.feed(tokens[start:end])
+    events += parser.finish(is_complete)
     joined: list[Event] = []
     for event in events:
-        if joined and isinstance(event, Words) and isinstance(joined[-1], Words):
-            joined[-1] = Words(joined[-1].text + event.text)
+        if joined and isinstance(event, TextDelta) and isinstance(joined[-1], TextDelta):
+            joined[-1] = TextDelta(joined[-1].text + event.text)
         else:
             joined.append(event)
     return joined
@@ -59,7 +59,7 @@ def test_calls_come_out_however_the_text_is_cut(
     tokenizer: Any, prompt_format: str, cuts: Any
 ) -> None:
     found = read(tokenizer, prompt_format, FORMATS[prompt_format].render_calls(CALLS), cuts)
-    assert found == [*map(Called, CALLS), Ended("tool_calls")]
+    assert found == [*map(CompletedCall, CALLS), Finished("tool_calls")]
 
 
 @pytest.mark.parametrize("prompt_format", list(FORMATS))
@@ -70,7 +70,7 @@ def test_words_come_out_whole(
     text = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
     if text and not text.startswith(FORMATS[prompt_format].call_prefix):
         found = read(tokenizer, prompt_format, text, cuts, can_call=can_call)
-        assert found == [Words(text), Ended("stop")]
+        assert found == [TextDelta(text), Finished("stop")]
 
 
 @pytest.mark.parametrize("prompt_format", list(FORMATS))
@@ -81,9 +81,9 @@ def test_calls_that_a_limit_cuts_short_lose_nothing(
     whole = FORMATS[prompt_format].render_calls(CALLS)
     text = whole[: 1 + end % len(whole)]
     found = read(tokenizer, prompt_format, text, cuts, is_complete=False)
-    assert found[-1] == Ended("length")
-    calls = [event.call for event in found if isinstance(event, Called)]
-    words = "".join(event.text for event in found if isinstance(event, Words))
+    assert found[-1] == Finished("length")
+    calls = [event.call for event in found if isinstance(event, CompletedCall)]
+    words = "".join(event.text for event in found if isinstance(event, TextDelta))
     assert calls == list(CALLS[: len(calls)])
     # What was not read as a call stands in the words, to the last letter.
     assert text.endswith(words) and (calls or words == text)
@@ -91,13 +91,13 @@ def test_calls_that_a_limit_cuts_short_lose_nothing(
 
 @given(text=st.text("abx", min_size=1), stops=st.lists(st.text("abx", min_size=1), max_size=3))
 def test_words_end_before_the_first_stop_string(tokenizer: Any, text: str, stops: Any) -> None:
-    found = read(tokenizer, "chatml", text, list(range(len(text))), stops=stops)
-    said = "".join(event.text for event in found if isinstance(event, Words))
+    found = read(tokenizer, "chatml", text, list(range(len(text))), stop_strings=stops)
+    said = "".join(event.text for event in found if isinstance(event, TextDelta))
     if not any(stop in text for stop in stops):
         assert said == text
     else:
         assert not any(stop in said for stop in stops) and text.startswith(said)
-    assert found[-1] == Ended("stop")
+    assert found[-1] == Finished("stop")
 
 
 @given(text=st.text(), cuts=CUTS)
@@ -111,8 +111,8 @@ def test_the_parts_of_a_text_make_the_whole(tokenizer: Any, text: str, cuts: Any
 
 def test_no_call_and_a_call_that_cannot_be_read(tokenizer: Any) -> None:
     none = FORMATS["chatml"].render_calls(())
-    turn = Turn(tokenizer, FORMATS["chatml"], True)
-    events = [*turn.feed(tokenizer.encode(none)), *turn.finish(True)]
-    assert events == [Ended("stop")] and turn.wrote_calls and not turn.calls
+    parser = AnswerParser(tokenizer, FORMATS["chatml"], True)
+    events = [*parser.feed(tokenizer.encode(none)), *parser.finish(True)]
+    assert events == [Finished("stop")] and parser.wrote_calls and not parser.calls
     broken = '<tool_call>\n{"name": "f", "arguments": 5}\n</tool_call>'
-    assert read(tokenizer, "chatml", broken, []) == [Words(broken), Ended("stop")]
+    assert read(tokenizer, "chatml", broken, []) == [TextDelta(broken), Finished("stop")]

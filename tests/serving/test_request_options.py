@@ -1,15 +1,15 @@
 import pytest
 
 from calltune.formats import FORMATS
-from calltune.serving.errors import Fault
+from calltune.serving.errors import APIError
+from calltune.serving.request_options import requested_messages
 from calltune.serving.request_schema import ChatRequest
-from calltune.serving.service import read_messages
 from calltune.types import Message, ToolCall
 
 
 def messages(*written: object) -> tuple[Message, ...]:
     request = ChatRequest.model_validate({"model": "m", "messages": list(written)})
-    return read_messages(request.messages)
+    return requested_messages(request.messages)
 
 
 def call(arguments: str, id: str = "1") -> dict[str, object]:
@@ -32,12 +32,12 @@ def test_every_role_becomes_a_message() -> None:
 
 @pytest.mark.parametrize("arguments", ["{", "[]", "5", '{"x": NaN}', '{"x": 1, "x": 2}'])
 def test_arguments_that_are_no_object_are_a_fault(arguments: str) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(APIError) as error:
         messages(
             {"role": "user", "content": "a"},
             {"role": "assistant", "tool_calls": [call(arguments)]},
         )
-    assert fault.value.status == 400 and fault.value.param == "messages[1].tool_calls[0]"
+    assert error.value.status == 400 and error.value.param == "messages[1].tool_calls[0]"
 
 
 def test_what_a_tool_brings_cannot_end_its_turn() -> None:

@@ -1,0 +1,162 @@
+"""Response models: OpenAI's chat completion, stream chunk, model list and error objects.
+
+Sources: https://platform.openai.com/docs/api-reference/chat/object, …/chat/streaming,
+…/models/object and https://platform.openai.com/docs/guides/error-codes. The OpenAPI document is
+made from these models. Fields that are not set are not sent: see `to_json`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from calltune.types import Json
+
+Count = Annotated[int, Field(ge=0)]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+def to_json(response: _Response) -> dict[str, Json]:
+    """A response as JSON, with the fields that were set and no others."""
+    data: dict[str, Json] = response.model_dump(exclude_unset=True)
+    return data
+
+
+class FunctionCall(_Response):
+    """A function that the model calls."""
+
+    name: str
+    arguments: str
+    """A JSON object as text."""
+
+
+class FunctionToolCall(_Response):
+    """A call in a message."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class ReplyMessage(_Response):
+    """The message of one answer."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    tool_calls: Annotated[list[FunctionToolCall], Field(min_length=1)] | None = None
+
+
+class Choice(_Response):
+    """One of the answers."""
+
+    index: Count
+    message: ReplyMessage
+    logprobs: None
+    finish_reason: FinishReason
+
+
+class Usage(_Response):
+    """Tokens read and generated for the whole request."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+
+
+class ChatCompletion(_Response):
+    """The response to a chat request that is not streamed."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: Count
+    """Unix time in seconds."""
+    model: str
+    choices: Annotated[list[Choice], Field(min_length=1)]
+    usage: Usage
+
+
+class FunctionCallDelta(_Response):
+    """A part of a function call: first the name, then the arguments."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallDelta(_Response):
+    """A part of the call with this index; id and type come with the first part."""
+
+    index: Count
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCallDelta
+
+
+class Delta(_Response):
+    """What a chunk adds to an answer."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChunkChoice(_Response):
+    """A chunk's part of one answer."""
+
+    index: Count
+    delta: Delta
+    logprobs: None
+    finish_reason: FinishReason | None
+
+
+class ChatCompletionChunk(_Response):
+    """One server-sent event of a streamed response."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: Count
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class ErrorDetail(_Response):
+    """What is wrong with a request."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field at fault."""
+    code: str | None
+    """An identifier for programs."""
+
+
+class ErrorResponse(_Response):
+    """The response to a request that cannot be answered."""
+
+    error: ErrorDetail
+
+
+class Model(_Response):
+    """A model name that requests may give."""
+
+    id: str
+    object: Literal["model"]
+    created: Count
+    owned_by: str
+
+
+class ModelList(_Response):
+    """All model names that requests may give."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Health(_Response):
+    """Whether the engine runs."""
+
+    status: Literal["ok", "failed"]
