@@ -17,7 +17,7 @@ def random_models(tiny_gemma: Path, tiny_llama: Path) -> dict[str, Random]:
 
 @pytest.fixture(autouse=True)
 def grammars_may_take_long() -> Iterator[None]:
-    """However slow the machine is, answers are held to the end."""
+    """Answers stay constrained to their end, however slow the machine is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("calltune.generation.constraints.MAX_SECONDS", 1e9)
         yield

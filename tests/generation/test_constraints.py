@@ -1,4 +1,4 @@
-"""Answers held to a grammar: by a model of random weights, with odd schemas."""
+"""Constrained answers of models with random weights, and what grammars of odd schemas accept."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -139,7 +139,7 @@ def check(prompt_format: Format, text: str, tools: Sequence[Tool]) -> ParsedOutp
 
 @FAMILIES
 @pytest.mark.parametrize("odd", ODD)
-def test_what_a_held_model_writes_parses_and_keeps_to_the_schema(
+def test_constrained_answers_parse_and_satisfy_the_schema(
     random_models: dict[str, Random], name: str, odd: str
 ) -> None:
     at_random, tools = random_models[name], [ODD[odd]]
@@ -162,14 +162,14 @@ def test_one_of_sixty_tools_is_called_or_several_or_none(
     assert len({call.name for reading in readings for call in reading.calls}) > 5
 
 
-letters = st.text(st.characters(codec="utf-8"), max_size=8)
+characters = st.text(st.characters(codec="utf-8"), max_size=8)
 arguments = st.fixed_dictionaries(
-    {"text": letters, "count": st.integers(-(10**20), 10**20)},
+    {"text": characters, "count": st.integers(-(10**20), 10**20)},
     optional={
         "share": st.floats(-1e200, 1e200).filter(lambda x: not 0 < abs(x) < 1e-200),
-        "tags": st.lists(letters, max_size=3),
+        "tags": st.lists(characters, max_size=3),
         "inside": st.fixed_dictionaries({}, optional={"on": st.booleans(), "none": st.none()}),
-        "free": st.dictionaries(letters, st.none() | st.lists(st.booleans(), max_size=2)),
+        "free": st.dictionaries(characters, st.none() | st.lists(st.booleans(), max_size=2)),
     },
 )
 WIDE = tool(
@@ -241,7 +241,7 @@ def test_the_grammar_refuses_what_the_schemas_refuse(
 
 
 @FAMILIES
-def test_what_cannot_be_held_is_left_out_and_said(
+def test_what_cannot_be_enforced_is_left_out_and_named(
     random_models: dict[str, Random], name: str
 ) -> None:
     at_random = random_models[name]
@@ -261,9 +261,9 @@ def test_what_cannot_be_held_is_left_out_and_said(
         of_schema("itself", {"allOf": [{"$ref": "#"}, {"required": ["x"]}], "minProperties": 1}),
         ODD["lengths"],
     ]
-    held = at_random.constrainer.constrain(tools)
-    told = {note.partition(": ")[0] for note in held.unenforced_keywords}
-    assert told == {tool.name for tool in tools} - {"code"}
+    constrained = at_random.constrainer.constrain(tools)
+    named = {note.partition(": ")[0] for note in constrained.unenforced_keywords}
+    assert named == {tool.name for tool in tools} - {"code"}
     write = at_random.prompt_format.render_calls
     assert accepts(at_random, tools, write([ToolCall("unique", {"x": [1, 1]})]))
     assert accepts(at_random, tools, write([ToolCall("broken", {"x": "any"})]))
@@ -297,8 +297,8 @@ def test_a_schema_too_large_for_a_grammar_costs_only_itself(
     bomb = {"properties": {"x": {"$ref": "#/$defs/l0"}}, "$defs": levels | {"l200": {}}}
     tools = [of_schema("bomb", bomb), ODD["lengths"]]
     at_random = random_models[name]
-    held = at_random.constrainer.constrain(tools)
-    assert held.constraint is not None
+    constrained = at_random.constrainer.constrain(tools)
+    assert constrained.constraint is not None
     assert not accepts(
         at_random, tools, at_random.prompt_format.render_calls([ToolCall("code", {"c": "a"})])
     )
@@ -321,7 +321,7 @@ def test_forced_tokens_are_fed_in_one_pass(random_models: dict[str, Random]) -> 
     (answer,) = complete(
         Watched(), [prompt], stop_tokens=at_random.stops, max_tokens=600, batch_size=1
     )
-    # Of the answer's letters only those of "call, or no call" and "another, or the end" are free.
+    # Only the characters of "call, or no call" and "another, or the end" are not forced.
     assert len(answer.tokens) > 20 and len(widths) < len(answer.tokens) / 2
     alone = [
         c.tokens

@@ -53,7 +53,7 @@ def test_a_stop_token_ends_an_answer_and_is_not_part_of_it(model: Any) -> None:
     assert cut.finish_reason == "length" and len(cut.tokens) == 8
 
 
-def test_a_stream_of_prompts_is_never_held_whole(model: Any) -> None:
+def test_a_stream_of_prompts_is_never_in_memory_whole(model: Any) -> None:
     taken = 0
 
     def stream() -> Iterator[Prompt]:

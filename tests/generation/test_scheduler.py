@@ -1,4 +1,4 @@
-"""Rows that come, are taken back and go while others are being answered."""
+"""Continuous batching: sequences join, are cancelled and finish while others run."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -33,7 +33,7 @@ def alone(model: Any, asked: Sequence[Prompt], limit: int) -> dict[str, list[int
     return {prompt.id: one_by_one(model, prompt, limit) for prompt in asked}
 
 
-def test_a_row_that_is_taken_back_leaves_the_others_as_they_were(model: Any) -> None:
+def test_a_cancelled_sequence_leaves_the_others_as_they_were(model: Any) -> None:
     asked = prompts(8)
     scheduler = Scheduler(model, STOPS, 12, 4, n_kept=2)
     for prompt in asked:
@@ -48,7 +48,7 @@ def test_a_row_that_is_taken_back_leaves_the_others_as_they_were(model: Any) -> 
 
 
 @pytest.mark.parametrize("round_to", [1, 16])
-def test_rows_may_come_at_any_time(model: Any, round_to: int) -> None:
+def test_prompts_may_join_at_any_step(model: Any, round_to: int) -> None:
     asked = prompts(9)
     scheduler = Scheduler(model, STOPS, 12, 4, policy=PrefillPolicy(64, 1, round_to), n_kept=3)
     found = {}
@@ -58,7 +58,7 @@ def test_rows_may_come_at_any_time(model: Any, round_to: int) -> None:
     assert found | run_out(scheduler) == alone(model, asked, 12)
 
 
-def test_a_long_prompt_does_not_hold_the_others_up(model: Any) -> None:
+def test_a_long_prompt_does_not_block_the_others(model: Any) -> None:
     long = Prompt("long", np.random.default_rng(4).integers(6, 300, 900).tolist(), max_tokens=2)
     scheduler = Scheduler(model, frozenset(), 40, 4, policy=PrefillPolicy(64, 1))
     scheduler.add(prompts(1)[0])
@@ -98,7 +98,7 @@ def test_a_long_prompt_takes_a_share_of_the_time_from_answers(
         assert n_steps < 900 / 64 + 4
 
 
-def test_a_finished_row_is_kept_for_prompts_that_begin_alike(model: Any) -> None:
+def test_a_finished_sequence_is_reused_for_prompts_with_the_same_prefix(model: Any) -> None:
     rng = np.random.default_rng(6)
     one, other = (rng.integers(6, 300, 150).tolist() for _ in range(2))
     counted = Counted(model)
@@ -117,7 +117,7 @@ def test_a_finished_row_is_kept_for_prompts_that_begin_alike(model: Any) -> None
     assert counted.positions - before > 100
 
 
-def test_a_conversation_that_goes_on_is_not_fed_again(model: Any) -> None:
+def test_a_conversation_that_continues_is_not_prefilled_again(model: Any) -> None:
     counted = Counted(model)
     scheduler = Scheduler(counted, frozenset(), 20, 2, n_kept=2)
     tokens = np.random.default_rng(8).integers(6, 300, 100).tolist()
@@ -131,7 +131,7 @@ def test_a_conversation_that_goes_on_is_not_fed_again(model: Any) -> None:
         tokens = [*tokens, *answer, 11, 12, 13]
 
 
-def test_one_row_is_not_fed_as_many(model: Any) -> None:
+def test_one_sequence_does_not_cost_a_whole_batch(model: Any) -> None:
     counted = Counted(model)
     scheduler = Scheduler(counted, frozenset(), 30, 8)
     for prompt in prompts(8):
@@ -144,7 +144,7 @@ def test_one_row_is_not_fed_as_many(model: Any) -> None:
     assert len(run_out(scheduler)["7"]) == 30
 
 
-def test_nothing_is_kept_of_a_pass_when_memory_is_given_back(model: Any) -> None:
+def test_clearing_frees_the_cache(model: Any) -> None:
     scheduler = Scheduler(model, frozenset(), 5, 2, n_kept=2)
     for prompt in prompts(4):
         scheduler.add(prompt)

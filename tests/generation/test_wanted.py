@@ -92,7 +92,7 @@ def test_words_are_admitted_just_where_nothing_would_take_them_for_calls(
 
 
 @FAMILIES
-def test_words_hold_no_call_and_are_refused_unless_wanted(
+def test_text_contains_no_call_and_is_refused_unless_wanted(
     random_models: dict[str, Random], name: str
 ) -> None:
     at_random = random_models[name]
@@ -149,23 +149,23 @@ def test_json_of_the_schema_may_stand_in_the_place_of_calls(
 
 
 @FAMILIES
-def test_an_answers_schema_that_cannot_be_held_is_never_passed_over(
+def test_an_answers_schema_that_cannot_be_enforced_is_never_ignored(
     random_models: dict[str, Random], name: str
 ) -> None:
-    hold = random_models[name].constrainer.constrain
+    constrain = random_models[name].constrainer.constrain
     schemas: list[Json] = [False, {"allOf": [{"type": "string"}, {"type": "null"}]}, {"enum": []}]
     for schema in schemas:
         with pytest.raises(UnusableSchema, match="No answer satisfies"):
-            hold(TOOLS, OutputSpec(schema=schema))
+            constrain(TOOLS, OutputSpec(schema=schema))
     with pytest.raises(UnusableSchema, match="cannot be constrained"):
-        hold(TOOLS, OutputSpec(schema={"type": "string", "pattern": "(?<=a)b("}))
+        constrain(TOOLS, OutputSpec(schema={"type": "string", "pattern": "(?<=a)b("}))
     with pytest.raises(UnusableSchema, match="no tool can be called"):
-        hold([], OutputSpec(1))
+        constrain([], OutputSpec(1))
     for tools in (TOOLS, []):
-        circle = hold(tools, OutputSpec(schema={"$ref": "#"}))
+        circle = constrain(tools, OutputSpec(schema={"$ref": "#"}))
         assert circle.constraint and circle.unenforced_keywords == ("the answer: $ref in a circle",)
         unique = {"type": "array", "items": {"enum": [1]}, "uniqueItems": True}
-        assert hold(tools, OutputSpec(schema=unique)).unenforced_keywords == (
+        assert constrain(tools, OutputSpec(schema=unique)).unenforced_keywords == (
             "the answer: uniqueItems",
         )
 
@@ -198,7 +198,7 @@ def test_a_tool_of_the_same_schema_as_the_answer_keeps_its_own_quotes(
     ],
     ids=str,
 )
-def test_a_held_model_of_random_weights_ends_in_what_is_wanted(
+def test_constrained_answers_end_in_what_is_wanted(
     random_models: dict[str, Random], name: str, wanted: OutputSpec
 ) -> None:
     at_random = random_models[name]

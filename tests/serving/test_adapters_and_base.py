@@ -1,4 +1,4 @@
-"""Who answers: adapters decide on calls, the base model says the words."""
+"""Which model answers: adapters decide on calls, the base model writes text."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -85,18 +85,18 @@ def test_calls_that_a_limit_cuts_short_lose_nothing(
     calls = [event.call for event in found if isinstance(event, CompletedCall)]
     words = "".join(event.text for event in found if isinstance(event, TextDelta))
     assert calls == list(CALLS[: len(calls)])
-    # What was not read as a call stands in the words, to the last letter.
+    # What was not read as a call is in the text, to the last character.
     assert text.endswith(words) and (calls or words == text)
 
 
 @given(text=st.text("abx", min_size=1), stops=st.lists(st.text("abx", min_size=1), max_size=3))
 def test_words_end_before_the_first_stop_string(tokenizer: Any, text: str, stops: Any) -> None:
     found = read(tokenizer, "chatml", text, list(range(len(text))), stop_strings=stops)
-    said = "".join(event.text for event in found if isinstance(event, TextDelta))
+    written = "".join(event.text for event in found if isinstance(event, TextDelta))
     if not any(stop in text for stop in stops):
-        assert said == text
+        assert written == text
     else:
-        assert not any(stop in said for stop in stops) and text.startswith(said)
+        assert not any(stop in written for stop in stops) and text.startswith(written)
     assert found[-1] == Finished("stop")
 
 
@@ -105,8 +105,8 @@ def test_the_parts_of_a_text_make_the_whole(tokenizer: Any, text: str, cuts: Any
     tokens = tokenizer.encode(text, add_special_tokens=False)
     parts = Detokenizer(tokenizer)
     edges = [0, *sorted(cut % (len(tokens) + 1) for cut in cuts), len(tokens)]
-    said = [parts.feed(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
-    assert "".join(said) + parts.finish() == tokenizer.decode(tokens)
+    written = [parts.feed(tokens[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    assert "".join(written) + parts.finish() == tokenizer.decode(tokens)
 
 
 def test_no_call_and_a_call_that_cannot_be_read(tokenizer: Any) -> None:

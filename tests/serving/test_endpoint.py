@@ -127,7 +127,7 @@ def gathered(stream: Any) -> dict[str, Any]:
         {"tool_choice": "none", "max_tokens": 60, "stop": ["e", "a", "\x00"]},
     ],
 )
-def test_a_stream_holds_what_an_answer_at_once_holds(server: Running, more: Any) -> None:
+def test_a_stream_has_the_content_of_a_whole_response(server: Running, more: Any) -> None:
     for seed in range(5):
         given = more | {"temperature": 1.3, "seed": seed}
         reply = create(server, **given)

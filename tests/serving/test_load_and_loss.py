@@ -1,4 +1,4 @@
-"""Many clients, clients that go away, engines that fail, and servers that are told to end."""
+"""Many clients, clients that disconnect, engines that fail, and graceful shutdown."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""Text that would do harm where it is taken for more than text."""
+"""Text that does harm where it is interpreted as markup, terminal codes or a path."""
 
 HOSTILE = (
     '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -10,5 +10,5 @@ HOSTILE = (
 
 
 def obeyed(shown: str) -> set[str]:
-    """What of `shown` a terminal would obey, rather than show."""
-    return {letter for letter in shown if letter != "\n" and not letter.isprintable()}
+    """The characters of `shown` that a terminal would interpret rather than show."""
+    return {each for each in shown if each != "\n" and not each.isprintable()}

@@ -1,4 +1,4 @@
-"""Whether an answer to a hostile schema is one that a server may give."""
+"""Judges whether a server's response to a hostile schema is acceptable."""
 
 import json
 import signal
@@ -12,22 +12,23 @@ from jsonschema.exceptions import SchemaError
 from calltune.schemas.validate import satisfies
 
 MAX_SECONDS = 5.0
-"""For a refusal. How long an answer takes is up to the model, and the length of what it writes."""
+"""Limit for a refusal. The time of an answer depends on the model and on its length."""
 CHECK_SECONDS = 5.0
-"""A pattern may take for ever to be searched for."""
+"""Limit for validating an answer, since a pattern may take forever to match."""
 
 
 class Verdict(NamedTuple):
-    """What a server did with a schema."""
+    """How a server handled a schema."""
 
     what: Literal["refused", "held", "cut", "forgiven", "fault"]
-    """Refused with a typed 4xx; a call that satisfies it; an answer that its limit cut short and
-    says so; a call for a schema that is none by JSON Schema's own rules; or none of these."""
+    """Refused with a typed 4xx; held, a call that satisfies the schema; cut off by the limit, as
+    its finish reason says; forgiven, a call for a schema that is not valid JSON Schema; or a fault,
+    which is anything else."""
     why: str = ""
 
 
 def judge(status: int, answer: Any, schema: str, seconds: float) -> Verdict:
-    """The verdict on an answer, as JSON, to a request that must call the tool of this schema."""
+    """The verdict on a JSON response to a request that must call the tool of this schema."""
     if 400 <= status < 500:
         if seconds > MAX_SECONDS:
             return Verdict("fault", f"{status} after {seconds:.1f} s")
@@ -44,7 +45,7 @@ def judge(status: int, answer: Any, schema: str, seconds: float) -> Verdict:
 
 
 def is_typed(body: Any) -> bool:
-    """Whether it is an error as OpenAI's API writes it."""
+    """Whether a body is an error object of OpenAI's API."""
     error = body.get("error") if isinstance(body, dict) else None
     return (
         isinstance(error, dict)
@@ -73,7 +74,7 @@ def _kept_to(schema: Any, arguments: list[Any]) -> Verdict:
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError after so long; in the main thread only."""
+    """Raise TimeoutError after `seconds`; in the main thread only."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError

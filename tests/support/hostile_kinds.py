@@ -1,4 +1,4 @@
-"""Kinds of JSON Schema that would harm a server which compiles them."""
+"""The kinds of hostile JSON Schema: deep, large, exponential, contradictory and so on."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ KEYWORDS = (
 
 
 def of(value: Any) -> dict[str, Any]:
-    """An object with one value that is needed."""
+    """The schema of an object with one required property."""
     return {"type": "object", "properties": {"x": value}, "required": ["x"]}
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas that would harm a server which compiles them, and harmless ones without end."""
+"""Hostile JSON Schemas for a server that compiles them, and any number of ordinary ones."""
 
 import json
 import random
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from support.hostile_kinds import KINDS, of
 
 SCHEMA = '"@schema@"'
-"""What stands for the schema in a body's text: some are too deep for Python's json to write."""
+"""Placeholder for the schema in a body: some are too deep for Python's json to write."""
 
 
 class Hostile(NamedTuple):
@@ -21,7 +21,7 @@ class Hostile(NamedTuple):
 
 
 def hostile(count: int) -> list[Hostile]:
-    """Different schemas, one of each kind in turn; the same ones each time."""
+    """`count` different schemas, one of each kind in turn; the same in every run."""
     kinds = [*_made(), islice(_named("mutated", _mutated()), 100)]
     by_turns = (each for row in zip_longest(*kinds) for each in row if each is not None)
     found = list(islice(_different(by_turns), count))
@@ -30,7 +30,7 @@ def hostile(count: int) -> list[Hostile]:
 
 
 def ordinary(number: int) -> dict[str, Any]:
-    """A schema as people write them; every number gives another one."""
+    """An ordinary schema; a different one for every number."""
     chosen = random.Random(number)
     values: list[dict[str, Any]] = [
         {"type": "string", "description": f"Name {number}."},
@@ -81,7 +81,7 @@ def _word(chosen: random.Random) -> str:
 
 
 def _mutated() -> Iterator[dict[str, Any]]:
-    """Parts of all kinds put together by chance, without end."""
+    """An endless stream of random combinations of keywords."""
     chosen = random.Random(1)
     texts = [each.text for kind in _made() for each in islice(kind, 40)]
     parts: list[Any] = [json.loads(text) for text in texts if len(text) < 2_000]

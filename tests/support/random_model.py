@@ -1,4 +1,4 @@
-"""Models of random weights whose answers are held to grammars, and what a grammar accepts."""
+"""Models of random weights that answer under grammars, and what a grammar accepts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ from calltune.types import Tool
 from support import tiny
 
 LEANS_TO = {'"': 4.0, "\\": 4.0, "}": 4.0, "{": 2.0}
-"""What ends a value is likelier by so much, or strings would go on for hundreds of letters; and
-what begins a call, or there would be few."""
+"""Added to the logits of characters that end a value, since strings would otherwise have hundreds
+of characters, and of one that begins a call, since there would be few."""
 
 
 class Leaning:
-    """A model that would rather write some tokens than others."""
+    """A model with a bias added to its logits."""
 
     def __init__(self, model: Any, bias: mx.array) -> None:
         self.layers = model.layers
@@ -36,7 +36,7 @@ class Leaning:
 
 
 class Random:
-    """A model of random weights with a byte tokenizer, and how it answers."""
+    """A model of random weights with a byte tokenizer."""
 
     def __init__(self, folder: Path, config: dict[str, Any], name: str) -> None:
         self.prompt_format = FORMATS[name]
@@ -57,7 +57,7 @@ class Random:
         limit: int = 700,
         wanted: OutputSpec = ANY_CALLS,
     ) -> list[str]:
-        """The texts of those answers that came to an end."""
+        """The texts of the answers that ended with a stop token."""
         prompts = [
             Prompt(
                 str(i),
@@ -76,11 +76,11 @@ class Random:
 def accepts(
     at_random: Random, tools: Sequence[Tool], text: str, wanted: OutputSpec = ANY_CALLS
 ) -> bool:
-    """Whether the text is a whole answer that the grammar admits."""
-    held = at_random.constrainer.constrain(tools, wanted).constraint
-    assert held is not None
-    matcher, _ = held.mask_request(0)
+    """Whether the grammar accepts the text as a whole answer."""
+    constraint = at_random.constrainer.constrain(tools, wanted).constraint
+    assert constraint is not None
+    matcher, _ = constraint.mask_request(0)
     encode = at_random.tokenizer.encode
-    # Letter by letter, so that a control token is spelled, as a model might.
-    tokens = [token for letter in text for token in encode(letter, add_special_tokens=False)]
+    # Character by character, so that a control token is spelled out, as a model might.
+    tokens = [token for character in text for token in encode(character, add_special_tokens=False)]
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()

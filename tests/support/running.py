@@ -1,4 +1,4 @@
-"""A server of its own for tests, with a model of random weights."""
+"""Servers for tests, with models of random weights, in a thread of the test process."""
 
 import socket
 import threading
@@ -52,7 +52,7 @@ ASK: list[Any] = [{"role": "user", "content": "Make the wall nice."}]
 
 @dataclass
 class Running:
-    """A server that runs, and how to speak to it."""
+    """A running server and its clients."""
 
     url: str
     service: Service
