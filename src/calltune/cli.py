@@ -1,4 +1,4 @@
-"""The command line: one subcommand a stage, its options the fields of the stage's dataclass."""
+"""The command line: each command's options are the fields of its options dataclass."""
 
 import os
 import select
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 from cyclopts import App, Parameter
 from cyclopts.config import Toml
@@ -44,25 +44,19 @@ _OUT_OF_MEMORY = (
 app = App(
     name="calltune",
     help="Turn a small open model into one that calls your tools, with MLX.",
-    help_epilogue="Every command takes --config RECIPE.toml; a flag beats the file.",
+    help_epilogue="Every command reads options from a file with --config RECIPE.toml; "
+    "options on the command line override it.",
     version=__version__,
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions(train.TrainOptions):
-    """Options of `calltune plan`: those of train, and another machine's memory."""
-
-    memory_gb: float | None = None
-    """Plan for a machine with so many GB, 10⁹ bytes each; with --device gpu, of a GPU."""
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, or 1 with one line about what is wrong.
+    """Run the command line with `arguments`, by default the program's own, and exit.
 
-    Where the output goes to a pipe that is closed, as by `| head`: 1 and no line.
+    Exits with 0, or with 1 after one line about what is wrong, 130 when interrupted, and 2 when an
+    option is unknown. Where the output is a pipe that was closed, as by `| head`: with 1, silently.
     """
-    # transformers says at every start that it found no PyTorch; nothing here wants it.
+    # Without this, transformers reports at every start that PyTorch is missing; nothing needs it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
@@ -70,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except CalltuneError as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it can", 130)
+        _fail("interrupted; run the same command again to resume where it can", 130)
     except BrokenPipeError:
         if not _output_is_closed():
             raise
@@ -78,16 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except MemoryError:
         _fail(_OUT_OF_MEMORY)
     except RuntimeError as error:
-        # MLX says it so on every backend: [malloc], [metal::malloc], cudaMalloc.
+        # MLX's message on every backend: [malloc], [metal::malloc], cudaMalloc.
         if "malloc" not in str(error).lower():
             raise
         _fail(_OUT_OF_MEMORY)
     sys.exit(0)
 
 
-def door(stage: str) -> NoReturn:
-    """Run one stage with the program's arguments, for the commands that the manual names."""
-    main([stage, *sys.argv[1:]])
+def door(command: str) -> NoReturn:
+    """Run one command with the program's arguments: what `src/load_data.py` and the like do."""
+    main([command, *sys.argv[1:]])
 
 
 def _run(arguments: list[str]) -> None:
@@ -97,7 +91,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _from_recipe(recipe: Path) -> Callable[[App, tuple[str, ...], Any], None]:
-    """What reads the recipe's table of the command; plan reads that of train."""
+    """A cyclopts config that reads the command's table of the recipe; plan reads train's."""
     toml = Toml(recipe, must_exist=True, search_parents=False)
 
     def read(app: App, commands: tuple[str, ...], arguments: Any) -> None:
@@ -126,7 +120,7 @@ def _fail(message: str, status: int = 1) -> NoReturn:
 
 
 def _output_is_closed() -> bool:
-    """Whether nobody reads the standard output; other pipes may break as well."""
+    """Whether the reader of the standard output is gone; other pipes may break as well."""
     watched = select.poll()
     watched.register(sys.stdout, select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
@@ -134,49 +128,91 @@ def _output_is_closed() -> bool:
 
 def _leave_quietly() -> NoReturn:
     """Exit as rich does where its output is closed."""
-    # Python writes what it still holds once more at its end.
+    # Python flushes the standard output once more at exit, which would fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
 
 
-def _add(
-    name: str, options: type[Any], run: Callable[[Any], Path], help: str, to: App = app
-) -> None:
-    def command(given: Any = None) -> None:
-        run(options() if given is None else given)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions(train.TrainOptions):
+    """Options of `calltune plan`: those of train, and another machine's memory."""
 
-    # cyclopts holds the default against the hint as well, where pydantic is imported.
-    command.__annotations__ = {
-        "given": Annotated[options | None, Parameter(name="*")],
+    memory_gb: float | None = None
+    """Plan for a machine with so many GB, 10⁹ bytes each; with --device gpu, of a GPU."""
+
+
+class _Command(NamedTuple):
+    name: str
+    """A second word is the name in a group of commands."""
+    options: type[Any]
+    """The dataclass whose fields are the command's options."""
+    run: Callable[[Any], Path]
+    help: str
+
+
+_COMMANDS = (
+    _Command(
+        "quickstart",
+        quickstart.QuickstartOptions,
+        quickstart.run,
+        "Run every step on a small model.",
+    ),
+    _Command("load", load.LoadOptions, load.run, "Load a dataset."),
+    _Command("prep", prep.PrepOptions, prep.run, "Turn a dataset into prompts, and split it."),
+    _Command("look", look.LookOptions, look.run, "Show rows as the trainer sees them."),
+    _Command("plan", PlanOptions, plan.run, "Estimate the memory that training needs."),
+    _Command("train", train.TrainOptions, train.run, "Fine-tune a model: train an adapter."),
+    _Command("infer", infer.InferOptions, infer.run, "Evaluate the base model."),
+    _Command("test", test.TestOptions, test.run, "Evaluate the tuned model, and compare."),
+    _Command(
+        "analyze", analyze.AnalyzeOptions, analyze.run, "Compare two evaluations in a report."
+    ),
+    _Command("gate", gate.GateOptions, gate.run, "Fail if results fall behind a baseline."),
+    _Command("bench bfcl", bench.BfclOptions, bench.run, "Run BFCL's Python categories."),
+    _Command("overlap", overlap.OverlapOptions, overlap.run, "Find your rows that are in BFCL."),
+    _Command("tools", tools.ToolsOptions, tools.run, "Make tools.json from functions or APIs."),
+    _Command("call", call.CallOptions, call.run, "Ask one question, and print the calls."),
+    _Command("chat", chat.ChatOptions, chat.run, "Chat with a model that runs its calls."),
+    _Command("serve", serve.ServeOptions, serve.run, "Serve an OpenAI-compatible API."),
+    _Command("export", export.ExportOptions, export.run, "Export a model for other programs."),
+    _Command("model", model.ModelOptions, model.run, "Fetch or convert a model."),
+    _Command("backend", backend.BackendOptions, backend.run, "Show where MLX computes, and why."),
+)
+"""All commands, in the order of `calltune --help`."""
+_GROUPS = {"bench": "Run a public benchmark."}
+"""Groups of commands, and their help."""
+
+
+def _register(command: _Command) -> None:
+    def execute(given: Any = None) -> None:
+        command.run(command.options() if given is None else given)
+
+    # Where pydantic is imported, cyclopts checks the default against the type: it must allow None.
+    execute.__annotations__ = {
+        "given": Annotated[command.options | None, Parameter(name="*")],
         "return": None,
     }
-    if any(field.default is MISSING for field in fields(options)):
-        # cyclopts wants a default just where every option has one.
-        command.__defaults__ = None
-    # Several values behind one flag, unless a flag would swallow what belongs to no flag.
-    takes_several = Parameter(consume_multiple=options is not tools.ToolsOptions)
-    order = len(list(to))
-    to.command(command, name=name, help=help, sort_key=order, default_parameter=takes_several)
+    if any(field.default is MISSING for field in fields(command.options)):
+        # cyclopts takes a default as a sign that no option is required.
+        execute.__defaults__ = None
+    # One flag may take several values, except where it would take the arguments as well.
+    takes_several = Parameter(consume_multiple=command.options is not tools.ToolsOptions)
+    group, _, name = command.name.rpartition(" ")
+    parent = _group(group) if group else app
+    parent.command(
+        execute,
+        name=name,
+        help=command.help,
+        sort_key=len(list(parent)),
+        default_parameter=takes_several,
+    )
 
 
-_add("quickstart", quickstart.QuickstartOptions, quickstart.run, "See it work: every stage, small.")
-_add("load", load.LoadOptions, load.run, "Fetch rows of a dataset.")
-_add("prep", prep.PrepOptions, prep.run, "Make train, valid and test splits of the rows.")
-_add("look", look.LookOptions, look.run, "Show rows as the trainer sees them.")
-_add("plan", PlanOptions, plan.run, "Say how much memory a training would take.")
-_add("train", train.TrainOptions, train.run, "Fine-tune: an adapter for the model.")
-_add("infer", infer.InferOptions, infer.run, "Test the base model.")
-_add("test", test.TestOptions, test.run, "Test the fine-tuned model and compare.")
-_add("analyze", analyze.AnalyzeOptions, analyze.run, "Compare base and tuned results.")
-_add("gate", gate.GateOptions, gate.run, "Fail where results are worse than a baseline's.")
-_bench = App(name="bench", help="Run a public benchmark.", sort_key=len(list(app)))
-app.command(_bench)
-_add("bfcl", bench.BfclOptions, bench.run, "BFCL's single-turn Python categories.", _bench)
-_add("overlap", overlap.OverlapOptions, overlap.run, "Find rows that stand in BFCL, too.")
-_add("tools", tools.ToolsOptions, tools.run, "Make tools.json of functions, OpenAPI or MCP.")
-_add("call", call.CallOptions, call.run, "Ask one question; print the calls.")
-_add("chat", chat.ChatOptions, chat.run, "Talk to a model whose calls are run.")
-_add("serve", serve.ServeOptions, serve.run, "Answer OpenAI's API, with your tools.")
-_add("export", export.ExportOptions, export.run, "Hand the tuned model over to other programs.")
-_add("model", model.ModelOptions, model.run, "Fetch or convert a model; print its folder.")
-_add("backend", backend.BackendOptions, backend.run, "Say where MLX computes, and why.")
+def _group(name: str) -> App:
+    if name not in app:
+        app.command(App(name=name, help=_GROUPS[name], sort_key=len(list(app))))
+    return app[name]
+
+
+for _command in _COMMANDS:
+    _register(_command)
