@@ -24,6 +24,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "calltune"
 FILE_TREE = "<!-- file tree -->"
 """In a page: where the file tree goes."""
+BACKEND_QUESTIONS = "<!-- backend questions -->"
+"""In a page: where the list of places that ask for the backend goes."""
+BACKEND_QUESTION = re.compile(
+    r"""device [!=]= '(cpu|cuda|metal)'|sys\.platform|\.is_available\(|\b_?(is|on)_(cpu|eager)\b"""
+)
+"""An expression that depends on the backend or on the operating system."""
 
 
 class Command(NamedTuple):
@@ -44,8 +50,11 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the file tree where a page asks for it (an MkDocs event)."""
-    return markdown.replace(FILE_TREE, file_tree()) if FILE_TREE in markdown else markdown
+    """Put the generated parts where a page asks for them (an MkDocs event)."""
+    for place, write in ((FILE_TREE, file_tree), (BACKEND_QUESTIONS, backend_questions)):
+        if place in markdown:
+            markdown = markdown.replace(place, write())
+    return markdown
 
 
 def commands() -> Iterator[Command]:
@@ -157,6 +166,29 @@ def file_tree() -> str:
     return "\n\n".join(parts)
 
 
+def backend_questions() -> str:
+    """Every function that asks for the backend or the operating system, in Markdown."""
+    rows = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE)
+        tree = ast.parse(path.read_text("utf-8"))
+        for name, function in _functions_of(tree, ""):
+            found = dict.fromkeys(
+                ast.unparse(node)
+                for node in ast.walk(function)
+                if isinstance(node, ast.Compare | ast.Call | ast.Attribute | ast.Name)
+                and _asks_for_backend(node)
+            )
+            # Without what is part of another expression in the list.
+            asked = [e for e in found if not any(e != other and e in other for other in found)]
+            if asked:
+                purpose = (ast.get_docstring(function) or "").partition("\n")[0]
+                shown = ", ".join(f"`{expression}`" for expression in asked)
+                rows.append(f"| `{module}` | `{name}` | {_cell(_prose(purpose))} | {shown} |")
+    head = "| module | function | what the function does | what it asks |\n|---|---|---|---|\n"
+    return head + "\n".join(rows)
+
+
 def summary_of(path: Path) -> str:
     """The first line of a module's docstring.
 
@@ -219,6 +251,29 @@ def _option_entry(field: dataclasses.Field[Any], hint: Any, text: str) -> str:
     default = _default(field)
     told = f"Default: {default}." if default else "Required." if _is_required(field) else ""
     return f"`{name}`{value}\n:   {_prose(text)} {told}".rstrip() + "\n"
+
+
+def _functions_of(
+    tree: ast.AST, prefix: str
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """The functions of a module and of its classes, with their names."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{prefix}{node.name}", node
+        elif isinstance(node, ast.ClassDef):
+            yield from _functions_of(node, f"{node.name}.")
+
+
+def _asks_for_backend(node: ast.AST) -> bool:
+    """Whether an expression asks, and no smaller one in it does."""
+    if not BACKEND_QUESTION.search(ast.unparse(node)):
+        return False
+    if isinstance(node, ast.Compare):
+        return True
+    parts = [child for child in ast.walk(node) if child is not node]
+    return not any(
+        isinstance(part, ast.expr) and BACKEND_QUESTION.search(ast.unparse(part)) for part in parts
+    )
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
