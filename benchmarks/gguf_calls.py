@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from calltune.data.prepared import PreparedRow, read_prepared
-from calltune.evaluation.judge import Judgement, judge
+from calltune.evaluation.judge import judge
 from calltune.evaluation.prompts import tools_of
 from calltune.files import read_json, read_rows, write_rows
 from calltune.formats import FORMATS
@@ -85,7 +85,7 @@ def answer(server: Any, row: PreparedRow, prompt: str, max_tokens: int) -> dict[
     reply = server.handle_completions(request)
     choice = reply["choices"][0]
     finish = "length" if choice["finish_reason"] == "length" else "stop"
-    found: Judgement = judge(family.parse(choice["text"]), row.answers or (), tools_of(row), finish)
+    found = judge(family.parse(choice["text"]), row.answers or (), tools_of(row), finish)
     return {
         "id": row.id,
         "text": choice["text"],

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from calltune.commands import export, prep
+from calltune.commands import prep
 from calltune.commands.export import ExportOptions, run
 from calltune.errors import OptionError
+from calltune.exporting import targets
 from calltune.files import write_rows
 
 from support import tiny
@@ -83,7 +84,7 @@ def test_a_broken_export_leaves_nothing(
     def break_off(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(export._WRITERS, "mlx", break_off)
+    monkeypatch.setitem(targets.WRITERS, "mlx", break_off)
     with pytest.raises(KeyboardInterrupt):
         run(ExportOptions(adapter_path=adapter, output=tmp_path / "there" / "out"))
     assert list((tmp_path / "there").iterdir()) == []
@@ -91,7 +92,7 @@ def test_a_broken_export_leaves_nothing(
 
 def test_a_folder_that_is_there_is_kept(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(OptionError, match="is there already"):
+    with pytest.raises(OptionError, match="exists already"):
         run(ExportOptions(adapter_path=adapter, output=tmp_path / "out"))
 
 

@@ -1,7 +1,9 @@
 from itertools import permutations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from calltune.evaluation.exact_match import cheapest_pairs
 
@@ -23,6 +25,21 @@ def test_no_pairing_is_cheaper(costs: list[list[int]]) -> None:
     else:
         every = ([(r, c) for c, r in enumerate(p)] for p in permutations(range(n_rows), n_columns))
     best = min(sum(costs[row][column] for row, column in pairs) for pairs in every)
+    assert sum(costs[pair.row][pair.column] for pair in cheapest_pairs(costs)) == best
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+        lambda size: st.lists(
+            st.lists(st.integers(-9, 9), min_size=size[1], max_size=size[1]),
+            min_size=size[0],
+            max_size=size[0],
+        )
+    )
+)
+def test_the_cost_is_that_of_scipys_assignment(costs: list[list[int]]) -> None:
+    best = int(np.array(costs)[linear_sum_assignment(costs)].sum())
     assert sum(costs[pair.row][pair.column] for pair in cheapest_pairs(costs)) == best
 
 

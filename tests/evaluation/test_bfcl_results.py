@@ -7,7 +7,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ from calltune.evaluation.bfcl import (
     write_bfcl_results,
 )
 from calltune.evaluation.judge import judge
-from calltune.evaluation.metrics import Record
+from calltune.evaluation.records import Record
 from calltune.formats import FORMATS
 from calltune.types import Example, Json, ParsedOutput, ToolCall
 
-from support import bfcl_evaluate
+from support import bfcl_evaluate, verdicts
 from support.bfcl_checker import Call, gold
 
 PER_CATEGORY = 12
@@ -39,14 +38,16 @@ UNREADABLE = "[calls: none that can be read"
 
 def record(example: Example, parsed: ParsedOutput, text: str = "") -> Record:
     tools = {tool.name: tool for tool in example.tools}
-    return {
-        "id": example.id,
-        "source": example.source,
-        "text": text,
-        "calls": [asdict(call) for call in parsed.calls],
-        "problem": parsed.problem,
-        "verdict": asdict(judge(parsed, example.answers, tools)),
-    }
+    return Record(
+        id=example.id,
+        source=example.source,
+        query=example.query,
+        n_tools=len(tools),
+        expected=example.answers,
+        text=text,
+        parsed=parsed,
+        judgement=judge(parsed, example.answers, tools),
+    )
 
 
 def answers(row: dict[str, Json], example: Example, number: int) -> ParsedOutput:
@@ -113,17 +114,17 @@ def test_bfcl_reads_every_answer_and_its_verdicts_are_ours(
     for category in categories:
         (file,) = scores.rglob(f"BFCL_v4_{category}_score.json")
         head, *wrong = [json.loads(line) for line in file.read_text().splitlines()]
-        mine = {r["id"]: r["verdict"] for r in records if category_of(r) == category}
+        mine = {r.id: r.judgement for r in records if category_of(r) == category}
         assert head["total_count"] == len(mine) == PER_CATEGORY
         if category in bfcl.WITHOUT_CALLS:
             # Two unreadable answers are no calls there, and no abstaining here.
-            found = [verdict["abstention"] for verdict in mine.values()]
+            found = [found.abstention for found in mine.values()]
             assert found.count("malformed") == found.count("called anyway") == 2
             assert [v["id"] for v in wrong] == [
-                i for i, v in mine.items() if v["abstention"] == "called anyway"
+                i for i, v in mine.items() if v.abstention == "called anyway"
             ]
         else:
-            assert {v["id"] for v in wrong} == {i for i, v in mine.items() if not v["is_ast"]}
+            assert {v["id"] for v in wrong} == {i for i, v in mine.items() if not v.is_ast}
             assert 0 < head["correct_count"] < PER_CATEGORY
 
 
@@ -131,20 +132,20 @@ def test_bfcl_reads_every_answer_and_its_verdicts_are_ours(
 def test_bfcl_adds_up_to_the_same_accuracies(scores: Path, records: list[Record]) -> None:
     there = totals(bfcl_sections(records))
     overall, non_live = cells(scores, "overall"), cells(scores, "non_live")
-    assert overall["Live Acc"] == f"{100 * there['Live AST']['rate']:.2f}%"
-    irrelevance = there["Irrelevance Detection"]["rate"]
+    assert overall["Live Acc"] == f"{100 * there['Live AST'].rate:.2f}%"
+    irrelevance = there["Irrelevance Detection"].rate
     assert overall["Irrelevance Detection"] == f"{100 * irrelevance:.2f}%"
-    assert totals(sections(records))["Irrelevance Detection"]["rate"] < irrelevance
+    assert totals(sections(records))["Irrelevance Detection"].rate < irrelevance
     # Java and JavaScript were not run: BFCL shows no summary, and counts them as nothing right.
     assert non_live["AST Summary"] == "N/A"
-    simple = sections(records)[0].categories["simple_python"]["rate"]
-    expected = there["Non-Live AST"]["rate"] - (simple - simple / 3) / 4
+    simple = sections(records)[0].categories["simple_python"].rate
+    expected = there["Non-Live AST"].rate - (simple - simple / 3) / 4
     assert non_live["Non-Live Overall Acc"] == f"{100 * expected:.2f}%"
 
 
 def test_files_lie_where_bfcl_looks_and_none_is_left_from_before(tmp_path: Path) -> None:
     def answer(category: str) -> Record:
-        return {"id": f"{category}_0", "source": f"bfcl/{category}", "calls": [], "problem": None}
+        return verdicts.record(False, id=f"{category}_0", source=f"bfcl/{category}")
 
     first = write_bfcl_results(tmp_path, [answer("parallel"), answer("live_simple")])
     assert first.name == MODEL.replace("/", "_")
@@ -157,11 +158,8 @@ def test_files_lie_where_bfcl_looks_and_none_is_left_from_before(tmp_path: Path)
 def test_calls_are_written_as_bfcls_checker_takes_them_and_the_unreadable_as_text() -> None:
     prompt_format = FORMATS["chatml"]
     calls = (ToolCall("f", {"x": [{"y": None}]}), ToolCall("f", {}))
-    read = {
-        "calls": [asdict(call) for call in calls],
-        "problem": None,
-        "text": prompt_format.render_calls(calls),
-    }
-    assert result(read) == [{"f": {"x": [{"y": None}]}}, {"f": {}}]
-    assert result({"calls": [], "problem": None, "text": "[]"}) == []
-    assert result({"calls": [], "problem": "no", "text": "I would call f"}) == "I would call f"
+    found = verdicts.record(True, parsed=ParsedOutput(calls), text=prompt_format.write(calls))
+    assert result(found) == [{"f": {"x": [{"y": None}]}}, {"f": {}}]
+    assert result(verdicts.record(True, parsed=ParsedOutput(()), text="[]")) == []
+    broken = verdicts.record(False, parsed=ParsedOutput((), "no"), text="I would call f")
+    assert result(broken) == "I would call f"

@@ -1,7 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+from scipy.stats import binomtest, bootstrap
 
 from calltune.errors import DataError
 from calltune.evaluation.compare import (
@@ -11,31 +10,14 @@ from calltune.evaluation.compare import (
     paired_bootstrap,
 )
 from calltune.evaluation.results import Results
-from calltune.types import AcceptableArgument, Answer, Json, answers_to_json
+from calltune.types import Json, answers_to_json
 
-from support.verdicts import verdict
-
-ANSWER = Answer("f", {"x": AcceptableArgument((1,))})
+from support.verdicts import ANSWER, TEST_SET, record_json, results
 
 
 def record(id: str, is_exact: bool, n_tools: int = 1, n_calls: int = 1) -> dict[str, Json]:
-    return {
-        "id": id,
-        "n_tools": n_tools,
-        "expected": answers_to_json((ANSWER,) * n_calls),
-        "verdict": verdict(is_exact),
-    }
-
-
-def results(name: str, *records: dict[str, Json], digest: str = "aa" * 32) -> Results:
-    document = {
-        "model": "m",
-        "adapter": None,
-        "format": "gemma",
-        "test_set": {"path": "data/training/test.jsonl", "sha256": digest},
-        "results": list(records),
-    }
-    return Results(Path(name), document)
+    expected = answers_to_json((ANSWER,) * n_calls)
+    return record_json(is_exact, id, n_tools=n_tools, expected=expected)
 
 
 def compared(before: str, after: str) -> Comparison:
@@ -52,15 +34,15 @@ def test_fixed_and_broken_examples_are_named() -> None:
     assert comparison.fixed == ("e2", "e3")
     assert comparison.broken == ("e1",)
     assert (comparison.n_both_right, comparison.n_both_wrong) == (1, 1)
-    assert comparison.base.summary["success"]["count"] == 2
-    assert comparison.tuned.summary["success"]["count"] == 3
+    assert comparison.base.summary.success.count == 2
+    assert comparison.tuned.summary.success.count == 3
 
 
 def test_only_shared_examples_count_and_the_rest_is_counted() -> None:
     base = results("b", record("a", True), record("b", False), record("c", True))
     tuned = results("t", record("d", True), record("b", True))
     comparison = compare(base, tuned)
-    assert comparison.base.summary["examples"] == comparison.tuned.summary["examples"] == 1
+    assert comparison.base.summary.examples == comparison.tuned.summary.examples == 1
     assert comparison.fixed == ("b",)
     assert (comparison.base.n_left_out, comparison.tuned.n_left_out) == (2, 1)
 
@@ -70,8 +52,8 @@ def test_groups_go_by_tools_offered_and_calls_to_make() -> None:
     base = results("b", *(record(f"{i}", False, *size) for i, size in enumerate(sizes)))
     tuned = results("t", *(record(f"{i}", i == 2, *size) for i, size in enumerate(sizes)))
     comparison = compare(base, tuned)
-    by_tools = {group.name: group.tuned["examples"] for group in comparison.by_tools}
-    by_calls = {group.name: group.tuned["success"]["count"] for group in comparison.by_calls}
+    by_tools = {group.name: group.tuned.examples for group in comparison.by_tools}
+    by_calls = {group.name: group.tuned.success.count for group in comparison.by_calls}
     assert list(by_tools.items()) == [("1", 2), ("2-3", 2), ("4+", 1)]
     assert list(by_calls.items()) == [("0", 0), ("1", 0), ("2+", 1)]
 
@@ -82,8 +64,8 @@ def test_groups_go_by_what_training_has_seen_where_every_record_says_so() -> Non
         return results(name, *records)
 
     comparison = compare(side("b", 1, [0, 0, 2, 1, 0]), side("t", 4, [0, 0, 2, 1, 0]))
-    found = {group.name: group.tuned["success"] for group in comparison.by_seen}
-    assert {name: (rate["count"], rate["of"]) for name, rate in found.items()} == {
+    found = {group.name: group.tuned.success for group in comparison.by_seen}
+    assert {name: (rate.count, rate.of) for name, rate in found.items()} == {
         "seen": (2, 3),
         "unseen": (2, 2),
     }
@@ -93,8 +75,9 @@ def test_groups_go_by_what_training_has_seen_where_every_record_says_so() -> Non
 
 
 def test_results_of_different_test_sets_are_refused() -> None:
-    base = results("base.json", record("a", True), digest="aa" * 32)
-    tuned = results("tuned.json", record("a", True), digest="bb" * 32)
+    other = TEST_SET | {"sha256": "bb" * 32}
+    base = results("base.json", record("a", True))
+    tuned = results("tuned.json", record("a", True), test_set=other)
     with pytest.raises(DataError) as caught:
         compare(base, tuned)
     for part in ("base.json", "tuned.json", "aaaaaaaaaaaa", "bbbbbbbbbbbb", "one set"):
@@ -115,6 +98,13 @@ def test_results_without_a_shared_example_are_refused() -> None:
 )
 def test_the_p_value_is_that_of_fair_coin_tosses(n_fixed: int, n_broken: int, p: float) -> None:
     assert mcnemar(n_fixed, n_broken) == pytest.approx(p, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_broken", [0, 1, 7, 50, 333])
+def test_the_p_value_is_that_of_scipys_binomial_test(n_broken: int) -> None:
+    for n_fixed in (1, 2, 7, 49, 51, 400):
+        expected = binomtest(n_fixed, n_fixed + n_broken).pvalue
+        assert mcnemar(n_fixed, n_broken) == pytest.approx(expected, rel=1e-10)
 
 
 def test_the_p_value_holds_for_many_examples() -> None:
@@ -139,13 +129,24 @@ def test_the_bootstrap_agrees_with_resampled_examples() -> None:
     assert (nothing.low, nothing.value, nothing.high) == (0, 0, 0)
 
 
+def test_the_bootstrap_agrees_with_scipys() -> None:
+    changed = np.array([1] * 13 + [-1] * 4 + [0] * 23)
+    rng = np.random.default_rng(1)
+    made = bootstrap((changed,), np.mean, n_resamples=5_000, method="percentile", rng=rng)
+    low, high = made.confidence_interval
+    found = paired_bootstrap(13, 4, 40)
+    assert (found.low, found.high) == (
+        pytest.approx(low, abs=0.026),
+        pytest.approx(high, abs=0.026),
+    )
+
+
 def test_an_example_that_other_versions_describe_otherwise_is_of_one_group() -> None:
     base = results("b", record("a", True), record("b", False, n_tools=2))
-    tuned = results("t", record("a", True, n_tools=5, n_calls=2), record("b", True, n_tools=5))
-    for one in tuned.document["results"]:
-        one["source"] = "named"
+    others = (record("a", True, n_tools=5, n_calls=2), record("b", True, n_tools=5))
+    tuned = results("t", *(one | {"source": "named"} for one in others))
     comparison = compare(base, tuned)
     assert [group.name for group in comparison.by_tools] == ["1", "2-3"]
-    assert [group.tuned["examples"] for group in comparison.by_tools] == [1, 1]
+    assert [group.tuned.examples for group in comparison.by_tools] == [1, 1]
     assert [group.name for group in comparison.by_calls] == ["1"]
     assert [group.name for group in comparison.by_source] == ["unknown"]

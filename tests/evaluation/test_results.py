@@ -6,12 +6,8 @@ import pytest
 from calltune.errors import DataError
 from calltune.evaluation.exact_match import differences
 from calltune.evaluation.judge import judge
-from calltune.evaluation.results import (
-    LEVELS_AROUND,
-    answers_of,
-    parsed_of,
-    read_results,
-)
+from calltune.evaluation.results import SCHEMA_VERSION, read_results
+from calltune.evaluation.results_schema import LEVELS_AROUND
 from calltune.types import (
     MAX_DEPTH,
     AcceptableArgument,
@@ -61,8 +57,41 @@ def test_a_results_file_is_read_whole(tmp_path: Path) -> None:
     results = read_results(written(tmp_path / "r.json", document(record("a"), record("b"))))
     assert list(results.records) == ["a", "b"]
     assert results.test_digest == "ab"
-    assert parsed_of(results.records["a"]) == ParsedOutput((ToolCall("f", {"x": 2}),))
-    assert answers_of(results.records["b"]) == (ANSWER,)
+    assert results.records["a"].parsed == ParsedOutput((ToolCall("f", {"x": 2}),))
+    assert results.records["b"].expected == (ANSWER,)
+
+
+def test_a_record_is_written_as_it_was_read(tmp_path: Path) -> None:
+    whole = {
+        "id": "e1",
+        "source": "xlam",
+        "query": "Call f.",
+        "n_tools": 1,
+        "unseen_tools": None,
+        "expected": answers_to_json((ANSWER,)),
+        "prompt_tokens": 9,
+        "generated_tokens": 3,
+        "text": "f(2)",
+        "finish": "stop",
+        "seconds": 0.5,
+        "calls": [{"name": "f", "arguments": {"x": 2}}],
+        "problem": None,
+        "verdict": verdict(True),
+        "not_held": ["f: uniqueItems"],
+        "n_right": 1,
+        "n_samples": 2,
+    }
+    read = read_results(written(tmp_path / "r.json", document(whole | {"later": 1}))).records["e1"]
+    assert json.loads(json.dumps(read.to_json())) == whole
+    assert list(read.to_json()) == list(whole)
+
+
+def test_a_file_of_a_later_version_is_refused_by_its_version(tmp_path: Path) -> None:
+    later = document(record()) | {"schema_version": SCHEMA_VERSION + 1}
+    with pytest.raises(DataError, match=r"r\.json .*schema_version 2.*update calltune"):
+        read_results(written(tmp_path / "r.json", later))
+    now = document(record()) | {"schema_version": SCHEMA_VERSION, "new": []}
+    assert len(read_results(written(tmp_path / "r.json", now)).records) == 1
 
 
 def test_a_file_that_names_another_leads_to_it(tmp_path: Path) -> None:
@@ -158,13 +187,13 @@ def test_a_value_as_deep_as_formats_read_is_taken(tmp_path: Path) -> None:
     deep = record() | {"calls": [{"name": "f", "arguments": {"x": value}}]}
     deep["expected"] = answers_to_json((Answer("f", {"x": AcceptableArgument((value,))}),))
     one = read_results(written(tmp_path / "r.json", document(deep))).records["e1"]
-    found = judge(parsed_of(one), answers_of(one), {})
+    found = judge(one.parsed, one.expected, {})
     assert found.is_exact and found.is_ast
     other = ParsedOutput((ToolCall("f", {"x": [value]}),))
     tools = {"f": Tool("f", "", {"properties": {}}, {})}
-    assert judge(other, answers_of(one), tools).reason == "wrong value"
-    assert differences(other, answers_of(one))
-    assert reference_call(answers_of(one)[0], "2").arguments == {"x": value}
+    assert judge(other, one.expected, tools).reason == "wrong value"
+    assert differences(other, one.expected)
+    assert reference_call(one.expected[0], "2").arguments == {"x": value}
 
 
 def test_a_pointer_with_an_impossible_name_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from calltune.commands import infer, prep, test, train
 from calltune.errors import OptionError
-from calltune.exporting.card import Subject, card, pass_on
+from calltune.exporting.card import Subject, card, copy_licence
 from calltune.formats import FORMATS
 
 from support import tiny
@@ -56,7 +56,7 @@ def test_a_card_tells_data_training_and_results(run_folder: Path) -> None:
     assert "32 examples of `bfcl-eval_simple_python_40examples`" in text
     assert "on the upper 1 layers: 2 steps of 2 rows" in text
     assert "| base | tuned |" in text and "0 of 3, 0 % (0 to 56 %)" in text
-    assert "kept from the training rows" in text
+    assert "held out from training" in text
     assert "BFCL, Apache-2.0" in text and "see the base model" in text
     assert 'Caller("acme/caller")' in text
 
@@ -79,7 +79,7 @@ def test_records_of_other_rows_are_not_told(run_folder: Path, tmp_path: Path) ->
     prepared["sha256"]["train.jsonl"] = "0" * 64
     (tmp_path / "prep.json").write_text(json.dumps(prepared))
     text = card(subject(run_folder / "adapter", data=tmp_path))
-    assert "did not lie beside the adapter" in text and "bfcl-eval" not in text
+    assert "no records of its training data" in text and "bfcl-eval" not in text
 
 
 def test_results_of_another_adapter_are_refused(
@@ -92,7 +92,7 @@ def test_results_of_another_adapter_are_refused(
 
 def test_an_adapter_without_any_record_has_a_card(tmp_path: Path, tiny_gemma: Path) -> None:
     text = card(subject(tiny.write_adapter(tiny_gemma, tmp_path / "bare")))
-    assert "did not lie beside" in text and "No test results were given" in text
+    assert "no records of its training data" in text and "No test results were given" in text
     assert "None" not in text and "\n\n\n" not in text
 
 
@@ -113,7 +113,7 @@ def test_the_terms_of_the_base_go_along(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "models" / "GEMMA_TERMS.html").write_text("terms")
     for reference in ("pip:gemma3-270m", "pip:smollm2-135m", "gemma3-270m"):
         (tmp_path / reference).mkdir()
-        pass_on(reference, tmp_path / reference)
+        copy_licence(reference, tmp_path / reference)
     gemma = tmp_path / "pip:gemma3-270m"
     assert (gemma / "GEMMA_TERMS.html").read_text() == "terms"
     assert "ai.google.dev/gemma/terms" in (gemma / "NOTICE").read_text()

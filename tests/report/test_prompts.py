@@ -10,6 +10,8 @@ from calltune.formats import FORMATS
 from calltune.report.html import prompts_of
 from calltune.types import Answer, Example, Json, Message, Tool
 
+from support import verdicts
+
 TOOLS = tuple(
     Tool(name, "", {}, {"name": name, "description": f"Does {name} or <b>è</b>.", "parameters": {}})
     for name in ("f", "g", "h")
@@ -37,7 +39,7 @@ def results(tmp_path: Path, name: str = "gemma") -> Results:
         "path": str(tmp_path / "test.jsonl"),
         "sha256": file_digest(tmp_path / "test.jsonl"),
     }
-    return Results(tmp_path / "results.json", {"test_set": test_set, "results": []})
+    return verdicts.results(tmp_path / "results.json", test_set=test_set)
 
 
 def joined(prompts: dict[str, Json], place: int) -> str:
@@ -75,5 +77,4 @@ def test_there_are_none_where_the_test_set_is_gone_or_another(tmp_path: Path) ->
     assert prompts_of(found, ["a"]) is None
     file.unlink()
     assert prompts_of(found, ["a"]) is None
-    found.document["test_set"]["path"] = "x" * 5000
-    assert prompts_of(found, ["a"]) is None
+    assert prompts_of(replace(found, test_path="x" * 5000), ["a"]) is None

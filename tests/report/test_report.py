@@ -4,7 +4,6 @@ import random
 import re
 import subprocess
 import zlib
-from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -44,16 +43,26 @@ def record(number: int, is_exact: bool, text: str = "area m") -> dict[str, Json]
     }
 
 
-def results(right: list[bool], adapter: str | None = None, text: str = "area m") -> Results:
+Document = dict[str, Json]
+
+
+def document(right: list[bool], adapter: str | None = None, text: str = "area m") -> Document:
     records = [record(number, is_exact, text) for number, is_exact in enumerate(right)]
-    document = {
+    return {
         "model": "m",
         "adapter": adapter,
         "format": "gemma",
         "test_set": {"path": "test.jsonl", "sha256": "ab" * 32},
         "results": records,
     }
-    return Results(Path("results.json"), document)
+
+
+def read(document: Document) -> Results:
+    return Results.from_json(Path("results.json"), document)
+
+
+def results(right: list[bool], adapter: str | None = None, text: str = "area m") -> Results:
+    return read(document(right, adapter, text))
 
 
 def report(base: Results, tuned: Results) -> str:
@@ -77,20 +86,20 @@ TUNED = [True] * 12 + [False] * 18 + [True, False]
 def test_the_first_screen_says_who_is_better_and_whether_it_is_chance() -> None:
     html = report(results(BASE), results(TUNED, "my-adapter"))
     assert "<h1>Tuning helped.</h1>" in html
-    assert "13 of 32 answers are right" in html and "+34 points" in html
+    assert "13 of 32 answers are an exact match" in html and "+34 points" in html
     assert "Tuning fixed 12 and broke 1." in html
     assert "McNemar" in html and "95 % interval" in html
-    assert "<h1>Tuning did harm.</h1>" in report(results(TUNED), results(BASE))
-    assert "No difference that chance" in report(results(BASE), results(BASE))
+    assert "<h1>Tuning made it worse.</h1>" in report(results(TUNED), results(BASE))
+    assert "No difference beyond chance." in report(results(BASE), results(BASE))
 
 
 def test_what_an_answer_costs_is_told_where_the_results_have_it() -> None:
-    assert "tokens an answer" not in report(results(BASE), results(TUNED))
-    sides = [results(BASE), results(TUNED)]
+    assert "tokens per answer" not in report(results(BASE), results(TUNED))
+    sides = [document(BASE), document(TUNED)]
     for side, tokens in zip(sides, (512, 30), strict=True):
-        for one in side.document["results"]:
+        for one in side["results"]:
             one |= {"generated_tokens": tokens, "seconds": tokens / 100}
-    html = report(*sides)
+    html = report(*map(read, sides))
     assert "<td>512 (median 512)</td><td>30 (median 30)</td>" in html.replace("\xa0", " ")
 
 
@@ -106,8 +115,7 @@ def test_every_example_is_there_with_what_was_wrong() -> None:
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     html = report(results(BASE), results(TUNED))
     addresses = set(re.findall(r"https?://[^\s\"'<>]+", html))
-    # Names of vocabularies in the charts; nothing of it is fetched.
-    assert all("w3.org" in a for a in addresses)
+    assert not addresses
     assert "default-src 'none'" in html and "src=" not in html.split("<script", 1)[0]
 
 
@@ -126,12 +134,12 @@ def tags(html: str) -> list[str]:
     return parser.found
 
 
-def hostile(base: Results) -> Results:
-    document = json.loads(json.dumps(base.document))
-    document["model"] = document["adapter"] = document["format"] = HOSTILE
+def hostile(right: list[bool]) -> Results:
+    made = document(right)
+    made["model"] = made["adapter"] = made["format"] = HOSTILE
     # Some of it is shown, from its beginning.
-    document["test_set"] = {"path": HOSTILE, "sha256": "\x1b\u202e<b>" + HOSTILE}
-    for one in document["results"]:
+    made["test_set"] = {"path": HOSTILE, "sha256": "\x1b\u202e<b>" + HOSTILE}
+    for one in made["results"]:
         one["id"] += HOSTILE
         one["query"] = one["text"] = HOSTILE
         one["source"] += HOSTILE
@@ -139,12 +147,12 @@ def hostile(base: Results) -> Results:
         one["calls"][0]["arguments"] = {HOSTILE: HOSTILE}
         one["expected"][0] = {"name": HOSTILE, "arguments": {HOSTILE: {"values": [HOSTILE]}}}
         one["verdict"]["reason"] = HOSTILE
-    return replace(base, document=document)
+    return read(made)
 
 
 def test_what_models_and_datasets_wrote_is_never_markup() -> None:
     usual = report(results(BASE), results(TUNED))
-    html = report(hostile(results(BASE)), hostile(results(TUNED)))
+    html = report(hostile(BASE), hostile(TUNED))
     allowed = [tag for tag in tags(html) if tag in ("script", "img", "iframe", "object", "a")]
     assert allowed == [tag for tag in tags(usual) if tag in ("script", "img", "a")]
     assert not obeyed(html) and "49" not in html.split("[/nothing]", 1)[1][:12]
@@ -160,10 +168,10 @@ def test_the_curves_are_those_of_the_adapters_training(tmp_path: Path) -> None:
     assert "How the training went" not in report(results(BASE), results(TUNED, "elsewhere"))
 
 
-def many(count: int) -> tuple[Results, Results]:
+def many(count: int) -> tuple[Document, Document]:
     text = "The answer goes on and on. " * 40
     base, tuned = [False] * count, [number % 3 == 0 for number in range(count)]
-    return results(base, text=text), results(tuned, text=text)
+    return document(base, text=text), document(tuned, text=text)
 
 
 def tool(rng: random.Random, alphabet: str) -> dict[str, Json]:
@@ -172,14 +180,16 @@ def tool(rng: random.Random, alphabet: str) -> dict[str, Json]:
     return {"name": "area", "description": told, "parameters": {"unit": {"type": "string"}}}
 
 
-def with_test_set(folder: Path, sides: tuple[Results, Results], alphabet: str = "abcdef") -> None:
-    """Write the rows that these results are of, each with a tool of its own."""
+def with_test_set(
+    folder: Path, sides: tuple[Document, Document], alphabet: str = "abcdef"
+) -> tuple[Results, Results]:
+    """Results of these documents, whose rows are written, each with a tool of its own."""
     rng, prompt_format = random.Random(1), FORMATS["gemma"]
-    offered = [tool(rng, alphabet) for _ in sides[0].records]
+    offered = [tool(rng, alphabet) for _ in sides[0]["results"]]
     rows = [
         prepare_example(
             Example(
-                id,
+                one["id"],
                 (Message("user", one["query"]),),
                 read_tools([offer]).tools,
                 (ANSWER,),
@@ -188,30 +198,28 @@ def with_test_set(folder: Path, sides: tuple[Results, Results], alphabet: str = 
             prompt_format,
             True,
         ).to_json()
-        for (id, one), offer in zip(sides[0].records.items(), offered, strict=True)
+        for one, offer in zip(sides[0]["results"], offered, strict=True)
     ]
     write_rows(folder / "test.jsonl", rows)
     test_set = {"path": str(folder / "test.jsonl"), "sha256": file_digest(folder / "test.jsonl")}
-    for side in sides:
-        side.document["test_set"] = test_set
+    base, tuned = (read(side | {"test_set": test_set}) for side in sides)
+    return base, tuned
 
 
 def test_the_prompt_of_every_example_is_there(tmp_path: Path) -> None:
-    sides = results(BASE), results(TUNED)
-    with_test_set(tmp_path, sides)
-    html = report(*sides)
+    html = report(*with_test_set(tmp_path, (document(BASE), document(TUNED))))
     prompts, rows = data_in(html, "prompts"), read_prepared(tmp_path / "test.jsonl")
     assert len(examples_in(html)) == len(rows) == 32
     for example, places, row in zip(examples_in(html), prompts["rows"], rows, strict=True):
         assert example["id"] == row.id
         assert "".join(prompts["pieces"][place] for place in places) == row.prompt
-    assert "not at hand" not in html and "stays small" not in html
+    assert "only if the test set" not in html and "To keep the page small" not in html
 
 
 def test_a_test_set_that_is_not_at_hand_is_told(tmp_path: Path) -> None:
     html = report(results(BASE), results(TUNED))
     assert data_in(html, "prompts") is None
-    assert "The prompts are not at hand: the test set is no longer at test.jsonl" in html
+    assert "only if the test set is still at its original path, test.jsonl, and unchanged" in html
 
 
 @pytest.mark.parametrize("alphabet", ["abcdefghijklmnopqrstuvwxyz", '世界人民日本語中文字<&"\\'])
@@ -219,15 +227,15 @@ def test_5000_examples_with_their_prompts_stay_below_5_mb(tmp_path: Path, alphab
     rng = random.Random(2)
     sides = many(5000)
     for side in sides:
-        for one in side.document["results"]:
+        for one in side["results"]:
             one["text"] = one["query"] = "".join(rng.choices(alphabet, k=400))
-    with_test_set(tmp_path, sides, alphabet)
-    base, tuned = sides
+    base, tuned = with_test_set(tmp_path, sides, alphabet)
     write_report(tmp_path / "report.html", compare(base, tuned), base, tuned)
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
     html = (tmp_path / "report.html").read_text("utf-8")
     assert len(examples_in(html)) == len(data_in(html, "prompts")["rows"]) == 5000
-    assert "queries and answers end after" in html and "tools of prompts end after" in html
+    assert "queries and answers are truncated to" in html
+    assert "tools of prompts are truncated to" in html
     assert "more letters)" in examples_in(html)[0]["query"]
 
 
@@ -283,8 +291,7 @@ def test_filters_and_search_show_what_they_should(
 @pytest.mark.parametrize("count", [1, 5000])
 def test_one_example_and_thousands_open_without_a_complaint(tmp_path: Path, count: int) -> None:
     file = tmp_path / "report.html"
-    base, tuned = many(count)
-    with_test_set(tmp_path, (base, tuned))
+    base, tuned = with_test_set(tmp_path, many(count))
     write_report(file, compare(base, tuned), base, tuned)
     html = opened(file)
     assert f'data-found="{count}"' in html and html.count("<details") == min(count, 50)
@@ -293,18 +300,18 @@ def test_one_example_and_thousands_open_without_a_complaint(tmp_path: Path, coun
 @NEEDS_CHROMIUM
 def test_hostile_text_opens_as_text(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    base, tuned = hostile(results(BASE)), hostile(results(TUNED))
+    base, tuned = hostile(BASE), hostile(TUNED)
     write_report(file, compare(base, tuned), base, tuned)
     html = opened(file)
     assert "<img" not in html and html.count("<script") == 2
 
 
 def test_names_in_every_script_are_drawn_without_a_warning() -> None:
-    base, tuned = results(BASE), results(TUNED)
-    for side in (base, tuned):
-        for number, one in enumerate(side.document["results"]):
+    sides = document(BASE), document(TUNED)
+    for side in sides:
+        for number, one in enumerate(side["results"]):
             one["source"] = ("東京", "😀")[number % 2]
-    html = report(base, tuned)
+    html = report(*map(read, sides))
     assert "東京 (16)" in html and "😀 (16)" in html
 
 
@@ -340,8 +347,8 @@ const waiting = setInterval(() => {
 @NEEDS_CHROMIUM
 def test_a_prompt_opens_as_the_text_that_the_model_saw(tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    base, tuned = results(BASE), results(TUNED)
-    with_test_set(tmp_path, (base, tuned), "abc<&>\u202e")
+    sides = document(BASE), document(TUNED)
+    base, tuned = with_test_set(tmp_path, sides, "abc<&>\u202e")
     write_report(file, compare(base, tuned), base, tuned)
     file.write_text(file.read_text("utf-8").replace("</body>", OPENS_THE_FIRST_PROMPT), "utf-8")
     html = opened(file)

@@ -1,6 +1,7 @@
 """Nothing that a model or a dataset wrote is obeyed by the terminal."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from rich.console import Console
 from calltune.data.batching import TokenRow
 from calltune.evaluation.compare import compare
 from calltune.evaluation.metrics import summarise
+from calltune.evaluation.options import AnswerOptions
 from calltune.evaluation.results import Results, read_results
+from calltune.evaluation.run import Evaluation, EvaluationRun
 from calltune.report.examples import print_changed, print_record
 from calltune.report.rows import print_lengths, print_row
 from calltune.report.tables import print_comparison, print_details, print_summary
@@ -46,6 +49,22 @@ def results(file: Path, right: str) -> Results:
     return read_results(file)
 
 
+def evaluation(found: Results) -> Evaluation:
+    records = tuple(replace(one, unenforced=(HOSTILE,)) for one in found.records.values())
+    paths = (Path(HOSTILE), Path(HOSTILE), Path(HOSTILE))
+    return Evaluation(
+        run=EvaluationRun(HOSTILE, *paths, AnswerOptions()),
+        prompt_format=HOSTILE,
+        identity={},
+        records=records,
+        summary=summarise(records),
+        prompt_tokens=1,
+        generated_tokens=1,
+        seconds=1.0,
+        n_taken_over=0,
+    )
+
+
 def test_hostile_results_are_shown_as_text(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,10 +73,8 @@ def test_hostile_results_are_shown_as_text(
     print_changed(comparison, base, tuned)
     print_comparison(comparison)
     print_details(comparison)
-    speed = {"seconds": 1.0, "prompt_tokens": 1, "generated_tokens": 1}
-    summary = summarise(list(base.records.values())) | speed
-    print_summary(base.document | {"summary": summary})
-    print_record(Console(highlight=False), record(1, False))
+    print_summary(evaluation(base))
+    print_record(Console(highlight=False), next(iter(tuned.records.values())))
     out = capsys.readouterr().out
     assert not obeyed(out)
     assert r"\x1b[31m" in out and "[bold]x[/bold]" in out

@@ -13,7 +13,7 @@ from calltune.formats import FORMATS
 from calltune.types import Json
 
 if TYPE_CHECKING:
-    from calltune.evaluation.run import EvaluationRun
+    from calltune.evaluation.run import Evaluation, EvaluationRun
 
 _MODEL = "mlx-community/gemma-3-1b-it-4bit"
 _REPORT = "leaderboard.json"
@@ -155,20 +155,20 @@ def _print_left_out(left_out: dict[str, list[str]]) -> None:
         print(f"Left out {len(ids)}: {reason} ({named})")
 
 
-def _report(folder: Path, document: dict[str, Json], asked: dict[str, Json]) -> Path:
-    """Print and write what the answers amount to; leaderboard.json."""
+def _report(folder: Path, found: "Evaluation", asked: dict[str, Json]) -> Path:
+    """Print the accuracies and write them with BFCL's result files; leaderboard.json."""
     from calltune.evaluation.bfcl import MODEL, bfcl_sections, sections, write_bfcl_results
     from calltune.report.leaderboard import print_leaderboard
 
-    records = document["results"]
-    ours, theirs = sections(records), bfcl_sections(records)
-    print_leaderboard(document["model"], document["adapter"], ours, theirs)
-    write_bfcl_results(folder / "result", records)
-    found = {
+    ours, theirs = sections(found.records), bfcl_sections(found.records)
+    print_leaderboard(asked["model"], asked["adapter"], ours, theirs)
+    write_bfcl_results(folder / "result", found.records)
+    report = {
+        "identity": found.identity,
         "sections": [asdict(section) for section in ours],
         "by_bfcls_count": [asdict(section) for section in theirs],
     }
-    write_json(folder / _REPORT, asked | {"identity": document["identity"]} | found)
+    write_json(folder / _REPORT, asked | report)
     print(f"Wrote {folder / _REPORT} and {folder / 'result'}, which BFCL's own checker reads:")
     print(f"  {_evaluate_command(folder.resolve(), MODEL)}")
     return folder / _REPORT

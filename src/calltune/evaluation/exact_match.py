@@ -1,6 +1,6 @@
-"""Whether the calls a model made are the calls that were right.
+"""Exact match: whether the calls a model made are those that were right, and what differs.
 
-The cheapest pairing of two small sets, found by augmenting paths.
+Calls and answers are paired one to one, as `cheapest_pairs` does it, so their order never matters.
 """
 
 from collections import Counter
@@ -19,65 +19,10 @@ from calltune.types import (
     ToolCall,
 )
 
-
-class Pair(NamedTuple):
-    """One row and the column it goes with."""
-
-    row: int
-    column: int
-
-
-def cheapest_pairs(costs: list[list[int]]) -> list[Pair]:
-    """Pair every row, or every column when they are fewer, at the least total cost.
-
-    costs (rows, columns), rectangular. Time grows with the cube of the size.
-    """
-    if not costs or not costs[0]:
-        return []
-    if len(costs) > len(costs[0]):
-        turned = [list(column) for column in zip(*costs, strict=True)]
-        return sorted(Pair(column, row) for row, column in cheapest_pairs(turned))
-    return _pair_every_row(costs)
-
-
-def _pair_every_row(costs: list[list[int]]) -> list[Pair]:
-    # The Hungarian method: prices keep each reduced cost at zero or above, so that every row
-    # can take its column by a shortest path. Row and column 0 stand for "none".
-    n_rows, n_columns = len(costs), len(costs[0])
-    row_price, column_price = [0.0] * (n_rows + 1), [0.0] * (n_columns + 1)
-    row_of = [0] * (n_columns + 1)
-    for start in range(1, n_rows + 1):
-        row_of[0] = start
-        least, came_from = [inf] * (n_columns + 1), [0] * (n_columns + 1)
-        is_done = [False] * (n_columns + 1)
-        column = 0
-        while row_of[column]:
-            is_done[column] = True
-            row = row_of[column]
-            for other in range(1, n_columns + 1):
-                reduced = costs[row - 1][other - 1] - row_price[row] - column_price[other]
-                if not is_done[other] and reduced < least[other]:
-                    least[other], came_from[other] = reduced, column
-            open_columns = [c for c in range(1, n_columns + 1) if not is_done[c]]
-            nearest = min(open_columns, key=lambda c: least[c])
-            step = least[nearest]
-            for other in range(n_columns + 1):
-                if is_done[other]:
-                    row_price[row_of[other]] += step
-                    column_price[other] -= step
-                else:
-                    least[other] -= step
-            column = nearest
-        while column:
-            row_of[column] = row_of[came_from[column]]
-            column = came_from[column]
-    return sorted(Pair(row_of[c] - 1, c - 1) for c in range(1, n_columns + 1) if row_of[c])
-
-
 SHOWN_CHARACTERS = 60
-"""How much of one value a difference shows."""
+"""A difference shows one value up to this length."""
 SHOWN_VALUES = 3
-"""How many acceptable values a difference shows."""
+"""A difference shows this many acceptable values."""
 
 
 def is_exact_match(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> bool:
@@ -101,9 +46,10 @@ def accepts(answer: Answer, call: ToolCall) -> bool:
 
 
 def differences(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> tuple[str, ...]:
-    """What is wrong with a parsed output, in plain words; nothing when it is exact.
+    """What is wrong with a parsed output, one sentence each; empty where it is an exact match.
 
-    A call is held against an answer of the same function; of several, those that differ least.
+    A call is compared with an answer of the same function; of several, calls and answers are
+    paired so that there is least to say.
     """
     if parsed.problem is not None:
         return (f"not readable: {parsed.problem}",)
@@ -139,7 +85,7 @@ def _accepts_object(choices: dict[str, AcceptableArgument], value: dict[str, Jso
 
 
 def accepts_value(choice: AcceptableArgument, value: Json) -> bool:
-    """Whether a value is one of those that an argument may have."""
+    """Whether a value is one of the acceptable values of an argument."""
     return any(_accepts_value(acceptable, value) for acceptable in choice.values)
 
 
@@ -163,6 +109,26 @@ def choices_of(
     if isinstance(acceptable, AcceptableObject):
         return acceptable.keys
     return {key: AcceptableArgument((item,)) for key, item in acceptable.items()}
+
+
+class Pair(NamedTuple):
+    """One row and the column it goes with."""
+
+    row: int
+    column: int
+
+
+def cheapest_pairs(costs: list[list[int]]) -> list[Pair]:
+    """Pair every row, or every column when they are fewer, at the least total cost.
+
+    costs (rows, columns), rectangular. Time grows with the cube of the size.
+    """
+    if not costs or not costs[0]:
+        return []
+    if len(costs) > len(costs[0]):
+        turned = [list(column) for column in zip(*costs, strict=True)]
+        return sorted(Pair(column, row) for row, column in cheapest_pairs(turned))
+    return _pair_every_row(costs)
 
 
 def _differences_of_function(name: str, calls: list[ToolCall], answers: list[Answer]) -> list[str]:
@@ -228,3 +194,37 @@ def _first_of(value: AcceptableValue) -> Json:
     if isinstance(value, list):
         return [_first_of(item) for item in value]
     return value
+
+
+def _pair_every_row(costs: list[list[int]]) -> list[Pair]:
+    # The Hungarian method: prices keep each reduced cost at zero or above, so that every row
+    # can take its column by a shortest path. Row and column 0 stand for "none".
+    n_rows, n_columns = len(costs), len(costs[0])
+    row_price, column_price = [0.0] * (n_rows + 1), [0.0] * (n_columns + 1)
+    row_of = [0] * (n_columns + 1)
+    for start in range(1, n_rows + 1):
+        row_of[0] = start
+        least, came_from = [inf] * (n_columns + 1), [0] * (n_columns + 1)
+        is_done = [False] * (n_columns + 1)
+        column = 0
+        while row_of[column]:
+            is_done[column] = True
+            row = row_of[column]
+            for other in range(1, n_columns + 1):
+                reduced = costs[row - 1][other - 1] - row_price[row] - column_price[other]
+                if not is_done[other] and reduced < least[other]:
+                    least[other], came_from[other] = reduced, column
+            open_columns = [c for c in range(1, n_columns + 1) if not is_done[c]]
+            nearest = min(open_columns, key=lambda c: least[c])
+            step = least[nearest]
+            for other in range(n_columns + 1):
+                if is_done[other]:
+                    row_price[row_of[other]] += step
+                    column_price[other] -= step
+                else:
+                    least[other] -= step
+            column = nearest
+        while column:
+            row_of[column] = row_of[came_from[column]]
+            column = came_from[column]
+    return sorted(Pair(row_of[c] - 1, c - 1) for c in range(1, n_columns + 1) if row_of[c])

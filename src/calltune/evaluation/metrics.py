@@ -1,27 +1,146 @@
-"""Verdicts added up: counts, rates, and how far a rate can be trusted.
+"""Metrics over many judged answers, and the place to add one: counts, rates, F1 and pass@k.
 
-How much of an answer is right: functions and arguments counted, not only all or nothing.
+To add a rate: give `Judgement` a field that says for one answer whether it counts, fill it in
+`judge.judge`, give `Summary` or `Details` a field for the rate, and name both in
+`SUMMARY_METRICS` or `DETAIL_METRICS`. What tables call it stands in `report/labels.py`.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import fmean, median
-from typing import NamedTuple
 
 from calltune.evaluation.exact_match import accepts_value, cheapest_pairs
-from calltune.types import Answer, Json, ParsedOutput, ToolCall
+from calltune.evaluation.records import Count, Judgement, Record
+from calltune.types import Answer, ParsedOutput, ToolCall
+
+SUMMARY_METRICS = {
+    "success": "is_exact",
+    "ast": "is_ast",
+    "function_names": "has_right_names",
+    "parsed": "is_parsed",
+}
+"""The rates of `Summary`, each with the field of `Judgement` that it counts."""
+
+DETAIL_METRICS = {
+    "schema_valid": "is_valid",
+    "invented_function": "invents_function",
+    "invented_argument": "invents_argument",
+}
+"""The rates of `Details` that count a field of `Judgement` over all examples."""
+
+Z_95 = 1.959963984540054
+"""95 % of a normal distribution lie within this many standard deviations of its mean."""
 
 
-class Count(NamedTuple):
-    """Of things written and things wanted, how many are both."""
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many of how many, with the share and its 95 % interval."""
 
-    right: int
-    written: int
-    wanted: int
+    count: int
+    of: int
+    rate: float
+    """From 0 to 1; 0 of nothing."""
+    low: float
+    high: float
 
 
-NONE = Count(0, 0, 0)
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an answer costs: tokens, or seconds."""
+
+    mean: float
+    median: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The main rates of one model, from the strictest to the mildest."""
+
+    examples: int
+    success: Rate
+    """Exact matches."""
+    ast: Rate
+    """Answers that pass by BFCL's rules."""
+    function_names: Rate
+    """Answers that call the right functions."""
+    parsed: Rate
+    """Answers that could be parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Further rates of one model, F1 scores, and what its answers cost."""
+
+    schema_valid: Rate
+    invented_function: Rate
+    invented_argument: Rate
+    abstained: Rate
+    """Of the examples that need no call, those where none was made."""
+    malformed: Rate
+    """Of the examples that need no call, those whose answer could not be parsed."""
+    false_refusal: Rate
+    """Of the examples that need a call, those whose answer was parsed and makes none."""
+    function_f1: float | None
+    """None where nothing was called and nothing was to be called."""
+    argument_f1: float | None
+    answer_tokens: Cost | None
+    """Of the answer without the token that ends it; None where a record does not tell."""
+    answer_seconds: Cost | None
+    """From the start of a prompt to its last token, while others run beside it: a smaller batch
+    means fewer seconds an answer, and more in all."""
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """The main rates over these records."""
+    judgements = [record.judgement for record in records]
+    rates = {name: _rate_of(judgements, field) for name, field in SUMMARY_METRICS.items()}
+    return Summary(len(records), **rates)
+
+
+def summarise_by(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Summary]:
+    """A summary for each group of records, groups in the order in which they first occur."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return {name: summarise(group) for name, group in groups.items()}
+
+
+def details(records: Sequence[Record]) -> Details:
+    """The further metrics over these records."""
+    judgements = [record.judgement for record in records]
+    idle = [found for found in judgements if found.abstention is not None]
+    busy = [found for found in judgements if found.abstention is None]
+    rates = {name: _rate_of(judgements, field) for name, field in DETAIL_METRICS.items()}
+    return Details(
+        **rates,
+        abstained=rate(sum(found.abstention == "abstained" for found in idle), len(idle)),
+        malformed=rate(sum(found.abstention == "malformed" for found in idle), len(idle)),
+        false_refusal=rate(sum(found.reason == "no call" for found in busy), len(busy)),
+        function_f1=f1([found.functions for found in judgements]),
+        argument_f1=f1([found.arguments for found in judgements]),
+        answer_tokens=_cost([record.generated_tokens for record in records]),
+        answer_seconds=_cost([record.seconds for record in records]),
+    )
+
+
+def rate(count: int, of: int) -> Rate:
+    """`count` of `of` as a rate from 0 to 1, with its 95 % Wilson score interval.
+
+    Of nothing, the rate is 0 and the interval is everything. Source: Wilson, Journal of the
+    American Statistical Association 22 (1927).
+    """
+    assert 0 <= count <= of, f"{count} of {of}"
+    if of == 0:
+        return Rate(0, 0, 0.0, 0.0, 1.0)
+    share = count / of
+    weight = Z_95**2 / of
+    middle = (share + weight / 2) / (1 + weight)
+    reach = Z_95 * sqrt(share * (1 - share) / of + weight / (4 * of)) / (1 + weight)
+    # Rounding must not put the interval a hair beside a rate of exactly 0 or 1.
+    low, high = min(share, middle - reach), max(share, middle + reach)
+    return Rate(count, of, share, max(0.0, low), min(1.0, high))
 
 
 def f1(counts: Sequence[Count]) -> float | None:
@@ -30,8 +149,25 @@ def f1(counts: Sequence[Count]) -> float | None:
     return 2 * right / both if both else None
 
 
+def pass_at(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """pass@k: how likely at least one of k answers to an example is right, by k as text.
+
+    Args:
+        counts: For each example how many of its n answers are right, and n, the same for all.
+
+    Returns:
+        The unbiased estimate for each k from 1 to n. Source: Chen et al., "Evaluating Large
+        Language Models Trained on Code", arXiv 2107.03374, equation 1.
+    """
+    n = counts[0][1]
+    return {
+        str(k): sum(1 - comb(n - right, k) / comb(n, k) for right, _ in counts) / len(counts)
+        for k in range(1, n + 1)
+    }
+
+
 def function_count(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
-    """Functions called, each as often as it should be."""
+    """Functions called, each as often as it should be; text that was not parsed calls none."""
     if parsed.problem is not None:
         return Count(0, 0, len(answers))
     made = Counter(call.name for call in parsed.calls)
@@ -42,22 +178,34 @@ def function_count(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
 def argument_count(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
     """Arguments with a right value, calls and answers paired so that most are right.
 
-    An argument that may be left out is wanted only where it was written right.
+    An optional argument is wanted only where it was written right.
     """
     calls = () if parsed.problem is not None else parsed.calls
-    found = [[_of_pair(call, answer) for answer in answers] for call in calls]
+    found = [[_count_of_pair(call, answer) for answer in answers] for call in calls]
     pairs = cheapest_pairs([[-count.right for count in row] for row in found])
-    held = [found[pair.row][pair.column] for pair in pairs]
+    paired = [found[pair.row][pair.column] for pair in pairs]
     calls_left = set(range(len(calls))) - {pair.row for pair in pairs}
     answers_left = set(range(len(answers))) - {pair.column for pair in pairs}
     return Count(
-        sum(count.right for count in held),
-        sum(count.written for count in held) + sum(len(calls[i].arguments) for i in calls_left),
-        sum(count.wanted for count in held) + sum(_n_required(answers[i]) for i in answers_left),
+        sum(count.right for count in paired),
+        sum(count.written for count in paired) + sum(len(calls[i].arguments) for i in calls_left),
+        sum(count.wanted for count in paired) + sum(_n_required(answers[i]) for i in answers_left),
     )
 
 
-def _of_pair(call: ToolCall, answer: Answer) -> Count:
+def _rate_of(judgements: Sequence[Judgement], field: str) -> Rate:
+    return rate(sum(getattr(found, field) for found in judgements), len(judgements))
+
+
+def _cost(values: Sequence[float | None]) -> Cost | None:
+    """Mean and median; None where a value is missing, as a mean of some would mislead."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return Cost(fmean(known), median(known))
+
+
+def _count_of_pair(call: ToolCall, answer: Answer) -> Count:
     if call.name != answer.name:
         return Count(0, len(call.arguments), _n_required(answer))
     right = [
@@ -71,120 +219,3 @@ def _of_pair(call: ToolCall, answer: Answer) -> Count:
 
 def _n_required(answer: Answer) -> int:
     return sum(not choice.is_optional for choice in answer.arguments.values())
-
-
-Record = dict[str, Json]
-"""One entry of a results file: an example, what the model wrote, and the verdict."""
-
-SUMMARY_METRICS = {
-    "success": "is_exact",
-    "ast": "is_ast",
-    "function_names": "has_right_names",
-    "parsed": "is_parsed",
-}
-"""The rates of a summary, and the metric of a verdict that each one counts."""
-
-DETAIL_METRICS = {
-    "schema_valid": "is_valid",
-    "invented_function": "invents_function",
-    "invented_argument": "invents_argument",
-}
-"""The same for the further rates of `details`."""
-
-F1_METRICS = {"function_f1": "functions", "argument_f1": "arguments"}
-"""The F1 scores of `details`, and the count of a verdict that each one adds up."""
-
-COST_METRICS = {"answer_tokens": "generated_tokens", "answer_seconds": "seconds"}
-"""What `details` tells of an answer's cost, and the number of a record that it is made of."""
-
-Z_95 = 1.959963984540054
-"""Standard normal deviations that hold 95 % between them."""
-
-
-def summarise(records: Sequence[Record]) -> dict[str, Json]:
-    """How many examples, and for each metric of the verdict how many bear it out."""
-    rates = {
-        name: rate(sum(record["verdict"][metric] for record in records), len(records))
-        for name, metric in SUMMARY_METRICS.items()
-    }
-    return {"examples": len(records), **rates}
-
-
-def details(records: Sequence[Record]) -> dict[str, Json]:
-    """What else there is to say of the records: further rates, F1 scores, and what answers cost.
-
-    Of the examples that need no call, how many abstained and how many were malformed; of the
-    others, how many were refused: read, and no call made. Tokens are those of the answer, without
-    the one that ends it. Seconds go from when a prompt was taken up to its last token, with others
-    running beside it: a smaller batch means fewer seconds an answer, and more in all.
-    """
-    verdicts = [record["verdict"] for record in records]
-    idle = [verdict for verdict in verdicts if verdict["abstention"] is not None]
-    busy = [verdict for verdict in verdicts if verdict["abstention"] is None]
-    rates = {
-        name: rate(sum(verdict[metric] for verdict in verdicts), len(verdicts))
-        for name, metric in DETAIL_METRICS.items()
-    }
-    for outcome in ("abstained", "malformed"):
-        rates[outcome] = rate(sum(v["abstention"] == outcome for v in idle), len(idle))
-    rates["false_refusal"] = rate(sum(v["reason"] == "no call" for v in busy), len(busy))
-    scores = {
-        name: f1([Count(*verdict[count]) for verdict in verdicts])
-        for name, count in F1_METRICS.items()
-    }
-    efforts = {name: _middle(records, key) for name, key in COST_METRICS.items()}
-    return rates | scores | efforts
-
-
-def pass_at(counts: Sequence[tuple[int, int]]) -> dict[str, float]:
-    """How likely at least one of k answers to an example is right, for each k up to all of them.
-
-    counts: for each example how many of its n answers are right, and n, the same for all. The
-    unbiased estimator of Chen et al., arXiv 2107.03374.
-    """
-    n = counts[0][1]
-    return {
-        str(k): sum(1 - comb(n - right, k) / comb(n, k) for right, _ in counts) / len(counts)
-        for k in range(1, n + 1)
-    }
-
-
-def summarise_by(
-    records: Sequence[Record], key: Callable[[Record], str]
-) -> dict[str, dict[str, Json]]:
-    """A summary for each group of records, groups in the order in which they first occur."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        groups.setdefault(key(record), []).append(record)
-    return {name: summarise(group) for name, group in groups.items()}
-
-
-def _middle(records: Sequence[Record], key: str) -> dict[str, float] | None:
-    """Mean and median of a number; None where not every record has it."""
-    values = [record[key] for record in records if key in record]
-    if not values or len(values) < len(records):
-        return None
-    return {"mean": fmean(values), "median": median(values)}
-
-
-def rate(count: int, of: int) -> dict[str, Json]:
-    """`count` of `of` as a rate from 0 to 1, with its 95 % Wilson interval.
-
-    Of nothing, the rate is 0 and the interval is everything.
-    """
-    assert 0 <= count <= of, f"{count} of {of}"
-    if of == 0:
-        return {"count": 0, "of": 0, "rate": 0.0, "low": 0.0, "high": 1.0}
-    share = count / of
-    weight = Z_95**2 / of
-    middle = (share + weight / 2) / (1 + weight)
-    reach = Z_95 * sqrt(share * (1 - share) / of + weight / (4 * of)) / (1 + weight)
-    # Rounding must not put the interval a hair beside a rate of exactly 0 or 1.
-    low, high = min(share, middle - reach), max(share, middle + reach)
-    return {
-        "count": count,
-        "of": of,
-        "rate": share,
-        "low": max(0.0, low),
-        "high": min(1.0, high),
-    }

@@ -1,7 +1,4 @@
-"""Test rows -> prompts for the decoding engine: tokens, what holds the answer, how it is drawn.
-
-Items made while others are at work.
-"""
+"""Prompts for the decoding engine, made from test rows: tokens, grammar constraint, sampling."""
 
 import hashlib
 from collections import deque
@@ -25,66 +22,61 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
-def prefetch(items: Iterator[T], most: int) -> Iterator[T]:
-    """The items, of which up to `most` are made ahead of time, in one other thread."""
-    end: Any = object()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = deque(pool.submit(next, items, end) for _ in range(most))
-        try:
-            while (item := coming.popleft().result()) is not end:
-                coming.append(pool.submit(next, items, end))
-                yield item
-        finally:
-            for future in coming:
-                future.cancel()
-
-
 PREFETCHED = 32
-"""So many prompts are made before their turn, where something holds their answers."""
+"""How many prompts are made ahead of their turn where answers are constrained."""
 
 
 class RowSample(NamedTuple):
-    """A row to be answered, and the so-manieth answer to it that is wanted."""
+    """A row to be answered, and which of several answers to it is wanted."""
 
     row: PreparedRow
     sample: int
+    """From 0."""
 
     @property
     def key(self) -> str:
-        """A name of its own."""
+        """The id of its prompt."""
         return f"{self.row.id} {self.sample}"
 
 
 class PromptBuilder:
-    """PromptBuilder to one model, and their prompts."""
+    """Makes the prompts of samples for one model.
+
+    Args:
+        samples: What is to be answered.
+        loaded: The model that answers.
+        options: How it answers.
+
+    Raises:
+        OptionError: the model lacks the special tokens of a row's prompt format.
+    """
 
     def __init__(
         self, samples: Sequence[RowSample], loaded: LoadedModel, options: AnswerOptions
     ) -> None:
-        families = {wanted.row.format for wanted in samples}
-        for name in families:
+        prompt_formats = {sample.row.format for sample in samples}
+        for name in prompt_formats:
             check_control_tokens(loaded.tokenizer, FORMATS[name], loaded.reference)
         self._options = options
         self._tokenizer = loaded.tokenizer
-        self._by_key = {wanted.key: wanted for wanted in samples}
-        self.stops = stop_tokens(loaded.tokenizer, families)
+        self._by_key = {sample.key: sample for sample in samples}
+        self.stops = stop_tokens(loaded.tokenizer, prompt_formats)
         self.notes: dict[str, tuple[str, ...]] = {}
-        """By a prompt's id, what of the tools' schemas its answer is not held to."""
+        """By a prompt's id, what of the tools' schemas cannot be enforced in its answer."""
         self._constrainers = (
-            {name: constrainer_of(loaded, name, self.stops) for name in families}
+            {name: constrainer_of(loaded, name, self.stops) for name in prompt_formats}
             if options.constrain
             else {}
         )
 
     def __getitem__(self, key: str) -> RowSample:
-        """The wanted of a prompt's id."""
+        """The sample of a prompt's id."""
         return self._by_key[key]
 
     def prompts(self) -> Iterator[Prompt]:
-        """A prompt for each wanted, in an order that is quick to decode.
+        """A prompt for each sample, in an order that is quick to decode.
 
-        What holds an answer takes milliseconds and memory to make: it is made while others are
+        A constraint takes milliseconds and memory to make: it is made while other prompts are
         answered, and not long before its turn.
         """
         made = self._prompts()
@@ -107,17 +99,31 @@ class PromptBuilder:
         options = self._options
         if options.temperature == 0:
             return None
-        # Of its own for every answer, and the same whatever else is asked.
+        # A seed of its own for every answer, whatever else is answered beside it.
         name = f"{options.seed} {row.id} {sample}".encode()
         seed = int.from_bytes(hashlib.blake2b(name, digest_size=7).digest())
         return Sampling(options.temperature, options.top_p, seed)
 
 
+def prefetch(items: Iterator[T], n_ahead: int) -> Iterator[T]:
+    """The same items, of which up to `n_ahead` are made ahead of time in one other thread."""
+    end: Any = object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = deque(pool.submit(next, items, end) for _ in range(n_ahead))
+        try:
+            while (item := coming.popleft().result()) is not end:
+                coming.append(pool.submit(next, items, end))
+                yield item
+        finally:
+            for future in coming:
+                future.cancel()
+
+
 def tools_of(row: PreparedRow) -> dict[str, Tool]:
-    """The tools that a row offers, by name.
+    """The tools that a test row offers, by name.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: the row's tools are not valid.
     """
     try:
         return read_tools(list(row.tools)).by_name
@@ -128,28 +134,31 @@ def tools_of(row: PreparedRow) -> dict[str, Tool]:
 
 
 def constrainer_of(loaded: LoadedModel, prompt_format: str, stops: Sequence[int]) -> "Constrainer":
-    """What holds a model's answers to tools."""
+    """The constrainer that keeps a model's answers to calls of given tools."""
     import mlx.core as mx
 
     from calltune.generation.constraints import Constrainer
 
-    # Nothing is computed: the shape is known before.
+    # MLX computes nothing here, as the shape is known without.
     n_tokens = loaded.model(mx.array([[0]])).shape[-1]
     return Constrainer(loaded.tokenizer, FORMATS[prompt_format], stops, n_tokens)
 
 
-def stop_tokens(tokenizer: Any, families: Iterable[str]) -> list[int]:
-    """The model's own end tokens and the formats': a base model may know only one kind."""
-    stops = {stop for name in families for stop in FORMATS[name].stop_tokens}
+def stop_tokens(tokenizer: Any, prompt_formats: Iterable[str]) -> list[int]:
+    """The ids of the tokens that end an answer: the model's own and those of the prompt formats.
+
+    A base model may know only one of the two kinds.
+    """
+    stops = {stop for name in prompt_formats for stop in FORMATS[name].stop_tokens}
     encoded = [tokenizer.encode(stop, add_special_tokens=False) for stop in stops]
     return sorted({ids[0] for ids in encoded if len(ids) == 1} | set(tokenizer.eos_token_ids))
 
 
 def prompt_format_of(name: str | None, tokenizer: Any, model: str) -> Format:
-    """The prompt family of this name; without one, the family whose tokens the model has.
+    """The prompt format of this name; without a name, the one whose tokens the model has.
 
     Raises:
-        OptionError: there is no such family, or the model's tokens tell none.
+        OptionError: there is no such format, or the model has the tokens of none.
     """
     if name is not None and name not in FORMATS:
         raise OptionError(f"No format {name}; choose one of {', '.join(FORMATS)}")

@@ -1,16 +1,7 @@
-"""An adapter fused into its base model, and how much of it rounding leaves.
-
-Fusing is mlx_lm's, in float32 whatever the model is stored in. Layers that the adapter does not
-change stay as they are stored, bit for bit, unless they have more bits than are asked for.
-
-How the weights of one layer are stored, and the layer stored in another way.
-
-A model folder that mlx_lm and transformers load, with a chat template that knows tools.
-"""
+"""An adapter fused into its base model, as a model folder, and how much survives quantization."""
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,102 +10,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from calltune.evaluation.prompts import stop_tokens
+from calltune.exporting.storage import Stored, floats_of, is_quantised, stored_as, weight_of
 from calltune.files import read_json, write_json
 from calltune.formats import Format
 from calltune.models.loading import WEIGHTS, attach_adapter, load_stored
 from calltune.types import Json
-
-_GROUPS = (64, 32)
-"""Group sizes to try, as mlx_lm's convert starts with 64."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Quantised in groups, or as floats."""
-
-    floats: mx.Dtype
-    """Of the weights, or of the scales of quantised ones."""
-    bits: int | None
-    """None where they are floats."""
-    group_size: int = 0
-    mode: str = "affine"
-
-    @classmethod
-    def of(cls, module: Any) -> "Stored":
-        """How a quantised layer is stored."""
-        return cls(module.scales.dtype, module.bits, module.group_size, module.mode)
-
-    def at(self, bits: str, module: Any) -> "Stored":
-        """The same in another precision; a layer whose width no group divides stays as floats."""
-        if bits == "auto":
-            return self
-        floats = mx.float32 if bits == "float32" else self.floats
-        if bits in ("dense", "float32"):
-            return Stored(floats, None)
-        width = _width(module)
-        sizes = [size for size in (self.group_size, *_GROUPS) if size and width % size == 0]
-        if not sizes:
-            return Stored(floats, None)
-        return Stored(floats, int(bits), sizes[0])
-
-    def applied(self, module: Any) -> Any:
-        """A float32 layer stored so."""
-        if self.bits is None:
-            module.weight = module.weight.astype(self.floats)
-            mx.eval(module.parameters())
-            return module
-        made = module.to_quantized(self.group_size, self.bits, self.mode)
-        if self.mode == "affine":
-            made.scales = made.scales.astype(self.floats)
-            made.biases = made.biases.astype(self.floats)
-        mx.eval(made.parameters())
-        return made
-
-    def to_json(self) -> dict[str, Json]:
-        """As config.json says it of a quantised layer."""
-        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
-
-
-def is_quantised(module: Any) -> bool:
-    """Whether a layer's own weights are quantised."""
-    return "scales" in module and hasattr(module, "bits")
-
-
-def floats_of(parameters: dict[str, mx.array]) -> mx.Dtype:
-    """The float type that a model is stored in: that of most of its numbers."""
-    sizes: dict[mx.Dtype, int] = {}
-    for array in parameters.values():
-        if mx.issubdtype(array.dtype, mx.floating):
-            sizes[array.dtype] = sizes.get(array.dtype, 0) + array.size
-    return max(sizes, key=lambda kind: sizes[kind])
-
-
-def stored_as(module: Any, floats: mx.Dtype) -> Stored:
-    """How a layer is stored; `floats` is the model's float type, for scales that are none."""
-    if not is_quantised(module):
-        return Stored(module.weight.dtype, None)
-    stored = Stored.of(module)
-    return stored if mx.issubdtype(stored.floats, mx.floating) else replace(stored, floats=floats)
-
-
-def weight_of(module: Any) -> mx.array:
-    """A layer's weights in float32, dequantised without rounding."""
-    if not is_quantised(module):
-        return mx.array(module.weight).astype(mx.float32)
-    scales, biases = module.scales, module.get("biases")
-    if module.mode == "affine":
-        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
-    weight = mx.dequantize(
-        module.weight, scales, biases, module.group_size, module.bits, module.mode
-    )
-    return weight.astype(mx.float32)
-
-
-def _width(module: Any) -> int:
-    """The length of a row of weights, which groups must divide."""
-    width = int(module.weight.shape[-1])
-    return width * 32 // int(module.bits) if is_quantised(module) else width
-
 
 Bits = Literal["auto", "4", "8", "dense", "float32"]
 """auto: each layer as the base model has it; 4 and 8: no layer in more bits; dense: in the model's
@@ -122,15 +22,15 @@ own float type; float32: what runs fast on CPUs."""
 
 
 class Survival(NamedTuple):
-    """What rounding leaves of the adapter's change, over all weights that it changes.
+    """How much of the adapter's change survives quantization, over all weights it changes.
 
     D is the change, W the base model's weights and E the exported ones, all as one long vector.
     """
 
     kept: float
-    """(E - W)·D / D·D: how much of the change is there; 1 is all of it."""
+    """(E - W)·D / D·D: the share of the change that is kept."""
     noise: float
-    """|E - W - D| / |D|: what rounding puts beside it, in sizes of the change."""
+    """|E - W - D| / |D|: the noise that rounding adds, relative to the change."""
 
     @property
     def is_good(self) -> bool:
@@ -150,16 +50,25 @@ class Survival(NamedTuple):
 
 
 class Fused(NamedTuple):
-    """A model without an adapter that does what the model with it did."""
+    """A model that has the adapter in its weights."""
 
     model: Any
     config: dict[str, Json]
-    """For config.json."""
+    """The content of its config.json."""
     survival: Survival
 
 
 def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fused:
-    """The model in `folder` with the adapter in its weights. Call `choose` first.
+    """The model in `folder` with the adapter in its weights.
+
+    Fusing is mlx_lm's, in float32 whatever the model is stored in. Layers that the adapter does
+    not change stay as they are stored, bit for bit, unless they have more bits than `bits` asks.
+
+    Args:
+        folder: The base model's folder.
+        adapter: The adapter's folder, in mlx_lm's layout.
+        reference: How the user names the base model, for errors.
+        bits: How the weights are stored.
 
     Raises:
         ModelNotFound: the adapter is missing or broken, or mlx_lm cannot load the model.
@@ -179,6 +88,29 @@ def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fu
     sums += _sums_of_trained(model, before, trained)
     model.eval()
     return Fused(model, _described(config, model, bits), _survival(sums))
+
+
+def write_model(fused: Fused, source: Path, target: Path, prompt_format: Format) -> None:
+    """Fill the folder `target` with a model that mlx_lm and transformers load.
+
+    The chat template is the prompt format's, and its stop tokens are among the end tokens.
+
+    Args:
+        fused: The model.
+        source: The base model's folder, whose tokenizer and licences go along.
+        target: The folder to fill, which exists.
+        prompt_format: How prompts are written.
+    """
+    from mlx_lm.utils import load_tokenizer, save_config, save_model
+
+    _copy(source, target)
+    _write_template(target, prompt_format)
+    tokenizer = load_tokenizer(target, eos_token_ids=fused.config.get("eos_token_id"))
+    stops = {"eos_token_id": stop_tokens(tokenizer, [prompt_format.name])}
+    save_model(target, fused.model)
+    save_config(fused.config | stops, target / "config.json", keep_vision_config=_sees(fused.model))
+    if (generation := target / "generation_config.json").is_file():
+        write_json(generation, read_json(generation) | stops)
 
 
 class _Sums(NamedTuple):
@@ -309,21 +241,7 @@ _COPIED = (
     *("generation_config.json", "preprocessor_config.json", "processor_config.json"),
     *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
 )
-"""What a model folder holds beside its weights and its config; never code."""
-
-
-def write_model(fused: Fused, source: Path, target: Path, prompt_format: Format) -> None:
-    """Fill the folder `target` with a model whose base is in `source`. Imports MLX."""
-    from mlx_lm.utils import load_tokenizer, save_config, save_model
-
-    _copy(source, target)
-    _write_template(target, prompt_format)
-    tokenizer = load_tokenizer(target, eos_token_ids=fused.config.get("eos_token_id"))
-    stops = {"eos_token_id": stop_tokens(tokenizer, [prompt_format.name])}
-    save_model(target, fused.model)
-    save_config(fused.config | stops, target / "config.json", keep_vision_config=_sees(fused.model))
-    if (generation := target / "generation_config.json").is_file():
-        write_json(generation, read_json(generation) | stops)
+"""The files of a model folder besides weights and config; never code."""
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,26 +1,22 @@
-"""The report's charts as SVG text, drawn by matplotlib in the colours of the page around them."""
+"""Geometry of the report's charts; `charts.html.j2` draws them as HTML bars and an SVG."""
 
-import io
-import re
-import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from math import floor, isfinite, log10
+from typing import NamedTuple
 
 from calltune.types import Json
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Stand-ins that no chart has by chance; the page's variables take their places.
-INK, GRID, BASE, TUNED = "#010203", "#020304", "#030405", "#040506"
-VARIABLES = {INK: "var(--ink)", GRID: "var(--line)", BASE: "var(--base)", TUNED: "var(--tuned)"}
-WIDTH = 5.6
-"""Inches; the page scales it, and on a phone its letters must still be read."""
+WIDTH = 400
+"""Of the line chart in SVG units, few enough that its text can be read on a phone."""
+LEFT, RIGHT = 58, 12
+"""Margins beside the plots."""
+PLOTS = ((12, 130), (172, 56))
+"""Top and height of each plot."""
+HEIGHT = 268
 
 
 class Bars(NamedTuple):
-    """Two bars beside each other, base and tuned, under one name."""
+    """Two bars under one name, base and tuned."""
 
     name: str
     base: float
@@ -30,92 +26,110 @@ class Bars(NamedTuple):
     tuned_ends: tuple[float, float] | None = None
 
 
-def bars(title: str, rows: Sequence[Bars], unit: str) -> str:
-    """Horizontal pairs of bars; `unit` says what is counted."""
-    figure, axes = _figure(0.55 * len(rows) + 0.9)
-    height = 0.38
-    for place, row in enumerate(reversed(rows)):
-        for offset, value, ends, colour in (
-            (height / 2, row.base, row.base_ends, BASE),
-            (-height / 2, row.tuned, row.tuned_ends, TUNED),
-        ):
-            axes.barh(place + offset, value, height, color=colour)
-            if ends is not None:
-                axes.plot(ends, (place + offset,) * 2, color=INK, linewidth=1)
-    axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
-    for label in axes.get_yticklabels():
-        # A dollar sign in a name is one, and begins no formula.
-        label.set_parse_math(False)
-    axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel(unit)
-    axes.set_xlim(left=0)
-    # Examples are counted whole.
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    if unit == "%":
-        axes.set_xlim(0, 100)
-    return _svg(figure, title)
+class BarChart(NamedTuple):
+    """Pairs of horizontal bars."""
+
+    title: str
+    rows: Sequence[Bars]
+    unit: str
+    """"%", or what is counted."""
+
+    @property
+    def scale(self) -> float:
+        """The value of a bar as long as the chart is wide."""
+        return (
+            100 if self.unit == "%" else max((max(r.base, r.tuned) for r in self.rows), default=1)
+        )
 
 
-def curves(records: Iterable[dict[str, Json]]) -> str | None:
-    """Loss, and the learning rate below it, by step, from metrics.jsonl; None without a loss."""
+class Tick(NamedTuple):
+    """A labelled place on an axis."""
+
+    at: float
+    """In SVG units."""
+    label: str
+
+
+class Line(NamedTuple):
+    """A line through measured points."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    """In SVG units."""
+
+
+class Plot(NamedTuple):
+    """One of the plots of a line chart, which stand below each other."""
+
+    label: str
+    top: float
+    bottom: float
+    lines: Sequence[Line]
+    ticks: Sequence[Tick]
+
+
+class LineChart(NamedTuple):
+    """Plots over one horizontal axis of training steps."""
+
+    title: str
+    plots: Sequence[Plot]
+    ticks: Sequence[Tick]
+
+
+Points = list[tuple[float, float]]
+
+
+def curves(title: str, records: Iterable[dict[str, Json]]) -> LineChart | None:
+    """Loss, and the learning rate below it, by step; None where no loss was recorded.
+
+    Args:
+        title: The chart's title.
+        records: The lines of metrics.jsonl, which `calltune train` writes.
+
+    Raises:
+        KeyError: a line has no step.
+        TypeError: a value is not a number.
+    """
     lines = list(records)
-    losses = [(line["step"], line["train_loss"]) for line in lines if "train_loss" in line]
-    valid = [(line["step"], line["val_loss"]) for line in lines if "val_loss" in line]
-    if not losses:
+    training, validation, rates = (
+        _points(lines, key) for key in ("train_loss", "val_loss", "learning_rate")
+    )
+    if not training:
         return None
-    figure, (above, below) = _figure(3.6, rows=2)
-    above.plot(*zip(*losses, strict=True), color=TUNED, label="training")
-    if valid:
-        above.plot(*zip(*valid, strict=True), color=BASE, marker="o", label="validation")
-    above.set_ylabel("loss, nats a token")
-    above.set_ylim(bottom=0)
-    above.legend(frameon=False, labelcolor=INK)
-    rates = [(line["step"], line["learning_rate"]) for line in lines if "learning_rate" in line]
-    below.plot(*zip(*rates, strict=True), color=INK, linewidth=1)
-    below.set_ylabel("learning rate")
-    below.set_ylim(bottom=0)
-    below.set_xlabel("step")
-    return _svg(figure, "Loss and learning rate by step")
+    steps = [step for points in (training, validation, rates) for step, _ in points]
+    first, last = min(steps), max(steps)
+
+    def x(step: float) -> float:
+        return LEFT + (step - first) / ((last - first) or 1) * (WIDTH - LEFT - RIGHT)
+
+    def plot(label: str, place: tuple[float, float], named: dict[str, Points]) -> Plot:
+        top, height = place
+        high = max((value for points in named.values() for _, value in points), default=0) or 1
+
+        def y(value: float) -> float:
+            return top + height * (1 - value / high)
+
+        made = [Line(name, [(x(s), y(v)) for s, v in points]) for name, points in named.items()]
+        marks = [Tick(y(value), f"{value:g}") for value in ticks(0, high, 3)]
+        return Plot(label, top, top + height, [line for line in made if line.points], marks)
+
+    losses = {"training": training, "validation": validation}
+    plots = [plot("loss (nats per token)", PLOTS[0], losses)]
+    if rates:
+        plots.append(plot("learning rate", PLOTS[1], {"rate": rates}))
+    return LineChart(title, plots, [Tick(x(step), f"{step:g}") for step in ticks(first, last, 5)])
 
 
-def _figure(height: float, rows: int = 1) -> "tuple[Figure, Any]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    ratios = (3, 1)[:rows]
-    axes = figure.subplots(rows, 1, sharex=True, gridspec_kw={"height_ratios": ratios})
-    for each in [axes] if rows == 1 else axes:
-        _plain(each)
-    return figure, axes
-
-
-def _plain(axes: "Axes") -> None:
-    axes.set_facecolor("none")
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INK, length=0)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name == "bottom")
-        spine.set_color(GRID)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(INK)
+def ticks(low: float, high: float, n_most: int) -> list[float]:
+    """Round values from `low` to `high`, at most about `n_most` steps apart."""
+    wanted = (high - low) / n_most
+    if wanted <= 0:
+        return [low]
+    power = 10.0 ** floor(log10(wanted))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= wanted * 0.999)
+    first = -floor(-low / step)
+    return [round(n * step, 12) for n in range(first, floor(high / step + 1e-9) + 1)]
 
 
-def _svg(figure: "Figure", title: str) -> str:
-    """The figure as an <svg> element that reads its colours and fonts from the page."""
-    import matplotlib
-
-    out = io.StringIO()
-    # Text as text; names within the drawing as they were in every run.
-    with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}),
-        warnings.catch_warnings(),
-    ):
-        # The browser draws the text, with its own fonts.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Title": title})
-    text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, variable)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+def _points(lines: Sequence[dict[str, Json]], key: str) -> Points:
+    return [(line["step"], line[key]) for line in lines if key in line and isfinite(line[key])]

@@ -1,25 +1,25 @@
-"""Single examples in the terminal: what was asked, what was right, what each model wrote."""
+"""Single examples in the terminal: the query, the expected calls, what each model wrote."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from calltune.evaluation.compare import Comparison
 from calltune.evaluation.exact_match import differences
-from calltune.evaluation.metrics import Record
-from calltune.evaluation.results import Results, answers_of, parsed_of
+from calltune.evaluation.records import Record
+from calltune.evaluation.results import Results
 from calltune.files import dumps
 from calltune.terminal_text import escape_for_terminal, escape_line
-from calltune.types import ParsedOutput, reference_call
+from calltune.types import reference_call
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN_CHARACTERS = 1200
-"""How much of one text is shown."""
+"""A longer text is truncated to this length."""
 
 
 class Block(NamedTuple):
-    """One labelled piece of an example."""
+    """One labelled part of an example."""
 
     label: str
     text: str
@@ -27,7 +27,7 @@ class Block(NamedTuple):
 
 
 def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None:
-    """The examples that tuning fixed, then those that it broke."""
+    """Print the examples that tuning fixed, then those that it broke."""
     from rich.console import Console
     from rich.text import Text
 
@@ -45,13 +45,13 @@ def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None
 
 
 def print_record(console: "Console", record: Record) -> None:
-    """One example of one model: what was asked, what was right, what it wrote."""
+    """Print one example of one model: the query, the expected calls, what the model wrote."""
     from rich.text import Text
 
-    console.print(Text(escape_line(record["id"], SHOWN_CHARACTERS), "bold"))
+    console.print(Text(escape_line(record.id, SHOWN_CHARACTERS), "bold"))
     blocks = [
-        Block("query", record["query"], ""),
-        Block("right", right_calls(record), "cyan"),
+        Block("query", record.query, ""),
+        Block("expected", right_calls(record), "cyan"),
         *_written_blocks("model wrote", record),
     ]
     for block in blocks:
@@ -69,25 +69,25 @@ def _print_indented(console: "Console", block: Block) -> None:
 
 
 def _blocks(before: Record, after: Record) -> Iterator[Block]:
-    yield Block("query", before["query"], "")
-    yield Block("right", right_calls(before), "cyan")
+    yield Block("query", before.query, "")
+    yield Block("expected", right_calls(before), "cyan")
     for label, record in (("base wrote", before), ("tuned wrote", after)):
         yield from _written_blocks(label, record)
 
 
 def _written_blocks(label: str, record: Record) -> Iterator[Block]:
-    is_exact = record["verdict"]["is_exact"]
-    yield Block(label, record["text"] or "(nothing)", "green" if is_exact else "red")
+    is_exact = record.judgement.is_exact
+    yield Block(label, record.text or "(nothing)", "green" if is_exact else "red")
     if not is_exact:
-        yield Block("  which is wrong in", wrongs(parsed_of(record), record), "")
+        yield Block("  differences", wrongs(record), "")
 
 
 def right_calls(record: Record) -> str:
-    """The calls that were right, one a line."""
-    calls = (reference_call(answer, record["query"]) for answer in answers_of(record))
+    """The expected calls, one a line."""
+    calls = (reference_call(answer, record.query) for answer in record.expected)
     return "\n".join(f"{call.name} {dumps(call.arguments)}" for call in calls) or "(no call)"
 
 
-def wrongs(parsed: ParsedOutput, record: Record) -> str:
-    """What is wrong with a parsed output, one difference a line."""
-    return "\n".join(differences(parsed, answers_of(record))) or "(nothing found)"
+def wrongs(record: Record) -> str:
+    """What is wrong with the calls of a record, one difference a line."""
+    return "\n".join(differences(record.parsed, record.expected)) or "(none found)"

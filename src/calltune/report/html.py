@@ -1,9 +1,4 @@
-"""report.html: base against tuned on one page, which needs no network and nothing beside it.
-
-Data for the script of a page: JSON, deflated, as base64, its texts cut until it fits.
-
-The prompts behind the examples of a report, what they share kept once.
-"""
+"""The HTML report: base against tuned on one page, which needs no network and no other file."""
 
 import base64
 import os
@@ -17,10 +12,12 @@ from calltune import __version__
 from calltune.data.prepared import PreparedRow, read_prepared
 from calltune.errors import DataError
 from calltune.evaluation.compare import Comparison, Group
-from calltune.evaluation.metrics import Record
-from calltune.evaluation.results import Results, parsed_of
+from calltune.evaluation.metrics import Rate
+from calltune.evaluation.records import Record
+from calltune.evaluation.results import Results
 from calltune.files import dumps, file_digest, read_lines, replacing
-from calltune.report.charts import Bars, bars, curves
+from calltune.report import charts
+from calltune.report.charts import BarChart, Bars, LineChart, curves
 from calltune.report.examples import right_calls, wrongs
 from calltune.report.labels import (
     CALLS_LABELS,
@@ -38,22 +35,75 @@ from calltune.terminal_text import escape_for_terminal, escape_line
 from calltune.types import Json
 
 LENGTHS = (20_000, 5_000, 2_400, 1_200, 800, 600, 450, 350, 250, 180, 120)
-"""What texts may be cut to, in letters."""
+"""What texts may be truncated to, in characters."""
+
+
+MAX_BYTES = 4_750_000
+"""Of the packed examples and prompts, which keeps the whole page below 5 MB."""
+MAX_BYTES_OF_EXAMPLES = 2_300_000
+"""Prompts may take what these leave."""
+
+
+def write_report(path: Path, comparison: Comparison, base: Results, tuned: Results) -> None:
+    """Write the report to `path`, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(page(comparison, base, tuned).encode())
+
+
+def page(comparison: Comparison, base: Results, tuned: Results) -> str:
+    """The report as HTML. What models and datasets wrote is in it as text, never as markup."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("calltune.report", "."), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
+    environment.filters["visible"] = lambda text: escape_line(text, MAX_PATH_LENGTH)
+    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
+    # A narrow screen may break the line before the bracket only.
+    environment.filters["cost"] = lambda cost: describe_cost(cost).replace(
+        "(median ", "(median\N{NO-BREAK SPACE}"
+    )
+    listed = list(_examples(comparison, base, tuned))
+    examples = packed(listed, MAX_BYTES_OF_EXAMPLES)
+    prompts = prompts_of(tuned, [example["id"] for example in listed])
+    return environment.get_template("report.html.j2").render(
+        comparison=comparison,
+        headline=_headline(comparison),
+        chance=describe_significance(comparison),
+        sides=(("base", "Base", comparison.base), ("tuned", "Tuned", comparison.tuned)),
+        summary_labels=SUMMARY_LABELS,
+        detail_labels=DETAIL_LABELS,
+        f1_labels=F1_LABELS,
+        cost_labels=COST_LABELS,
+        bar_charts=list(_bar_charts(comparison)),
+        curves=_training_curves(tuned.adapter),
+        chart=charts,
+        kinds=_kinds(comparison),
+        examples=examples,
+        prompts=prompts and packed(prompts, MAX_BYTES - len(examples.base64)),
+        version=__version__,
+    )
 
 
 class Packed(NamedTuple):
-    """The data as the page holds it."""
+    """Data for the page's script: JSON, compressed, as base64."""
 
     base64: str
-    """Of the JSON, compressed as zlib does it."""
+    """Of the JSON, compressed with zlib."""
     cut_after: int | None
-    """How many letters of the longer texts are left; None where every text is whole."""
+    """The characters that longer texts were truncated to; None where every text is whole."""
 
 
 def packed(data: Json, max_bytes: int) -> Packed:
-    """`data` with every text visible, and cut with a mark to what `most_bytes` allow.
+    """`data` for the page, long texts truncated with a mark until it takes at most `max_bytes`.
 
-    No text is cut below the least of `LENGTHS`, even where the data do not fit then.
+    Control characters are escaped. No text is truncated below the least of `LENGTHS`, even where
+    the data do not fit then.
     """
 
     def text(place: int) -> str:
@@ -91,11 +141,12 @@ def _deflated(data: Json) -> str:
 
 
 def prompts_of(results: Results, ids: Sequence[str]) -> dict[str, Json] | None:
-    """The prompts of these examples, read from the test set; None where that is not at hand.
+    """The prompts of these examples, read from the test set.
 
-    It is at hand when it lies where it lay and has the SHA-256 that it had. "pieces" are the
-    different texts that prompts are made of; "rows" has, for each id, the places in there of its
-    prompt's pieces, every second of which is a tool.
+    Returns:
+        "pieces", the different texts that prompts are made of, so that what prompts share is kept
+        once; and "rows", for each id the indices of its prompt's pieces, every second of which is
+        a tool. None where the test set is not at its original path with its original SHA-256.
     """
     rows = _test_rows(results)
     if rows is None or not rows.keys() >= set(ids):
@@ -116,9 +167,9 @@ def _test_rows(results: Results) -> dict[str, PreparedRow] | None:
 
 
 def _pieces(row: PreparedRow) -> Iterator[str]:
-    """What stands before the first tool, the tool, what stands before the next one, and so on.
+    """The text before the first tool, the tool, the text before the next tool, and so on.
 
-    Every format shows a tool as its dataset wrote it; one that did not would have one piece.
+    Every prompt format shows a tool as its dataset wrote it; one that did not would have one piece.
     """
     rest = row.prompt
     for tool in row.tools:
@@ -130,66 +181,16 @@ def _pieces(row: PreparedRow) -> Iterator[str]:
     yield rest
 
 
-MAX_BYTES = 4_750_000
-"""Of the packed examples and prompts; what is around them leaves the page below 5 MB."""
-MAX_BYTES_OF_EXAMPLES = 2_300_000
-"""Prompts may have what these leave."""
-
-
-def write_report(path: Path, comparison: Comparison, base: Results, tuned: Results) -> None:
-    """Write the page, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with replacing(path) as file:
-        file.write(page(comparison, base, tuned).encode())
-
-
-def page(comparison: Comparison, base: Results, tuned: Results) -> str:
-    """The page as HTML. What models and datasets wrote stands in it as text, never as markup."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("calltune.report", "."), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["percent"] = lambda share: f"{round(100 * share)} %"
-    environment.filters["visible"] = lambda text: escape_line(text, MAX_PATH_LENGTH)
-    environment.filters["score"] = lambda value: "–" if value is None else f"{value:.2f}"
-    # A narrow screen may break the line before the bracket only.
-    environment.filters["effort"] = lambda effort: describe_cost(effort).replace(
-        "(median ", "(median\N{NO-BREAK SPACE}"
-    )
-    listed = list(_examples(comparison, base, tuned))
-    examples = packed(listed, MAX_BYTES_OF_EXAMPLES)
-    prompts = prompts_of(tuned, [example["id"] for example in listed])
-    return environment.get_template("report.html.j2").render(
-        comparison=comparison,
-        headline=_headline(comparison),
-        chance=describe_significance(comparison),
-        sides=(("base", "Base", comparison.base), ("tuned", "Tuned", comparison.tuned)),
-        claims=SUMMARY_LABELS,
-        details=DETAIL_LABELS,
-        scores=F1_LABELS,
-        efforts=COST_LABELS,
-        charts=list(_charts(comparison, tuned)),
-        kinds=_kinds(comparison),
-        examples=examples,
-        prompts=prompts and packed(prompts, MAX_BYTES - len(examples.base64)),
-        version=__version__,
-    )
-
-
 def _headline(comparison: Comparison) -> str:
     if comparison.p_value >= 0.05:
-        return "No difference that chance would not explain."
-    return "Tuning helped." if comparison.difference.value > 0 else "Tuning did harm."
+        return "No difference beyond chance."
+    return "Tuning helped." if comparison.difference.value > 0 else "Tuning made it worse."
 
 
-def _charts(comparison: Comparison, tuned: Results) -> Iterator[dict[str, Any]]:
+def _bar_charts(comparison: Comparison) -> Iterator[BarChart]:
     breakdown = [
-        _bars_of(group, names.get(group.name, group.name))
-        for groups, names in (
+        _bars_of(group, labels.get(group.name, group.name))
+        for groups, labels in (
             (comparison.by_tools, TOOLS_LABELS),
             (comparison.by_calls, CALLS_LABELS),
             (comparison.by_seen, SEEN_LABELS),
@@ -199,46 +200,38 @@ def _charts(comparison: Comparison, tuned: Results) -> Iterator[dict[str, Any]]:
         for group in groups
     ]
     if breakdown:
-        yield _chart("Every call right, by kind of example", bars("By kind", breakdown, "%"))
+        yield BarChart("Exact match, by kind of example", breakdown, "%")
     if comparison.reasons:
         reasons = [Bars(pair.name, pair.base, pair.tuned) for pair in comparison.reasons]
-        yield _chart("Why answers were not right", bars("Why not", reasons, "examples"))
-    if (drawn := _training_curves(tuned.document["adapter"])) is not None:
-        yield _chart("How the training went", drawn, has_legend=False)
-
-
-def _chart(title: str, svg: str, has_legend: bool = True) -> dict[str, Any]:
-    return {"title": title, "svg": svg, "has_legend": has_legend}
+        yield BarChart("Why answers were wrong", reasons, "examples")
 
 
 def _bars_of(group: Group, name: str) -> Bars:
-    def ends(rate: dict[str, Json]) -> tuple[float, float]:
-        return 100 * rate["low"], 100 * rate["high"]
+    def ends(rate: Rate) -> tuple[float, float]:
+        return 100 * rate.low, 100 * rate.high
 
-    base, tuned = group.base["success"], group.tuned["success"]
-    shares = (100 * base["rate"], 100 * tuned["rate"])
-    return Bars(
-        f"{escape_line(name, MAX_NAME_LENGTH)} ({base['of']:,})", *shares, ends(base), ends(tuned)
-    )
+    base, tuned = group.base.success, group.tuned.success
+    label = f"{escape_line(name, MAX_NAME_LENGTH)} ({base.of:,})"
+    return Bars(label, 100 * base.rate, 100 * tuned.rate, ends(base), ends(tuned))
 
 
-def _training_curves(adapter: str | None) -> str | None:
+def _training_curves(adapter: str | None) -> LineChart | None:
     """The curves of the run that made the adapter, where its folder still has them."""
     file = Path(adapter or "") / "metrics.jsonl"
     if adapter is None or not os.path.isfile(file):
         return None
     try:
-        return curves(line.row for line in read_lines(file))
+        return curves("How the training went", (line.row for line in read_lines(file)))
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(
-            f"{file} is not what train writes ({error}); mend it or move it away"
+            f"{file} is not what calltune train writes ({error}); repair it or move it away"
         ) from None
 
 
 def _kinds(comparison: Comparison) -> tuple[tuple[str, str, int], ...]:
-    """The kinds of examples: a key, a name and how many there are."""
+    """The kinds of examples: a key, a label and how many there are."""
     return (
-        ("all", "all", comparison.base.summary["examples"]),
+        ("all", "all", comparison.base.summary.examples),
         ("fixed", "fixed", len(comparison.fixed)),
         ("broken", "broken", len(comparison.broken)),
         ("wrong", "still wrong", comparison.n_both_wrong),
@@ -251,11 +244,11 @@ def _examples(comparison: Comparison, base: Results, tuned: Results) -> Iterator
     changed = dict.fromkeys(comparison.fixed, "fixed") | dict.fromkeys(comparison.broken, "broken")
     for id in (id for id in before if id in after):
         record = before[id]
-        usual = "right" if record["verdict"]["is_exact"] else "wrong"
+        usual = "right" if record.judgement.is_exact else "wrong"
         yield {
             "id": id,
             "kind": changed.get(id, usual),
-            "query": record["query"],
+            "query": record.query,
             "right": right_calls(record),
             "base": _written(record),
             "tuned": _written(after[id]),
@@ -263,9 +256,9 @@ def _examples(comparison: Comparison, base: Results, tuned: Results) -> Iterator
 
 
 def _written(record: Record) -> dict[str, str]:
-    is_exact = record["verdict"]["is_exact"]
+    found = record.judgement
     return {
-        "text": record["text"],
-        "reason": escape_line(record["verdict"]["reason"] or "right", MAX_NAME_LENGTH),
-        "wrong": "" if is_exact else wrongs(parsed_of(record), record),
+        "text": record.text,
+        "reason": escape_line(found.reason or "right", MAX_NAME_LENGTH),
+        "wrong": "" if found.is_exact else wrongs(record),
     }

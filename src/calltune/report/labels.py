@@ -1,15 +1,15 @@
-"""What tables and the report say, in plain words."""
+"""Labels and sentences of tables and the report, in plain words."""
 
 from calltune.evaluation.compare import Comparison
-from calltune.types import Json
+from calltune.evaluation.metrics import Cost
 
 SUMMARY_LABELS = {
-    "success": "every call right",
-    "ast": "by BFCL's rules",
-    "function_names": "right functions",
-    "parsed": "readable",
+    "success": "exact match",
+    "ast": "AST match (BFCL)",
+    "function_names": "correct functions",
+    "parsed": "parses",
 }
-"""The rates of a summary in plain words, best first."""
+"""The rates of `metrics.Summary`, the strictest first."""
 
 TOOLS_LABELS = {
     "0": "no tools offered",
@@ -18,58 +18,52 @@ TOOLS_LABELS = {
     "4+": "4+ tools offered",
 }
 CALLS_LABELS = {"0": "no call to make", "1": "1 call to make", "2+": "2+ calls to make"}
-SEEN_LABELS = {"seen": "tools trained on", "unseen": "other tools"}
-"""The names of a comparison's groups in plain words."""
+SEEN_LABELS = {"seen": "seen tools", "unseen": "unseen tools"}
+"""The groups of a `compare.Comparison`."""
 
 DETAIL_LABELS = {
-    "schema_valid": "keeps to the tools' schemas",
+    "schema_valid": "satisfies the tools' schemas",
     "invented_function": "invents a function",
     "invented_argument": "invents an argument",
     "false_refusal": "makes no call where one is due",
-    "abstained": "makes none where none is due",
-    "malformed": "unreadable where none is due",
+    "abstained": "makes no call where none is due",
+    "malformed": "does not parse where none is due",
 }
-"""The further rates in plain words."""
+"""The rates of `metrics.Details`."""
 F1_LABELS = {"function_f1": "functions, F1", "argument_f1": "arguments, F1"}
-COST_LABELS = {"answer_tokens": "tokens an answer", "answer_seconds": "seconds an answer"}
+COST_LABELS = {"answer_tokens": "tokens per answer", "answer_seconds": "seconds per answer"}
 
 
 def describe_difference(comparison: Comparison) -> str:
-    """How large the difference may be, in a sentence."""
-    value, low, high = (
-        round(100 * share)
-        for share in (
-            comparison.difference.value,
-            comparison.difference.low,
-            comparison.difference.high,
-        )
-    )
-    return f"Success changed by {value:+d} points (95 % of resamples: {low:+d} to {high:+d})."
-
-
-def describe_cost(effort: dict[str, Json] | None) -> str:
-    """What an answer costs, the mean and in brackets the median; a dash where it is not known."""
-    if effort is None:
-        return "-"
-    return f"{_short(effort['mean'])} (median {_short(effort['median'])})"
+    """How large the difference of the two exact match rates is, in one sentence."""
+    found = comparison.difference
+    value, low, high = (round(100 * share) for share in (found.value, found.low, found.high))
+    return f"Exact match changed by {value:+d} points (95 % interval: {low:+d} to {high:+d})."
 
 
 def describe_significance(comparison: Comparison) -> str:
-    """What McNemar's test says of the difference, in a sentence."""
+    """What McNemar's test says about the difference, in one or two sentences."""
     if not comparison.fixed and not comparison.broken:
-        return "No example changed sides, so the two are equal here."
+        return "Both models are right on the same examples, so they are equal here."
     p = comparison.p_value
     share = "less than 0.1 %" if p < 0.001 else f"{100 * p:.1f} %"
     test = f"(McNemar's exact test, p {'< 0.001' if p < 0.001 else f'= {p:.2g}'})"
     if p < 0.05:
         return (
-            f"The difference is unlikely to be chance: two equally good models would part "
-            f"this far in {share} of such tests {test}."
+            "The difference is unlikely to be chance: two equally good models would differ "
+            f"this much in {share} of such tests {test}."
         )
     return (
-        f"The difference may be chance: two equally good models would part this far in "
+        f"The difference may be chance: two equally good models would differ this much in "
         f"{share} of such tests {test}. Test more examples to know."
     )
+
+
+def describe_cost(cost: Cost | None) -> str:
+    """What an answer costs: the mean, and in brackets the median; a dash where it is unknown."""
+    if cost is None:
+        return "-"
+    return f"{_short(cost.mean)} (median {_short(cost.median)})"
 
 
 def _short(value: float) -> str:

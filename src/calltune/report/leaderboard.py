@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from calltune.evaluation.bfcl import Section
+from calltune.evaluation.bfcl import MeanRate, Section
+from calltune.evaluation.metrics import Rate
 from calltune.report.terminal import (
     interval,
     model_name,
@@ -11,7 +12,6 @@ from calltune.report.terminal import (
     plain_table,
     print_table,
 )
-from calltune.types import Json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +36,7 @@ def print_leaderboard(
     from rich.text import Text
 
     console = open_console()
-    n = sum(rate["of"] for section in ours for rate in section.categories.values())
+    n = sum(rate.of for section in ours for rate in section.categories.values())
     console.print()
     console.print(Text(f"BFCL, single-turn Python: {n:,} answers", "bold"))
     console.print(Text(model_name(model, adapter)), soft_wrap=True)
@@ -63,7 +63,7 @@ def _add_section(table: "Table", ours: Section, theirs: Section) -> None:
 
 
 def _add(
-    table: "Table", name: str, ours: dict[str, Json] | None, theirs: dict[str, Json] | None
+    table: "Table", name: str, ours: Rate | MeanRate | None, theirs: Rate | MeanRate | None
 ) -> None:
     _add_rate(table, name, ours)
     if ours != theirs:
@@ -71,8 +71,8 @@ def _add(
         _add_rate(table, f"{indent}  BFCL's count", theirs)
 
 
-def _add_rate(table: "Table", name: str, rate: dict[str, Json] | None) -> None:
+def _add_rate(table: "Table", name: str, rate: Rate | MeanRate | None) -> None:
     if rate is None:
         table.add_row(name, "N/A")
     else:
-        table.add_row(name, f"{100 * rate['rate']:.2f} %", f"{rate['of']:,}", interval(rate))
+        table.add_row(name, f"{100 * rate.rate:.2f} %", f"{rate.of:,}", interval(rate))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from calltune.evaluation.metrics import Record
+from calltune.evaluation.records import Record
 from calltune.report.examples import print_record
 
 Show = Callable[[Record, int, int], None]
@@ -36,7 +36,7 @@ def progress_of(title: str, verbose: bool) -> Iterator[Show]:
 
         def show(record: Record, done: int, of: int) -> None:
             nonlocal right
-            right += record["verdict"]["is_exact"]
+            right += record.judgement.is_exact
             bar.update(task, completed=done, total=of, right=right)
             if verbose:
                 print_record(console, record)

@@ -1,8 +1,10 @@
-"""Results as tables in the terminal; plain text when the output is not a terminal."""
+"""Tables of results in the terminal; plain text where the output is not a terminal."""
 
 from typing import TYPE_CHECKING
 
 from calltune.evaluation.compare import Comparison, ModelResults
+from calltune.evaluation.metrics import Rate
+from calltune.evaluation.run import Evaluation
 from calltune.report.labels import (
     CALLS_LABELS,
     COST_LABELS,
@@ -26,7 +28,6 @@ from calltune.report.terminal import (
     print_table,
 )
 from calltune.terminal_text import escape_line
-from calltune.types import Json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,38 +37,38 @@ if TYPE_CHECKING:
 NOTES_SHOWN = 5
 
 
-def print_summary(document: dict[str, Json]) -> None:
-    """One model's results: counts, rates with their 95 % intervals, and the speed."""
+def print_summary(found: Evaluation) -> None:
+    """Print one model's results: counts, rates with their 95 % intervals, and the speed."""
     from rich.text import Text
 
     console = open_console()
-    summary = document["summary"]
+    adapter = None if found.run.adapter is None else str(found.run.adapter)
     console.print()
-    console.print(Text(f"{summary['examples']:,} examples", "bold"))
-    console.print(Text(model_name(document["model"], document["adapter"])), soft_wrap=True)
+    console.print(Text(f"{found.summary.examples:,} examples", "bold"))
+    console.print(Text(model_name(found.run.model, adapter)), soft_wrap=True)
     table = plain_table("", "count", "rate", "95 % interval")
     for key, name in SUMMARY_LABELS.items():
-        rate = summary[key]
-        table.add_row(name, _count(rate), percent(rate["rate"]), interval(rate))
+        rate: Rate = getattr(found.summary, key)
+        table.add_row(name, _count(rate), percent(rate.rate), interval(rate))
     print_table(console, table)
-    for line in (*_of_several(document), *_not_held(document), _speed(summary)):
+    for line in (*_pass_at(found), *_unenforced(found), _speed(found)):
         console.print(Text(line), soft_wrap=True)
     console.print()
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Base and tuned side by side: all examples, then by kind, then what changed sides."""
+    """Print base and tuned side by side: all examples, then by kind, then what changed."""
     from rich.text import Text
 
     console = open_console()
     base, tuned = comparison.base, comparison.tuned
-    n = base.summary["examples"]
+    n = base.summary.examples
     console.print()
     console.print(Text(f"Base against tuned on the same {n:,} examples", "bold"))
     _print_sides(console, base, tuned)
     table = plain_table("", "base", "tuned", "change")
     for key, name in SUMMARY_LABELS.items():
-        _add_change(table, name, base.summary[key], tuned.summary[key])
+        _add_change(table, name, getattr(base.summary, key), getattr(tuned.summary, key))
     _add_groups(table, comparison)
     print_table(console, table)
     console.print(
@@ -85,31 +86,33 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def print_details(comparison: Comparison) -> None:
-    """What else base and tuned do: further rates, scores, costs, sources, why answers failed."""
+    """Print further rates, F1 scores, costs, rates by source, and why answers failed."""
     console = open_console()
     base, tuned = comparison.base.details, comparison.tuned.details
     table = plain_table("", "base", "tuned")
     for key, name in DETAIL_LABELS.items():
-        if base[key]["of"]:
-            table.add_row(name, _count_and_percent(base[key]), _count_and_percent(tuned[key]))
+        before, after = getattr(base, key), getattr(tuned, key)
+        if before.of:
+            table.add_row(name, _count_and_percent(before), _count_and_percent(after))
     for key, name in F1_LABELS.items():
-        table.add_row(name, _score(base[key]), _score(tuned[key]))
+        table.add_row(name, _score(getattr(base, key)), _score(getattr(tuned, key)))
     for key, name in COST_LABELS.items():
-        if base[key] or tuned[key]:
-            table.add_row(name, describe_cost(base[key]), describe_cost(tuned[key]))
+        costs = getattr(base, key), getattr(tuned, key)
+        if any(costs):
+            table.add_row(name, *map(describe_cost, costs))
     print_table(console, table)
     if len(comparison.by_source) > 1:
         table = plain_table(SUMMARY_LABELS["success"], "base", "tuned", "change")
         for group in comparison.by_source:
             name = escape_line(group.name, MAX_NAME_LENGTH)
-            _add_change(table, name, group.base["success"], group.tuned["success"])
+            _add_change(table, name, group.base.success, group.tuned.success)
         print_table(console, table)
     _print_reasons(console, comparison)
 
 
 def _print_reasons(console: "Console", comparison: Comparison) -> None:
     for heading, pairs in (
-        ("not right, because", comparison.reasons),
+        ("reason for failure", comparison.reasons),
         ("no call to make", comparison.abstentions),
     ):
         if not pairs:
@@ -149,10 +152,10 @@ def _add_groups(table: "Table", comparison: Comparison) -> None:
         table.add_row(SUMMARY_LABELS["success"])
         for group in groups:
             name = f"  {names[group.name]}"
-            _add_change(table, name, group.base["success"], group.tuned["success"])
+            _add_change(table, name, group.base.success, group.tuned.success)
 
 
-def _add_change(table: "Table", name: str, base: dict[str, Json], tuned: dict[str, Json]) -> None:
+def _add_change(table: "Table", name: str, base: Rate, tuned: Rate) -> None:
     from rich.text import Text
 
     # As text: in a plain string, brackets would be taken for styles.
@@ -160,40 +163,40 @@ def _add_change(table: "Table", name: str, base: dict[str, Json], tuned: dict[st
     table.add_row(Text(name), *cells)
 
 
-def _change(base: dict[str, Json], tuned: dict[str, Json]) -> "Text":
+def _change(base: Rate, tuned: Rate) -> "Text":
     from rich.text import Text
 
-    points = round(100 * tuned["rate"]) - round(100 * base["rate"])
-    if tuned["count"] == base["count"]:
+    points = round(100 * tuned.rate) - round(100 * base.rate)
+    if tuned.count == base.count:
         return Text("same", "dim")
-    return Text(f"{points:+d} points", "bold green" if tuned["count"] > base["count"] else "red")
+    return Text(f"{points:+d} points", "bold green" if tuned.count > base.count else "red")
 
 
 def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _count(rate: dict[str, Json]) -> str:
-    return f"{rate['count']:,} of {rate['of']:,}"
+def _count(rate: Rate) -> str:
+    return f"{rate.count:,} of {rate.of:,}"
 
 
-def _count_and_percent(rate: dict[str, Json]) -> str:
-    return f"{_count(rate)} {percent(rate['rate']):>5}"
+def _count_and_percent(rate: Rate) -> str:
+    return f"{_count(rate)} {percent(rate.rate):>5}"
 
 
-def _of_several(document: dict[str, Json]) -> list[str]:
-    """How likely one of several answers is right; the rates above are of the first answers."""
-    if "pass_at" not in document:
+def _pass_at(found: Evaluation) -> list[str]:
+    """pass@k of several answers to each example; the rates above are of the first answers."""
+    shares = found.pass_at
+    if shares is None:
         return []
-    shares = document["pass_at"]
     some = [k for k in shares if int(k) & (int(k) - 1) == 0 or k == list(shares)[-1]]
-    return ["Every call right in " + ", ".join(f"pass@{k} {percent(shares[k])}" for k in some)]
+    return ["Exact match: " + ", ".join(f"pass@{k} {percent(shares[k])}" for k in some)]
 
 
-def _not_held(document: dict[str, Json]) -> list[str]:
-    """What of the tools' schemas the answers were not held to."""
-    notes = document.get("not_held", {})
-    lines = [f"Not held to in {count:,} answers: {note}" for note, count in notes.items()]
+def _unenforced(found: Evaluation) -> list[str]:
+    """What of the tools' schemas constrained decoding could not enforce."""
+    notes = found.unenforced or {}
+    lines = [f"Not enforced in {count:,} answers: {note}" for note, count in notes.items()]
     more = len(lines) - NOTES_SHOWN
     return [
         *(escape_line(line, MAX_PATH_LENGTH) for line in lines[:NOTES_SHOWN]),
@@ -201,13 +204,13 @@ def _not_held(document: dict[str, Json]) -> list[str]:
     ]
 
 
-def _speed(summary: dict[str, Json]) -> str:
-    seconds, tokens = summary["seconds"], summary["generated_tokens"]
-    if taken_over := summary.get("taken_over", 0):
+def _speed(found: Evaluation) -> str:
+    seconds, tokens = found.seconds, found.generated_tokens
+    if found.n_taken_over:
         # The seconds are those of this run, the tokens those of every example.
-        return f"{taken_over:,} of the answers were there from an earlier run."
-    per_second = f", {tokens / seconds:,.0f} a second" if seconds > 0 else ""
+        return f"{found.n_taken_over:,} of the answers are from an earlier run."
+    per_second = f" ({tokens / seconds:,.0f} tokens/s)" if seconds > 0 else ""
     return (
-        f"{tokens:,} tokens written in {seconds:,.1f} s{per_second}, "
-        f"after {summary['prompt_tokens']:,} prompt tokens."
+        f"{tokens:,} tokens generated in {seconds:,.1f} s{per_second}, "
+        f"after {found.prompt_tokens:,} prompt tokens."
     )

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from calltune.evaluation.bfcl import MeanRate
+from calltune.evaluation.metrics import Rate
 from calltune.terminal_text import escape_line
-from calltune.types import Json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,9 +52,9 @@ def percent(share: float) -> str:
     return f"{round(100 * share)} %"
 
 
-def interval(rate: dict[str, Json]) -> str:
-    """The ends of a rate's interval."""
-    return f"{percent(rate['low'])} to {percent(rate['high'])}"
+def interval(rate: Rate | MeanRate) -> str:
+    """The ends of a rate's interval, in whole per cent."""
+    return f"{percent(rate.low)} to {percent(rate.high)}"
 
 
 def model_name(model: str, adapter: str | None) -> str:
