@@ -158,7 +158,9 @@ def test_files_lie_where_bfcl_looks_and_none_is_left_from_before(tmp_path: Path)
 def test_calls_are_written_as_bfcls_checker_takes_them_and_the_unreadable_as_text() -> None:
     prompt_format = FORMATS["chatml"]
     calls = (ToolCall("f", {"x": [{"y": None}]}), ToolCall("f", {}))
-    found = verdicts.record(True, parsed=ParsedOutput(calls), text=prompt_format.write(calls))
+    found = verdicts.record(
+        True, parsed=ParsedOutput(calls), text=prompt_format.render_calls(calls)
+    )
     assert result(found) == [{"f": {"x": [{"y": None}]}}, {"f": {}}]
     assert result(verdicts.record(True, parsed=ParsedOutput(()), text="[]")) == []
     broken = verdicts.record(False, parsed=ParsedOutput((), "no"), text="I would call f")
