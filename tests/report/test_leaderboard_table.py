@@ -27,4 +27,4 @@ def test_bfcls_count_is_shown_where_it_is_another(capsys: pytest.CaptureFixture[
     print_leaderboard("m", None, [LIVE, IDLE], [LIVE, there])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "BFCL's count 50.00 % 4 15 % to 85 %" in lines
-    assert any("takes text that cannot be read for no call" in line for line in lines)
+    assert any("counts text that does not parse as no call" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Hold the tuned model's results against the base model's."""
+"""The analyze command: compares the results of the base and the tuned model."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""bench bfcl: a model on the single-turn Python categories of BFCL, counted as BFCL counts."""
+"""The bench bfcl command: a model on BFCL's single-turn Python categories."""
 
 import shlex
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +30,7 @@ class BfclOptions(AnswerOptions):
     adapter_path: Path | None = None
     """Folder of an adapter to put on the model."""
     format: str = "gemma"
-    """Prompt family: gemma, or chatml for Qwen and SmolLM2."""
+    """Prompt format: gemma, or chatml for Qwen and SmolLM2."""
     categories: str = "all"
     """Categories of BFCL, joined with +; all is the single-turn Python and irrelevance ones."""
     num_examples: int = -1
@@ -46,17 +46,17 @@ class BfclOptions(AnswerOptions):
 
 
 class _Prepared(NamedTuple):
-    """Rows of BFCL as a evaluation reads them."""
+    """Rows of BFCL, prepared for an evaluation."""
 
     by_category: dict[str, list[dict[str, Json]]]
     left_out: dict[str, list[str]]
-    """Why -> the ids of the rows that could not be used."""
+    """The ids of the rows that could not be used, by the reason."""
 
 
 def run(options: BfclOptions) -> Path:
-    """Answer BFCL's questions, print its accuracies and write its result files; leaderboard.json.
+    """Answer BFCL's prompts, print its accuracies and write its result files; leaderboard.json.
 
-    PromptBuilder that are answered are not asked again, be it that --num_examples has been raised.
+    Rows that were answered before keep their answers, also where --num_examples has been raised.
 
     Raises:
         DataError: no such category.
@@ -97,8 +97,8 @@ def _evaluation_run(
 ) -> "EvaluationRun":
     """One evaluation over all categories; writes its test rows.
 
-    They stand in turns, one of each category, so that the first of each come first: more of them
-    later is more of the same file, and the answers that are there stay.
+    The categories take turns, one row each, so that a later run with more rows of each appends
+    to the same file, and earlier answers stay valid.
     """
     from calltune.evaluation.run import EvaluationRun
 
@@ -115,7 +115,7 @@ def _evaluation_run(
 
 
 def _refuse_another(report: Path, asked: dict[str, Json]) -> None:
-    """A whole run takes hours; answers to something else must not take its place unseen."""
+    """Refuse to replace the answers of another run, which may have taken hours."""
     if not report.exists():
         return
     before = read_json(report)
@@ -175,7 +175,7 @@ def _report(folder: Path, found: "Evaluation", asked: dict[str, Json]) -> Path:
 
 
 def _evaluate_command(folder: Path, model: str) -> str:
-    """What to type; `folder` is absolute, as others are looked for beside BFCL's package."""
+    """The shell command; `folder` is absolute, as BFCL looks for others beside its package."""
     command = ["bfcl", "evaluate", "--model", model, "--test-category", "python", "--partial-eval"]
     folders = ["--result-dir", str(folder / "result"), "--score-dir", str(folder / "score")]
     return shlex.join(command + folders)

@@ -1,4 +1,4 @@
-"""gate: end with an error where results are worse than a baseline's; for continuous integration."""
+"""The gate command: fails where results are worse than a baseline's, for CI."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ class GateOptions:
 
 
 def run(options: GateOptions) -> Path:
-    """Say how the results stand to the baseline; the results file.
+    """Print how the results compare with the baseline; the results file.
 
     Raises:
         WorseThanBaseline: they are worse, and by more than chance would explain.

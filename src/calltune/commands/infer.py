@@ -1,4 +1,4 @@
-"""infer: the base model on the test split."""
+"""The infer command: the base model on the test split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ class InferOptions(AnswerOptions):
 
 
 def run(options: InferOptions) -> Path:
-    """Test the base model; the results file. Examples that are done are not done again."""
-    from calltune.models.backend import choose, print_backend
+    """Evaluate the base model; the results file. Answers of an earlier run are kept."""
+    from calltune.models.backend import print_backend, choose
 
     backend = choose(options.device, is_step_small=True)
     print_backend(backend)

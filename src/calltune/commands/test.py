@@ -1,4 +1,4 @@
-"""test: the fine-tuned model on the test split, compared with the base model's results."""
+"""The test command: the tuned model on the test split, compared with the base model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,9 @@ class TestOptions(AnswerOptions):
 
 
 def run(options: TestOptions) -> Path:
-    """Test the fine-tuned model; the results file. Examples that are done are not done again.
+    """Evaluate the tuned model; the results file. Answers of an earlier run are kept.
 
-    Prints the comparison with base_model_test_results.json where that is there and is of the
+    Prints the comparison with base_model_test_results.json where that exists and is of the
     same test set.
     """
     from calltune.models.backend import choose, print_backend

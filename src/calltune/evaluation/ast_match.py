@@ -1,9 +1,10 @@
-"""BFCL's rules: which calls pass although they are not the answers to the letter.
+"""AST match: whether calls pass by the rules of BFCL, which are milder than exact match.
 
-Source: `ast_checker` of the Berkeley Function-Calling Leaderboard (bfcl-eval), for its single-turn
-Python categories. Strings are compared without case, spaces and some punctuation; a whole number
-may stand where the tool asks for a float; a required argument must be there whatever the answer
-allows. `docs/how-it-works/judging.md` lists where this differs from it, with an example each.
+Source: `ast_checker` and the possible answers of the Berkeley Function-Calling Leaderboard
+(bfcl-eval 2026.3.23, bfcl_eval/eval_checker/ast_eval/ast_checker.py), for its single-turn Python
+categories. Strings are compared without case, spaces and some punctuation; an integer may stand
+where the tool asks for a float; a required argument must be there whatever the answer allows.
+`docs/judging.md` lists where this differs from it, with an example each.
 """
 
 import re
@@ -23,16 +24,16 @@ from calltune.types import (
 
 _IGNORED = re.compile(r"[ ,./\-_*^]")
 _NUMBER = re.compile(r"(?<![\w.,])(-?)(\d+(?:\.\d+)?|\.\d+)(?![\w.]|,\d|-\d|/\d)")
-"""A number that stands alone: its sign and its point mean something."""
+"""A number that stands alone, whose sign and decimal point matter."""
 _MARKS = str.maketrans({"-": "\N{MINUS SIGN}", ".": "\N{MIDDLE DOT}"})
 
 
 def is_ast_match(
     parsed: ParsedOutput, answers: tuple[Answer, ...], tools: Mapping[str, Tool]
 ) -> bool:
-    """Whether the parsed calls pass for the answers, in any order; a broken text never does.
+    """Whether the parsed calls pass for the answers, in any order.
 
-    `tools` are those offered, by name.
+    Text that could not be parsed never passes. `tools` are those on offer, by name.
     """
     if parsed.problem is not None or len(parsed.calls) != len(answers):
         return False
@@ -55,7 +56,7 @@ def accepts(answer: Answer, call: ToolCall, tool: Tool | None) -> bool:
 def standard(text: str) -> str:
     """The text without what BFCL ignores: case, spaces, `,./-_*^`, and the kind of quotes.
 
-    Sign and point of a number that stands alone are kept.
+    The sign and decimal point of a number that stands alone are kept.
     """
     kept = _NUMBER.sub(lambda number: number[0].translate(_MARKS), text)
     return _IGNORED.sub("", kept).lower().replace("'", '"')
@@ -131,7 +132,7 @@ def _accepts_value(acceptable: AcceptableValue, value: Json, schema: Json) -> bo
     if isinstance(acceptable, bool) or isinstance(value, bool):
         return acceptable is value
     if isinstance(value, float) and isinstance(acceptable, int):
-        # 5.0 will not do where the tool asks for a whole number.
+        # 5.0 does not pass where the tool asks for an integer.
         types = declared_types(schema)
         return ("integer" not in types or "number" in types) and acceptable == value
     return bool(acceptable == value)

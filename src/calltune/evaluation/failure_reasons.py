@@ -1,4 +1,4 @@
-"""Why an answer is not right, in one word each; and what came of rows that need no call."""
+"""Failure reasons: why an answer is no exact match, and what came of rows that need no call."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ Reason = Literal[
     "wrong type",
     "wrong value",
 ]
-"""In the order in which they are looked for: the first that holds is the reason."""
+"""In the order in which they are looked for: the first that applies is the reason."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 Abstention = Literal["abstained", "called anyway", "malformed"]
-"""What came of a row whose right answer is no call; broken text is no abstaining."""
+"""What came of a row that needs no call; text that does not parse does not abstain."""
 ABSTENTIONS: tuple[Abstention, ...] = get_args(Abstention)
 
 
@@ -46,9 +46,13 @@ def reason(
     tools: Mapping[str, Tool],
     finish: str = "stop",
 ) -> Reason | None:
-    """Why a parsed output is not exactly right; None where it is.
+    """Why a parsed output is no exact match; None where it is one.
 
-    `tools` are those offered, by name; `finish` is "length" where the limit ended the text.
+    Args:
+        parsed: What was parsed from the model's text.
+        answers: The calls that are right.
+        tools: The tools on offer, by name.
+        finish: "length" where the token limit ended the text, else "stop".
     """
     if parsed.problem is not None:
         return "cut off" if finish == "length" else "not readable"
@@ -90,7 +94,7 @@ def _reason_of_names(
 def _reason_of_arguments(
     calls: Sequence[ToolCall], answers: Sequence[Answer], tools: Mapping[str, Tool]
 ) -> Reason | None:
-    """The first reason, in their order, of the pairing of calls and answers that has least."""
+    """The first of `REASONS` in the pairing of calls and answers that has fewest reasons."""
     found = [[_reasons_of_call(c, a, tools[c.name]) for a in answers] for c in calls]
     pairs = cheapest_pairs([[len(reasons) for reasons in row] for row in found])
     all_found = {reason for pair in pairs for reason in found[pair.row][pair.column]}
@@ -99,7 +103,7 @@ def _reason_of_arguments(
 
 def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool) -> list[Reason]:
     if call.name != answer.name:
-        # Names were counted before: another pairing has none of these.
+        # The names were counted before, so another pairing has none of these.
         return ["wrong function"] * (1 + len(call.arguments) + len(answer.arguments))
     schema = tool.parameters
     reasons: list[Reason] = []
@@ -117,7 +121,7 @@ def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool) -> list[Reason]
 
 
 def _reason_of_value(value: Json, schema: Json, choice: AcceptableArgument) -> Reason:
-    """Wrong in type where neither the tool nor any right value has that type."""
+    """A wrong type where neither the schema nor any right value has the value's type."""
     kind = json_type(value)
     allowed = set(declared_types(schema)) | {_type_of(right) for right in choice.values}
     if "number" in allowed:

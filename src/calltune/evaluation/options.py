@@ -1,4 +1,4 @@
-"""How test examples are answered: the options that infer, test and bench have in common."""
+"""Options of generating answers, which the commands infer, test and bench share."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from calltune.errors import OptionError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerOptions:
-    """What the answers to one test row depend on, and how many rows are answered."""
+    """How many test rows are answered, and what the answers depend on."""
 
     num_examples: int = 50
     """How many test examples; -1 is all."""
@@ -17,7 +17,7 @@ class AnswerOptions:
     batch_size: int | None = None
     """Examples that are answered at once; unless given 128 on an NVIDIA GPU, else 16."""
     constrain: bool = False
-    """Hold answers to the tools' schemas while they are written."""
+    """Constrain answers to the tools' schemas while they are generated."""
     temperature: float = 0.0
     """How freely tokens are drawn; 0 always takes the most likely one."""
     top_p: float = 1.0
@@ -52,7 +52,10 @@ class AnswerOptions:
             )
 
     def to_identity(self) -> dict[str, int | float | bool]:
-        """What an answer depends on; what is at its default is left out, but for the length."""
+        """The options that change an answer, for comparing two runs; defaults are left out.
+
+        `max_tokens` is always there.
+        """
         found: dict[str, int | float | bool] = {"max_tokens": self.max_tokens}
         if self.constrain:
             found["constrain"] = True

@@ -1,1 +1,1 @@
-"""Exports: a tuned model as other programs take it, with what a reader of it must know."""
+"""Exports of a tuned model for other programs, each with a model card."""

@@ -1,8 +1,8 @@
-"""A GGUF file for Ollama: the Modelfile that goes beside it.
+"""The Modelfile that lets Ollama run an exported GGUF file.
 
-The template writes what the family's `render` writes, as far as Ollama lets it: of a tool's
-parameters it has those fields alone that its own types know, sorted by name. From the text after
-`{{ if .ToolCalls }}` Ollama takes the sign by which it finds calls in an answer.
+The template writes the same prompts as the prompt format, as far as Ollama allows: of a tool's
+parameters it knows only the fields of its own types, sorted by name. Ollama finds calls in an
+answer by the text that follows `{{ if .ToolCalls }}` in the template.
 Sources: ollama/ollama, template/template.go and tools/tools.go; docs/modelfile.
 """
 
@@ -23,7 +23,7 @@ _NOTES = {
 
 
 def template(prompt_format: str) -> str:
-    """The Go template of a format's prompts, without BOS, which Ollama puts in front itself."""
+    """The Go template of a prompt format's prompts, without BOS, which Ollama adds itself."""
     text = _read(prompt_format)
     for part in _PARTS:
         text = text.replace(f"@{part.upper()}@", _read(part).removesuffix("\n"))
@@ -33,8 +33,11 @@ def template(prompt_format: str) -> str:
 def write_modelfile(gguf: Path, prompt_format: str, *, n_context: int = 4096) -> Path:
     """Write `Modelfile` beside a GGUF file, for `ollama create NAME -f Modelfile`; its path.
 
-    `n_context` is how many tokens prompt and answer may have together: Ollama cuts what is longer
-    from the front, which takes the tools away.
+    Args:
+        gguf: The GGUF file.
+        prompt_format: The name of its prompt format.
+        n_context: How many tokens prompt and answer may have together. Ollama truncates longer
+            prompts from the front, which would remove the tools.
 
     Raises:
         OutputError: the file cannot be written.
@@ -46,10 +49,10 @@ def write_modelfile(gguf: Path, prompt_format: str, *, n_context: int = 4096) ->
 TEMPLATE """{template(prompt_format)}"""
 {stops}
 PARAMETER temperature 0
-# Older releases hold repetition against a model, and JSON repeats.
+# Older releases penalize repetition by default, and JSON repeats.
 PARAMETER repeat_penalty 1
 PARAMETER num_ctx {n_context}
-# An answer that goes round in circles ends here.
+# Ends an answer that repeats itself without end.
 PARAMETER num_predict 512
 '''
     path = gguf.with_name("Modelfile")

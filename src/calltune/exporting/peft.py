@@ -1,4 +1,4 @@
-"""LoRA adapters in the layout of Hugging Face's PEFT, and back.
+"""LoRA and DoRA adapters, converted from mlx_lm's layout to Hugging Face PEFT's and back.
 
 mlx_lm keeps A as (in, rank) and B as (rank, out) and multiplies by `scale`; PEFT keeps both
 transposed and multiplies by `lora_alpha / r`, or with rsLoRA by `lora_alpha / sqrt(r)`.
@@ -20,13 +20,13 @@ PEFT_WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _PARTS = {"lora_a": "lora_A.weight", "lora_b": "lora_B.weight", "m": "lora_magnitude_vector"}
-"""mlx_lm's name of a part -> PEFT's."""
+"""mlx_lm's name of a tensor, and PEFT's."""
 _UNKNOWN_HERE = (
     *("rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias"),
     *("target_parameters", "trainable_token_indices", "layer_replication", "use_qalora"),
     *("alora_invocation_tokens", "use_bdlora", "kasa_config", "velora_config", "arrow_config"),
 )
-"""Settings of PEFT, off by default, that mlx_lm has nothing like."""
+"""Settings of PEFT, off by default, that mlx_lm cannot express."""
 
 
 def is_peft(folder: Path) -> bool:
@@ -35,13 +35,18 @@ def is_peft(folder: Path) -> bool:
 
 
 def base_of_peft(folder: Path) -> str | None:
-    """The base model that PEFT's config names."""
+    """The base model that an adapter_config.json of PEFT's names; None where it names none."""
     name = _config(folder / CONFIG).get("base_model_name_or_path")
     return name if isinstance(name, str) and name else None
 
 
 def write_peft(adapter: Path, target: Path, reference: str) -> None:
     """Fill the folder `target` with an adapter of mlx_lm's layout in PEFT's.
+
+    Args:
+        adapter: The folder of the adapter.
+        target: The folder to fill, which exists.
+        reference: The base model, for PEFT's config.
 
     Raises:
         OptionError: it is no LoRA or DoRA adapter, or PEFT's names of its layers are not known.
@@ -82,12 +87,17 @@ def write_peft(adapter: Path, target: Path, reference: str) -> None:
 def read_peft(folder: Path, target: Path, reference: str, n_layers: int) -> None:
     """Fill the folder `target` with an adapter of PEFT's layout in mlx_lm's.
 
-    `n_layers` are the base model's. Layers or modules that PEFT left alone get no weights there,
-    which changes nothing in them.
+    Layers and modules that PEFT did not adapt get no weights, which changes nothing in them.
+
+    Args:
+        folder: The folder of PEFT's adapter.
+        target: The folder to fill, which exists.
+        reference: The base model.
+        n_layers: How many layers the base model has.
 
     Raises:
         ModelNotFound: a file is missing or broken.
-        OptionError: it is no LoRA adapter, or has what mlx_lm cannot express.
+        OptionError: it is no LoRA adapter, or uses what mlx_lm cannot express.
     """
     config = _config(folder / CONFIG)
     _refuse_unknown(folder, config)
@@ -118,10 +128,10 @@ def read_peft(folder: Path, target: Path, reference: str, n_layers: int) -> None
 
 
 def n_layers_of(folder: Path) -> int:
-    """How many layers the model in a folder has.
+    """How many layers the model in a folder has, by its config.json.
 
     Raises:
-        ModelNotFound: its config does not say.
+        ModelNotFound: the config does not say.
     """
     config = read_json(folder / "config.json")
     for part in (config, config.get("text_config") or {}):
@@ -145,13 +155,13 @@ def _refuse_unknown(folder: Path, config: dict[str, Json]) -> None:
 
 
 def _layer_and_module(name: str, value: mx.array) -> tuple[int, str]:
-    """Of a weight by its name in mlx_lm: the layer's number, and the module's name in it."""
+    """The layer's number, and the module's name in it, of a weight by its name in mlx_lm."""
     module, _, part = name.rpartition(".")
     found = _LAYER.fullmatch(module)
     if found is None or part not in _PARTS or value.ndim != (1 if part == "m" else 2):
         raise OptionError(
-            f"{name} is adapted, and what the other layout calls it is not known; only the "
-            "matrices of model.layers can go over"
+            f"{name} is adapted, and its name in the other layout is not known; only the "
+            "matrices of model.layers can be converted"
         )
     return int(found[1]), found[2]
 

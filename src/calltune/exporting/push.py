@@ -1,4 +1,4 @@
-"""An exported folder on the model hub, through huggingface_hub."""
+"""Upload of an exported folder to the model hub, through huggingface_hub."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from calltune.errors import AccessDenied, CalltuneError, FetchError, OptionError
 
 
 def check_name(repo: str) -> None:
-    """Refuse a name that no repository can have.
+    """Check the name of a repository on the hub.
 
     Raises:
         OptionError: it is not NAME or OWNER/NAME.
@@ -18,7 +18,7 @@ def check_name(repo: str) -> None:
 
 
 def check_token() -> None:
-    """See that there is a token before any work is done for the hub.
+    """Check that there is a token, before any work is done for the hub.
 
     Raises:
         AccessDenied: there is none.
@@ -30,7 +30,7 @@ def check_token() -> None:
 
 
 def push(folder: Path, repo: str, is_private: bool) -> str:
-    """Upload a folder to the repository, which is made where it is missing; its address.
+    """Upload a folder to a repository, which is created if it does not exist; its address.
 
     Raises:
         AccessDenied: the hub refuses the token.
@@ -48,7 +48,7 @@ def push(folder: Path, repo: str, is_private: bool) -> str:
         # Nothing is uploaded to a repository that others can read against the user's will.
         if is_private and not api.model_info(address.repo_id).private:
             raise OptionError(
-                f"{repo} is there already and is public; give another name, or make it private"
+                f"{repo} exists already and is public; give another name, or make it private"
             )
         api.upload_folder(
             folder_path=folder, repo_id=address.repo_id, commit_message="Upload with calltune"

@@ -1,1 +1,1 @@
-"""What people look at: tables in the terminal, and the examples behind them."""
+"""What people read: tables and progress in the terminal, and the HTML report."""

@@ -8,7 +8,7 @@ from calltune.types import Json
 
 WIDTH = 400
 """Of the line chart in SVG units, few enough that its text can be read on a phone."""
-LEFT, RIGHT = 58, 12
+LEFT, RIGHT = 64, 12
 """Margins beside the plots."""
 PLOTS = ((12, 130), (172, 56))
 """Top and height of each plot."""

@@ -1,4 +1,4 @@
-"""BFCL's accuracies of one model in the terminal."""
+"""The table of BFCL accuracies of one model, in the terminal."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,15 +23,19 @@ _SIMPLE = (
 _NO_OVERALL = (
     "No overall score: 70 % of BFCL's are multi-turn and agentic categories, which are not run."
 )
-_THERE = "BFCL's count takes text that cannot be read for no call; calltune's does not."
+_THERE = "BFCL counts text that does not parse as no call; calltune does not."
 
 
 def print_leaderboard(
     model: str, adapter: str | None, ours: Sequence[Section], theirs: Sequence[Section]
 ) -> None:
-    """A table of the accuracies, and of BFCL's own count where it is another; why none is overall.
+    """Print the accuracies, BFCL's own count where it differs, and why there is no overall score.
 
-    `theirs` are the same sections as BFCL counts.
+    Args:
+        model: The model's name.
+        adapter: The adapter's, if any.
+        ours: The sections by calltune's judgement.
+        theirs: The same sections as BFCL counts.
     """
     from rich.text import Text
 

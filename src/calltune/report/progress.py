@@ -1,4 +1,4 @@
-"""A live line while a model is tested, and each example where it is asked for."""
+"""A progress bar while a model is evaluated, and with --verbose each example."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ Show = Callable[[Record, int, int], None]
 
 @contextmanager
 def progress_of(title: str, verbose: bool) -> Iterator[Show]:
-    """A bar titled `title`; what is yielded moves it on."""
+    """A progress bar titled `title`; what it yields advances it."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""Rows as the trainer sees them: tokens, which of them are trained on, and lengths."""
+"""Rows as the trainer sees them, in the terminal: tokens, the trained ones marked, lengths."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 NEAR = 0.9
-"""A row is near the limit from this share of it on."""
+"""A row of at least this share of the limit is near it."""
 
 
 def print_row(row: TokenRow, tokenizer: Any) -> None:
-    """One row: the prompt dim, the trained tokens green, special tokens reversed."""
+    """Print one row: the prompt dim, the trained tokens green, special tokens reversed."""
     from rich.console import Console
     from rich.text import Text
 
@@ -24,13 +24,13 @@ def print_row(row: TokenRow, tokenizer: Any) -> None:
     console.rule(Text(title), align="left", style="dim")
     console.print(_as_text(row.tokens[: row.completion_start], tokenizer, "dim"), soft_wrap=True)
     # Colours are lost where the output is no terminal; this line is not.
-    console.print(Text(f"──── from here on trained, {trained} tokens ────", "bold green"))
+    console.print(Text(f"──── trained from here on: {trained} tokens ────", "bold green"))
     console.print(_as_text(row.tokens[row.completion_start :], tokenizer, "green"), soft_wrap=True)
     console.print()
 
 
 def print_lengths(rows: Sequence[TokenRow], too_long: Sequence[str], limit: int) -> None:
-    """How long the rows are, and how many are dropped or near the limit."""
+    """Print how long the rows are, and how many are dropped or near the limit of tokens."""
     from rich.console import Console
 
     console = Console(highlight=False)

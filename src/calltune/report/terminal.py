@@ -1,4 +1,4 @@
-"""The parts of every table in the terminal."""
+"""Parts that every table in the terminal shares."""
 
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 MAX_NAME_LENGTH = 40
 MAX_PATH_LENGTH = 1200
-"""How much is shown of what a file calls itself."""
+"""Longer names and paths are truncated to these lengths."""
 
 
 def open_console() -> "Console":
-    """The terminal, or what stands for it; nothing is coloured by itself."""
+    """A console that highlights nothing by itself."""
     from rich.console import Console
 
     return Console(highlight=False)
@@ -41,7 +41,7 @@ def plain_table(*headings: str) -> "Table":
 
 
 def print_table(console: "Console", table: "Table") -> None:
-    """The table between empty lines."""
+    """Print the table between empty lines."""
     console.print()
     console.print(table)
     console.print()
@@ -58,5 +58,5 @@ def interval(rate: Rate | MeanRate) -> str:
 
 
 def model_name(model: str, adapter: str | None) -> str:
-    """A model and its adapter as they are named to the user."""
+    """How a model and its adapter are shown to the user."""
     return escape_line(f"{model} + {adapter}" if adapter else model, MAX_PATH_LENGTH)

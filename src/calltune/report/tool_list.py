@@ -1,4 +1,4 @@
-"""Tools as a table in the terminal, and what could not be expressed of them."""
+"""The table of tools in the terminal, and notes on what could not be converted."""
 
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -14,7 +14,7 @@ _MAX_NOTE_LENGTH = 300
 
 
 def print_tools(tools: Sequence[Tool]) -> None:
-    """One line a tool: name, arguments (those that may be left out with a ?), description."""
+    """Print one line a tool: name, arguments (those that may be left out with a ?), description."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -31,7 +31,7 @@ def print_tools(tools: Sequence[Tool]) -> None:
 
 
 def print_notes(notes: Iterable[Note], to: TextIO | None = None) -> None:
-    """One line a note, behind the name of its tool; `to` the standard output unless given."""
+    """Print one line a note, after the name of its tool, to `to` (the standard output)."""
     for note in notes:
         text = f"{note.tool}: {note.text}" if note.tool else note.text
         print(f"  note: {_cut(text, _MAX_NOTE_LENGTH)}", file=to)
