@@ -84,7 +84,7 @@ def run(options: ExportOptions) -> Path:
         OutputError: it cannot be written.
     """
     from calltune.exporting.push import check_name, check_token, push
-    from calltune.models.backend import print_backend, choose
+    from calltune.models.backend import choose, print_backend
     from calltune.provenance import describe, options_to_json
 
     if options.push is not None:

@@ -21,7 +21,7 @@ class InferOptions(AnswerOptions):
 
 def run(options: InferOptions) -> Path:
     """Evaluate the base model; the results file. Answers of an earlier run are kept."""
-    from calltune.models.backend import print_backend, choose
+    from calltune.models.backend import choose, print_backend
 
     backend = choose(options.device, is_step_small=True)
     print_backend(backend)

@@ -4,7 +4,7 @@ Source: `ast_checker` and the possible answers of the Berkeley Function-Calling 
 (bfcl-eval 2026.3.23, bfcl_eval/eval_checker/ast_eval/ast_checker.py), for its single-turn Python
 categories. Strings are compared without case, spaces and some punctuation; an integer may stand
 where the tool asks for a float; a required argument must be there whatever the answer allows.
-`docs/judging.md` lists where this differs from it, with an example each.
+`docs/how-it-works/judging.md` lists where this differs from it, with an example each.
 """
 
 import re
