@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from calltune.errors import DataError
 from calltune.evaluation.exact_match import differences
 from calltune.evaluation.judge import judge
+from calltune.evaluation.metrics import summarise
 from calltune.evaluation.results import SCHEMA_VERSION, read_results
 from calltune.evaluation.results_schema import LEVELS_AROUND
 from calltune.types import (
@@ -84,6 +86,21 @@ def test_a_record_is_written_as_it_was_read(tmp_path: Path) -> None:
     read = read_results(written(tmp_path / "r.json", document(whole | {"later": 1}))).records["e1"]
     assert json.loads(json.dumps(read.to_json())) == whole
     assert list(read.to_json()) == list(whole)
+
+
+def test_a_file_of_the_version_before_there_were_versions_is_read() -> None:
+    file = Path(__file__).parents[1] / "support" / "old" / "results.json"
+    document = json.loads(file.read_text("utf-8"))
+    assert "schema_version" not in document
+    results = read_results(file)
+    assert (results.model, results.prompt_format) == ("pip:gemma3-270m", "gemma")
+    assert results.adapter_digest == "0b" * 32 and results.test_digest == "0a" * 32
+    again = [record.to_json() for record in results.records.values()]
+    assert json.loads(json.dumps(again)) == document["results"]
+    assert (
+        asdict(summarise(list(results.records.values())).success)
+        == (document["summary"]["success"])
+    )
 
 
 def test_a_file_of_a_later_version_is_refused_by_its_version(tmp_path: Path) -> None:
