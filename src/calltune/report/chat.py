@@ -1,4 +1,4 @@
-"""The terminal side of `calltune chat`: reads questions, shows calls, results and replies."""
+"""A chat on the terminal: reads questions and consents, shows calls, results and answers."""
 
 import json
 import sys
@@ -12,14 +12,14 @@ from calltune.terminal_text import escape_for_terminal, escape_line
 from calltune.types import Json, ToolCall
 
 MAX_RESULT_LENGTH = 2_000
-"""A longer result is truncated for display; the model sees all of it."""
+"""Characters of a result that are shown; the model sees all of it."""
 Consent = Literal["yes", "no", "always"]
 ReadLine = Callable[[str], str | None]
 """Reads one line after showing a prompt; gives None at the end of the input."""
 
 
 class Screen:
-    """Reads and shows a conversation, on a terminal or through pipes."""
+    """Where a chat is read and written: a terminal, or piped input and output."""
 
     def __init__(self, read_line: ReadLine | None = None) -> None:
         """Reads lines with `read_line`, by default from the terminal or the standard input."""
@@ -28,37 +28,15 @@ class Screen:
         self._read_line = read_line or (_terminal_reader() if self.is_interactive else _read_piped)
         self._console = open_console()
 
-    def question(self) -> str | None:
+    def read_question(self) -> str | None:
         """The user's next question; None at the end of the input."""
         while (line := self._read_line("> ")) is not None:
             if line.strip():
                 return line.strip()
         return None
 
-    def thinking(self) -> AbstractContextManager[object]:
-        """Shows a spinner while the model generates."""
-        return self._console.status("…") if self._console.is_terminal else nullcontext()
-
-    def show_call(self, call: ToolCall) -> None:
-        """A call with its arguments."""
-        self._write(f"→ {escape_line(call.name)}", "bold")
-        for line in json.dumps(call.arguments, indent=2, ensure_ascii=False).splitlines():
-            self._write(f"  {line}")
-
-    def show_result(self, result: Json) -> None:
-        """The result of a call."""
-        self._write(f"← {escape_for_terminal(dumps(result), MAX_RESULT_LENGTH)}", "dim")
-
-    def show_words(self, words: str) -> None:
-        """The text of the model's reply."""
-        self._write(words)
-
-    def warn(self, text: str) -> None:
-        """A note by calltune itself, in brackets."""
-        self._write(f"({text}.)", "dim")
-
-    def consent(self, name: str) -> Consent:
-        """Whether a call may run; anything but yes and always is no."""
+    def read_consent(self, name: str) -> Consent:
+        """Whether a call to this tool may run; anything but yes and always means no."""
         shown = escape_line(name)
         answer = self._read_line(f"  Run it? [y]es, [n]o, [a]lways for {shown}: ") or ""
         match answer.strip().lower():
@@ -68,9 +46,9 @@ class Screen:
                 return "always"
         return "no"
 
-    def result(self) -> Json:
-        """The result that the user enters for a call, as JSON or as text; None where nothing."""
-        line = (self._read_line("  Nothing here runs it. Its result, or nothing: ") or "").strip()
+    def read_result(self) -> Json:
+        """The result of a call that the user enters, as JSON or as text; None if left empty."""
+        line = self._read_line("  Nothing here runs it. Enter its result, or nothing: ") or ""
         try:
             return json.loads(line) if line.strip() else None
         except ValueError:
@@ -108,8 +86,8 @@ def _read_piped(prompt: str) -> str | None:
     return sys.stdin.readline() or None
 
 
-def _typed() -> ReadLine:
-    """Lines with the editing keys of a shell, and this conversation's history."""
+def _terminal_reader() -> ReadLine:
+    """Reads lines with a shell's editing keys; the history holds this chat's questions."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
 
