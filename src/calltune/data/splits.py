@@ -8,6 +8,7 @@ import random
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from calltune.schemas.keywords import map_all_objects
 from calltune.types import Example, Json, Tool
 
 Item = TypeVar("Item")
@@ -84,10 +85,6 @@ def assign_groups(
     return parts
 
 
-_WORDS = ("description", "title")
-"""Keywords of a JSON Schema that explain and do not constrain."""
-
-
 def tool_identities(examples: Iterable[Example]) -> set[str]:
     """The tools that these examples offer, to be given to `unseen_tools`."""
     return {_identity(tool) for example in examples for tool in example.tools}
@@ -110,15 +107,10 @@ def _identity(tool: Tool) -> str:
 
 
 def _bare(schema: Json) -> Json:
-    """The schema without the words that explain it."""
-    if isinstance(schema, list):
-        return [_bare(part) for part in schema]
+    """The schema without titles and descriptions, and with `required` in order."""
     if not isinstance(schema, dict):
         return schema
-    bare = {key: _bare(value) for key, value in schema.items() if key not in _WORDS}
-    if isinstance(properties := schema.get("properties"), dict):
-        # An argument may be called "description" itself.
-        bare["properties"] = {name: _bare(part) for name, part in properties.items()}
-    if isinstance(required := schema.get("required"), list):
-        bare["required"] = sorted(required)
-    return bare
+    kept = {key: value for key, value in schema.items() if key not in ("title", "description")}
+    if isinstance(required := kept.get("required"), list):
+        kept["required"] = sorted(required)
+    return map_all_objects(kept, _bare)

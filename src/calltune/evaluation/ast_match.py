@@ -8,9 +8,10 @@ where the tool asks for a float; a required argument must be there whatever the 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from calltune.evaluation.exact_match import all_fit, choices_of
+from calltune.schemas.keywords import declared_types, items_schema, property_schema
 from calltune.types import (
     AcceptableArgument,
     AcceptableObject,
@@ -75,32 +76,11 @@ def json_type(value: Json) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "null")
 
 
-def declared_types(schema: Json) -> Sequence[str]:
-    """The types that a JSON Schema allows; none where it does not say."""
-    if not isinstance(schema, dict):
-        return ()
-    if isinstance(schema.get("anyOf"), list):
-        parts = [declared_types(part) for part in schema["anyOf"]]
-        return [name for part in parts for name in part] if all(parts) else ()
-    kinds = schema.get("type", [])
-    return kinds if isinstance(kinds, list) else [kinds]
-
-
-def part_of(schema: Json, key: str | None = None) -> Json:
-    """The schema of an object's key, or of an array's items."""
-    if not isinstance(schema, dict):
-        return {}
-    if key is None:
-        return schema.get("items", {})
-    properties = schema.get("properties", {})
-    return properties.get(key, {}) if isinstance(properties, dict) else {}
-
-
 def _accepts_object(
     choices: dict[str, AcceptableArgument], value: dict[str, Json], schema: Json
 ) -> bool:
     return value.keys() <= choices.keys() and all(
-        _accepts_choice(choice, value[key], part_of(schema, key))
+        _accepts_choice(choice, value[key], property_schema(schema, key))
         if key in value
         else choice.is_optional
         for key, choice in choices.items()
@@ -119,7 +99,7 @@ def _accepts_value(acceptable: AcceptableValue, value: Json, schema: Json) -> bo
             isinstance(value, list)
             and len(acceptable) == len(value)
             and all(
-                _accepts_value(a, v, part_of(schema))
+                _accepts_value(a, v, items_schema(schema))
                 for a, v in zip(acceptable, value, strict=True)
             )
         )

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from calltune.evaluation.ast_match import declared_types, json_type, part_of
+from calltune.evaluation.ast_match import json_type
 from calltune.evaluation.exact_match import accepts_value, cheapest_pairs
+from calltune.schemas.keywords import declared_types, property_schema
 from calltune.schemas.parameters import allows
 from calltune.types import (
     AcceptableArgument,
@@ -111,7 +112,9 @@ def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool) -> list[Reason]
         if key not in answer.arguments:
             reasons.append("wrong value" if allows(schema, key) else "invented argument")
         elif not accepts_value(answer.arguments[key], value):
-            reasons.append(_reason_of_value(value, part_of(schema, key), answer.arguments[key]))
+            reasons.append(
+                _reason_of_value(value, property_schema(schema, key), answer.arguments[key])
+            )
     reasons += [
         "missing argument"
         for key, choice in answer.arguments.items()

@@ -1,9 +1,11 @@
-"""ChatML with `<tool_call>`: Qwen, SmolLM2 and the models that follow Hermes.
+"""ChatML with `<tool_call>`: the prompt format of Qwen, SmolLM2 and models that follow Hermes.
 
 Tools stand in the system turn within `<tools>`, one JSON object a line; every call is a JSON object
-within `<tool_call>`; results come back within `<tool_response>` in a user turn. That is the wire
-format of Hermes function calling, which Qwen2.5 and Qwen3 took over. A decision to call nothing is
-written as an empty list, so that it differs from text in which no call could be read.
+within `<tool_call>`; results come back within `<tool_response>` in a user turn. A decision to call
+nothing is written as an empty list, so that it differs from text in which no call could be parsed.
+
+Source: Hermes function calling, https://github.com/NousResearch/Hermes-Function-Calling, which
+Qwen2.5 and Qwen3 took over.
 """
 
 from collections.abc import Container, Sequence
@@ -12,20 +14,20 @@ from calltune.files import dumps
 from calltune.formats.format import Format
 from calltune.formats.grammar import (
     ANY_CALLS,
-    AnswerRules,
+    AnswerGrammar,
     Grammar,
     OutputSpec,
     marker,
 )
 from calltune.formats.parser import (
     ParseError,
-    Pieces,
-    Steps,
+    ParseSteps,
     StreamingParser,
-    next_call,
-    next_value,
+    TextStream,
+    parse_call,
+    parse_value,
 )
-from calltune.schemas.lark import literal, repeated, text_without
+from calltune.schemas.lark import literal, repeat, text_without
 from calltune.types import Message, Tool, ToolCall
 
 _LINE = "\n"
@@ -44,7 +46,7 @@ def render_prompt(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
 
 
 def render_calls(calls: Sequence[ToolCall]) -> str:
-    """One `<tool_call>` block for each call; a block with an empty list for none."""
+    """The calls, one `<tool_call>` block each; no calls are a block with an empty list."""
     if not calls:
         return f"{_OPEN}\n[]\n{_CLOSE}"
     return "\n".join(
@@ -55,45 +57,48 @@ def render_calls(calls: Sequence[ToolCall]) -> str:
 
 def grammar(
     tools: Sequence[Tool],
-    loose: Container[str],
+    unconstrained: Container[str],
     special: Container[str],
-    wanted: OutputSpec = ANY_CALLS,
+    output: OutputSpec = ANY_CALLS,
 ) -> Grammar:
-    """What `render_calls` writes, or what else is wanted; words are all that holds no marker."""
-    rules = AnswerRules(tools, loose, wanted, is_quoted=False)
+    """The grammar of what `render_calls` writes, or of what `output` admits in its place.
+
+    Text in the place of calls is any text without a control token.
+    """
+    rules = AnswerGrammar(tools, unconstrained, output, is_quoted=False)
     opening, closing = marker(_OPEN, special), marker(_CLOSE, special)
-    none = f"{opening} {literal(_LINE + '[]' + _LINE)} {closing}"
+    no_call = f"{opening} {literal(_LINE + '[]' + _LINE)} {closing}"
     if rules.call is None:
-        return rules.grammar(none, None, text_without(_MARKERS))
+        return rules.grammar(no_call, None, text_without(_MARKERS))
     call = f"{opening} {literal(_LINE + '{')} {rules.call} {literal('}' + _LINE)} {closing}"
     block = rules.lark.rule(call)
-    least, most = max(0, wanted.min_calls - 1), wanted.max_calls - 1
-    more = repeated(f"{literal(_LINE)} {block}", least, most)
-    return rules.grammar(none, f"{block} {more}", text_without(_MARKERS))
+    min_more, max_more = max(0, output.min_calls - 1), output.max_calls - 1
+    more = repeat(f"{literal(_LINE)} {block}", min_more, max_more)
+    return rules.grammar(no_call, f"{block} {more}", text_without(_MARKERS))
 
 
 def parser() -> StreamingParser:
-    """Reads calls in `<tool_call>` blocks; text before the first block is passed over."""
+    """A parser for calls in `<tool_call>` blocks; text before the first block is skipped."""
     return StreamingParser(_calls)
 
 
-def _calls(text: Pieces) -> Steps[None]:
-    if not (yield from text.past(_OPEN)):
+def _calls(text: TextStream) -> ParseSteps[None]:
+    if not (yield from text.skip_past(_OPEN)):
         raise ParseError("no <tool_call>")
     yield from _block(text)
-    while (yield from text.past_space()):
-        if not (yield from text.takes(_OPEN)):
+    while (yield from text.skip_space()):
+        if not (yield from text.accept(_OPEN)):
             raise ParseError("text after the calls")
         yield from _block(text)
 
 
-def _block(text: Pieces) -> Steps[None]:
-    if (yield from text.past_space()) != "[":
-        yield (yield from next_call(text))
-    elif (yield from next_value(text)) != []:
+def _block(text: TextStream) -> ParseSteps[None]:
+    if (yield from text.skip_space()) != "[":
+        yield (yield from parse_call(text))
+    elif (yield from parse_value(text)) != []:
         raise ParseError("a call without a name")
     # A model that stops right after the last object has still said all that matters.
-    if (yield from text.past_space()) and not (yield from text.takes(_CLOSE)):
+    if (yield from text.skip_space()) and not (yield from text.accept(_CLOSE)):
         raise ParseError("text after the call's JSON")
 
 

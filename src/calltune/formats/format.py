@@ -1,4 +1,4 @@
-"""What a prompt family is: how it writes a prompt and calls, and how it reads calls back."""
+"""What a prompt format is: how it renders a prompt and calls, and how it parses calls back."""
 
 import json
 from collections.abc import Callable, Container, Sequence
@@ -13,12 +13,12 @@ from calltune.types import Message, ParsedOutput, Tool, ToolCall
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A prompt family.
+    """A prompt format: rendering, parsing and the grammar of answers, for one family of models.
 
-    Laws: `read(write(calls)) == Reading(calls)` for all calls, none included, whose JSON is nested
-    less than `DEEPEST` deep; a text is read the same, however it is cut into pieces; and the
-    grammar of some tools accepts what is written of calls that keep to their schemas, arguments
-    in the schema's order.
+    Laws: `parse(render_calls(calls)) == ParsedOutput(calls)` for all calls, none included, whose
+    JSON is nested less than `MAX_DEPTH` deep; a text is parsed the same however it is cut into
+    chunks; and the grammar for some tools accepts the rendering of calls that satisfy the tools'
+    schemas, arguments in the schema's order.
     """
 
     name: str
@@ -27,52 +27,52 @@ class Format:
     render_calls: Callable[[Sequence[ToolCall]], str]
     """Calls -> what the model should answer, without `completion_end`."""
     grammar: Callable[[Sequence[Tool], Container[str], Container[str], OutputSpec], Grammar]
-    """The tools on offer, the names of those whose schemas are not held to (any object will do for
-    arguments), the markers that the tokenizer has as tokens which no text can spell, and how many
-    calls are wanted, or what in their place -> what an answer may be."""
+    """The grammar of an answer, from: the tools on offer; the names of those whose arguments may be
+    any object; the control tokens that the tokenizer has as tokens which no text can spell; and
+    what an answer may contain."""
     call_prefix: str
-    """What calls begin with, no call included, and nothing else that a grammar admits."""
+    """What calls begin with, "no call" included, and nothing else that a grammar admits."""
     parser: Callable[[], StreamingParser]
-    """Reads one answer, without its end token, as it comes."""
+    """Makes a parser for one answer without its end token."""
     bos: str
-    """The text that a prompt begins with where the family has a BOS token, else ""."""
+    """The BOS token's text that a prompt begins with; "" where the models have none."""
     completion_end: str
     """What follows the answer in a training text."""
     stop_tokens: tuple[str, ...]
     """The tokens that end an answer when a model writes them."""
     markers: tuple[str, ...]
-    """Control tokens: content that holds one of these would break the turns apart."""
+    """Control tokens, which message contents must not hold: they would end a turn or begin one."""
     tool_parser: str | None = None
-    """Which of mlx_lm's tool parsers reads what `render_calls` writes; None where none does."""
+    """The name of mlx_lm's tool parser for what `render_calls` writes; None where it has none."""
 
     @property
     def chat_template(self) -> str:
-        """What `render_prompt` does, for programs that take a chat template in Jinja.
+        """The format as a chat template in Jinja, as transformers and llama.cpp take it.
 
         Law: for messages and tools as OpenAI's API has them, it gives `render_prompt`'s prompt.
         """
         return (files("calltune.formats") / f"{self.name}.jinja").read_text("utf-8")
 
     def escape_control_tokens(self, message: Message) -> Message:
-        """The message with a space in each marker that it holds, so that it stays one turn."""
+        """The message with a space in each control token in it, so that it stays one turn."""
         calls = tuple(
-            ToolCall(self._tame(call.name), json.loads(self._tame(dumps(call.arguments))))
+            ToolCall(self._escape(call.name), json.loads(self._escape(dumps(call.arguments))))
             for call in message.calls
         )
-        content, tool_name = self._tame(message.content), self._tame(message.tool_name)
+        content, tool_name = self._escape(message.content), self._escape(message.tool_name)
         return replace(message, content=content, calls=calls, tool_name=tool_name)
 
     def escape_tool_control_tokens(self, tool: Tool) -> Tool:
-        """The tool, written in prompts with a space in each marker."""
-        return replace(tool, raw=json.loads(self._tame(dumps(tool.raw))))
+        """The tool with a space in each control token that its JSON holds."""
+        return replace(tool, raw=json.loads(self._escape(dumps(tool.raw))))
 
     def parse(self, text: str) -> ParsedOutput:
-        """The calls in a model's whole answer, without its end token, or why there are none."""
+        """The calls in a model's whole answer, without its end token, or why none can be parsed."""
         parser = self.parser()
         parser.feed(text)
         return parser.finish()
 
-    def _tame(self, text: str) -> str:
+    def _escape(self, text: str) -> str:
         for marker in self.markers:
             text = text.replace(marker, f"{marker[0]} {marker[1:]}")
         return text

@@ -1,21 +1,23 @@
-"""Gemma: tools in the user turn as fenced JSON, calls in the model turn as an OpenAI-style list.
+"""Gemma's prompt format: tools in the user turn as fenced JSON, calls as an OpenAI-style list.
 
-The text is the manual's output format. Gemma 3's own chat template knows no tools, so it is not
-used. Turn markers: https://ai.google.dev/gemma/docs/core/prompt-structure
+The text is that of the manual; Gemma 3's own chat template knows no tools.
+
+Source: turns and control tokens, https://ai.google.dev/gemma/docs/core/prompt-structure; calls,
+the `tool_calls` of OpenAI's API.
 """
 
 from collections.abc import Container, Sequence
 
 from calltune.files import dumps
 from calltune.formats.format import Format
-from calltune.formats.grammar import ANY_CALLS, AnswerRules, Grammar, OutputSpec
+from calltune.formats.grammar import ANY_CALLS, AnswerGrammar, Grammar, OutputSpec
 from calltune.formats.parser import (
     JSON_SPACE,
     ParseError,
-    Pieces,
-    Steps,
+    ParseSteps,
     StreamingParser,
-    next_call,
+    TextStream,
+    parse_call,
 )
 from calltune.schemas.lark import literal, text_without
 from calltune.types import Message, Tool, ToolCall
@@ -54,23 +56,24 @@ def render_calls(calls: Sequence[ToolCall]) -> str:
 
 def grammar(
     tools: Sequence[Tool],
-    loose: Container[str],
+    unconstrained: Container[str],
     special: Container[str],
-    wanted: OutputSpec = ANY_CALLS,
+    output: OutputSpec = ANY_CALLS,
 ) -> Grammar:
-    """What `render_calls` writes, arguments as JSON in a string, or what else is wanted.
+    """The grammar of what `render_calls` writes, or of what `output` admits in its place.
 
-    Words are what no reader takes for calls: no JSON fence, no bracket at the beginning, no marker.
+    Text in the place of calls is what the parser takes for none: no JSON fence, no bracket at the
+    beginning, no control token.
     """
-    rules = AnswerRules(tools, loose, wanted, is_quoted=True)
+    rules = AnswerGrammar(tools, unconstrained, output, is_quoted=True)
     start, end = literal(_FENCE + "["), literal("]" + _END_OF_FENCE)
     listed = ""
-    for index in reversed(range(wanted.max_calls if rules.call else 0)):
+    for index in reversed(range(output.max_calls if rules.call else 0)):
         opening = (
             f'{", " if index else ""}{{"id": "call_id_{index}", "type": "function", "function": {{'
         )
         body = f"{literal(opening)} {rules.call} {literal('}}')} {listed}"
-        is_needed = index < max(1, wanted.min_calls)
+        is_needed = index < max(1, output.min_calls)
         listed = rules.lark.rule(body.strip() if is_needed else f"({body.strip()})?")
     calls = f"{start} {listed} {end}" if listed else None
     words = text_without(("```json", *_MARKERS), not_first="[{")
@@ -78,45 +81,45 @@ def grammar(
 
 
 def parser() -> StreamingParser:
-    """Reads calls in a fenced or bare JSON list (or a single object), and nothing after it."""
+    """A parser for calls in a fenced or bare JSON list, or one bare call, with no text after it."""
     return StreamingParser(_calls)
 
 
-def _calls(text: Pieces) -> Steps[None]:
-    first = yield from text.past_space()
+def _calls(text: TextStream) -> ParseSteps[None]:
+    first = yield from text.skip_space()
     if first not in ("[", "{"):
         # Words before the fence do no harm; what follows it must be the calls alone.
-        yield from text.past("```json")
-        first = yield from text.past_space()
+        yield from text.skip_past("```json")
+        first = yield from text.skip_space()
     if first == "[":
         yield from _listed(text)
     elif first == "{":
-        yield (yield from next_call(text))
+        yield (yield from parse_call(text))
     else:
         raise ParseError("no JSON list of calls")
     yield from _end(text)
 
 
-def _listed(text: Pieces) -> Steps[None]:
-    text.skip()
-    if (yield from text.past_space(JSON_SPACE)) == "]":
-        text.skip()
+def _listed(text: TextStream) -> ParseSteps[None]:
+    text.advance()
+    if (yield from text.skip_space(JSON_SPACE)) == "]":
+        text.advance()
         return
     while True:
-        yield (yield from next_call(text))
-        following = yield from text.past_space(JSON_SPACE)
+        yield (yield from parse_call(text))
+        following = yield from text.skip_space(JSON_SPACE)
         if following not in (",", "]"):
             raise ParseError(f"no comma and no end of the list at {text.position}")
-        text.skip()
+        text.advance()
         if following == "]":
             return
-        yield from text.past_space(JSON_SPACE)
+        yield from text.skip_space(JSON_SPACE)
 
 
-def _end(text: Pieces) -> Steps[None]:
-    if (yield from text.past_space()) and not (yield from text.takes("```")):
+def _end(text: TextStream) -> ParseSteps[None]:
+    if (yield from text.skip_space()) and not (yield from text.accept("```")):
         raise ParseError("text after the calls")
-    if (yield from text.past_space()):
+    if (yield from text.skip_space()):
         raise ParseError("text after the calls")
 
 

@@ -1,36 +1,39 @@
-"""What an answer may be: the grammar of a format's calls to tools, or of what stands for them."""
+"""The grammar of an answer: calls to tools, in a prompt format's form, or what may replace them.
+
+Source: llguidance's Lark syntax, which `generation/constraints.py` compiles to token masks.
+"""
 
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from calltune.errors import UnusableSchema
 from calltune.files import dumps
-from calltune.schemas.grammar import SchemaRules
-from calltune.schemas.lark import Lark, either, literal
-from calltune.schemas.merge import Impossible
+from calltune.schemas.grammar import SchemaCompiler
+from calltune.schemas.lark import LarkGrammar, literal, one_of
+from calltune.schemas.merge import Unsatisfiable
 from calltune.types import Json, Tool
 
 MAX_CALLS = 32
-"""A grammar admits so many calls in one answer."""
+"""The most calls that a grammar admits in one answer, by default."""
 THE_ANSWER = "the answer"
-"""What notes on the schema of an answer without calls begin with; no tool is called so."""
+"""The subject of notes on the schema of an answer without calls; no tool can have this name."""
 
 
 class OutputSpec(NamedTuple):
-    """How many calls an answer may make, and what else it may be."""
+    """What an answer may contain: how many calls, and text or JSON in their place."""
 
     min_calls: int = 0
-    """From 1 on, "no call" is not admitted."""
+    """1 or more excludes "no call"."""
     max_calls: int = MAX_CALLS
-    """0 is as if there were no tools."""
+    """0: as if no tools were offered."""
     allows_text: bool = False
-    """Whether a text may stand in the place of calls."""
+    """Whether text may replace the calls."""
     schema: Json | None = None
-    """JSON that satisfies this JSON Schema may stand in the place of calls; never beside words."""
+    """JSON that satisfies this JSON Schema may replace the calls; not together with text."""
 
 
 ANY_CALLS = OutputSpec()
-"""No call, or several, and nothing else."""
+"""Calls or "no call", and nothing else."""
 
 
 class Grammar(NamedTuple):
@@ -38,58 +41,71 @@ class Grammar(NamedTuple):
 
     text: str
     notes: tuple[str, ...]
-    """What of the schemas it does not hold answers to: `tool: what`, or `the answer: what`."""
+    """Which parts of the schemas it does not enforce: `tool: what`, or `the answer: what`."""
 
 
-class AnswerRules:
-    """The rules for one call to any of several tools, and for what may stand in calls' place."""
+class AnswerGrammar:
+    """Builds the grammar of an answer; a prompt format says how calls are written around it."""
 
     def __init__(
-        self, tools: Sequence[Tool], loose: Container[str], wanted: OutputSpec, is_quoted: bool
+        self,
+        tools: Sequence[Tool],
+        unconstrained: Container[str],
+        output: OutputSpec,
+        is_quoted: bool,
     ) -> None:
-        """With the names of tools whose schemas are not held to.
+        """Compile the rules for one call.
+
+        Args:
+            tools: the tools on offer.
+            unconstrained: the names of those whose arguments may be any object.
+            output: what the answer may contain.
+            is_quoted: whether arguments are written as JSON within a JSON string.
 
         Raises:
             UnusableSchema: nothing satisfies the schema of the answer.
         """
-        assert not (wanted.allows_text and wanted.schema is not None), "words would do for any JSON"
-        self.lark = Lark()
+        assert not (output.allows_text and output.schema is not None), "any JSON is text"
+        self.lark = LarkGrammar()
         self.notes: dict[str, None] = {}
         self._is_quoted = is_quoted
-        self._loose = loose
-        self._wanted = wanted
-        self._offered = tools if wanted.max_calls else ()
+        self._unconstrained = unconstrained
+        self._output = output
+        self._offered = tools if output.max_calls else ()
         bodies = [body for tool in self._offered if (body := self._of_tool(tool))]
-        self.call = self.lark.rule(either(bodies)) if bodies else None
+        self.call = self.lark.rule(one_of(bodies)) if bodies else None
         """The rule for `"name": …, "arguments": …`; None where no tool can be called."""
 
-    def grammar(self, none: str, calls: str | None, words: str) -> Grammar:
-        """The finished grammar, of what the family writes: no call, calls, and words.
+    def grammar(self, no_call: str, calls: str | None, text: str) -> Grammar:
+        """The finished grammar.
 
-        `none` and `calls` are bodies of rules, `words` is that of a terminal.
+        Args:
+            no_call: the body of the rule for an answer that calls nothing.
+            calls: the body of the rule for calls; None where no tool can be called.
+            text: the body of the terminal for an answer in words.
 
         Raises:
-            UnusableSchema: no answer is left.
+            UnusableSchema: no answer is possible.
         """
-        others = self._others(words)
-        may_be_none = not self._wanted.min_calls and bool(self._offered or not others)
-        bodies = [*([none] if may_be_none else []), *([calls] if calls else []), *others]
+        others = self._replacements(text)
+        may_be_none = not self._output.min_calls and bool(self._offered or not others)
+        bodies = [*([no_call] if may_be_none else []), *([calls] if calls else []), *others]
         if not bodies:
             raise UnusableSchema(
                 "A call is wanted, but no tool can be called; offer one whose schema can be met"
             )
         return Grammar(self.lark.text(" | ".join(bodies)), tuple(self.notes))
 
-    def _others(self, words: str) -> list[str]:
-        """What may stand in the place of calls."""
-        if self._wanted.allows_text:
-            return [self.lark.terminal(words)]
-        schema = self._wanted.schema
+    def _replacements(self, text: str) -> list[str]:
+        """The bodies of what may replace calls."""
+        if self._output.allows_text:
+            return [self.lark.terminal(text)]
+        schema = self._output.schema
         if schema is None:
             return []
         try:
             return [self._rules(schema, THE_ANSWER, is_quoted=False).whole()]
-        except Impossible:
+        except Unsatisfiable:
             raise UnusableSchema(
                 f"No answer satisfies this JSON Schema: {dumps(schema)[:200]}; correct it"
             ) from None
@@ -97,21 +113,21 @@ class AnswerRules:
     def _of_tool(self, tool: Tool) -> str | None:
         rules = self._rules(tool.parameters, tool.name, self._is_quoted)
         try:
-            arguments = rules.anything() if tool.name in self._loose else rules.arguments()
-        except Impossible:
+            arguments = rules.anything() if tool.name in self._unconstrained else rules.arguments()
+        except Unsatisfiable:
             self.notes[f"{tool.name}: no arguments satisfy its schema, so it is not called"] = None
             return None
         quote = '"' if self._is_quoted else ""
         opening = literal(f'"name": {dumps(tool.name)}, "arguments": {quote}')
         return f"{opening} {arguments} {literal(quote)}" if quote else f"{opening} {arguments}"
 
-    def _rules(self, schema: Json, of: str, is_quoted: bool) -> SchemaRules:
+    def _rules(self, schema: Json, of: str, is_quoted: bool) -> SchemaCompiler:
         def note(what: str) -> None:
             self.notes[f"{of}: {what}"] = None
 
-        return SchemaRules(self.lark, schema, is_quoted, note)
+        return SchemaCompiler(self.lark, schema, is_quoted, note)
 
 
 def marker(text: str, special: Container[str]) -> str:
-    """A format's marker: text, or a token of its own that no text can spell."""
+    """The symbol of a control token: its own token where the tokenizer has one, else its text."""
     return text if text in special else literal(text)

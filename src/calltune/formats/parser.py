@@ -1,10 +1,11 @@
-"""Reading a model's text as its pieces come: calls are given as soon as they are complete.
+"""Streaming parser of a model's answer: calls come out as soon as they are complete.
 
-A family's way of reading is a generator that walks over `Pieces` from the first letter to the last,
-once. It yields each call that it has read, and None where it needs the next piece; so where the
-text was cut makes no difference to it, and it never looks at a letter twice.
+A prompt format's grammar is a generator that walks over a `TextStream` from the first character to
+the last, once. It yields each call that it has parsed, and None where it needs the next chunk; so
+where the text was cut makes no difference to it, and it never looks at a character twice.
 
-Calls as JSON, as several families write them: parsed strictly, refused with a reason.
+Calls are strict JSON (RFC 8259), as `{"name", "arguments"}` or as OpenAI's API wraps them; anything
+else is refused with a reason.
 """
 
 import json
@@ -16,8 +17,8 @@ from typing import NoReturn, TypeVar
 from calltune.types import MAX_DEPTH, Json, ParsedOutput, ToolCall
 
 T = TypeVar("T")
-Steps = Generator[ToolCall | None, None, T]
-"""A part of the reading: yields calls, and None for more text; returns what it found."""
+ParseSteps = Generator[ToolCall | None, None, T]
+"""A part of a parser: yields calls, and None to ask for more text; returns what it found."""
 
 JSON_SPACE = " \t\n\r"
 _PLAIN = re.compile(r'[^][{}"]*+')
@@ -25,102 +26,102 @@ _IN_STRING = re.compile(r'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
 class ParseError(Exception):
-    """A text holds no calls that can be read; the message is the reading's problem."""
+    """A text holds no calls that can be parsed; the message becomes `ParsedOutput.problem`."""
 
 
-class Pieces:
-    """A text that comes in pieces, and the place in it up to which it has been read."""
+class TextStream:
+    """A text that comes in chunks, and the position up to which it has been parsed."""
 
     def __init__(self) -> None:
-        self._piece = ""
+        self._chunk = ""
         self._at = 0
-        self._before = 0
+        self._n_before = 0
         self._is_over = False
 
     @property
     def position(self) -> int:
-        """How many letters of the whole text have been read."""
-        return self._before + self._at
+        """How many characters of the whole text have been parsed."""
+        return self._n_before + self._at
 
-    def add(self, piece: str) -> None:
-        """The next piece, once the one before has been read."""
-        assert not self._is_over, "a piece after the end"
-        self._before += len(self._piece)
-        self._piece, self._at = piece, 0
+    def feed(self, chunk: str) -> None:
+        """Give the next chunk, once the one before has been parsed."""
+        assert not self._is_over, "a chunk after the end"
+        self._n_before += len(self._chunk)
+        self._chunk, self._at = chunk, 0
 
-    def end(self) -> None:
-        """No piece will follow."""
+    def close(self) -> None:
+        """Say that no chunk will follow."""
         self._is_over = True
 
-    def letter(self) -> Steps[str]:
-        """The next letter, which stays unread; "" at the end of the text."""
-        while self._at == len(self._piece) and not self._is_over:
+    def peek(self) -> ParseSteps[str]:
+        """The next character, without consuming it; "" at the end of the text."""
+        while self._at == len(self._chunk) and not self._is_over:
             yield None
-        return self._piece[self._at : self._at + 1]
+        return self._chunk[self._at : self._at + 1]
 
-    def skip(self) -> None:
-        """Read the letter that `letter` gave."""
+    def advance(self) -> None:
+        """Consume the character that `peek` gave."""
         self._at += 1
 
-    def past_space(self, space: str | None = None) -> Steps[str]:
-        """The next letter that is not of `space`, by default any white space; "" at the end."""
-        while letter := (yield from self.letter()):
-            if not (letter.isspace() if space is None else letter in space):
+    def skip_space(self, space: str | None = None) -> ParseSteps[str]:
+        """Consume white space, or what is in `space`; the next character, "" at the end."""
+        while character := (yield from self.peek()):
+            if not (character.isspace() if space is None else character in space):
                 break
-            self.skip()
-        return letter
+            self.advance()
+        return character
 
-    def past(self, mark: str) -> Steps[bool]:
-        """Read up to the end of the first `mark`; False, and all is read, where there is none."""
+    def skip_past(self, mark: str) -> ParseSteps[bool]:
+        """Consume the text through the first `mark`; False, and all of it, where there is none."""
         kept = ""
         while True:
-            text = kept + self._piece[self._at :]
+            text = kept + self._chunk[self._at :]
             found = text.find(mark)
             if found >= 0:
                 self._at += found + len(mark) - len(kept)
                 return True
-            # A mark may begin in one piece and end in another.
+            # A mark may begin in one chunk and end in the next.
             kept = text[-(len(mark) - 1) :]
-            self._at = len(self._piece)
-            if not (yield from self.letter()):
+            self._at = len(self._chunk)
+            if not (yield from self.peek()):
                 return False
 
-    def takes(self, mark: str) -> Steps[bool]:
-        """Whether `mark` comes next; it is read as far as it does."""
-        for letter in mark:
-            if (yield from self.letter()) != letter:
+    def accept(self, mark: str) -> ParseSteps[bool]:
+        """Whether `mark` comes next; it is consumed as far as it matches."""
+        for character in mark:
+            if (yield from self.peek()) != character:
                 return False
-            self.skip()
+            self.advance()
         return True
 
-    def json_text(self) -> Steps[str]:
-        """From the bracket that comes next to the one that closes it, or to the end of the text.
+    def read_json_text(self) -> ParseSteps[str]:
+        """Consume from the bracket that comes next to the one that closes it, or to the text's end.
 
         Raises:
-            ParseError: nested more than `DEEPEST` deep.
+            ParseError: nested more than `MAX_DEPTH` deep.
         """
-        brackets, parts = Brackets(), []
+        brackets, parts = BracketMatcher(), []
         while True:
-            end = brackets.closed_at(self._piece, self._at)
-            parts.append(self._piece[self._at : end])
-            self._at = len(self._piece) if end is None else end
-            if end is not None or not (yield from self.letter()):
+            end = brackets.find_close(self._chunk, self._at)
+            parts.append(self._chunk[self._at : end])
+            self._at = len(self._chunk) if end is None else end
+            if end is not None or not (yield from self.peek()):
                 return "".join(parts)
 
 
-class Brackets:
-    """Which brackets of a JSON text are open; their kinds are left to the JSON decoder."""
+class BracketMatcher:
+    """Finds the end of a JSON text by its brackets; their kinds are left to the JSON decoder."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._is_in_string = False
         self._is_escaped = False
 
-    def closed_at(self, text: str, at: int) -> int | None:
-        """Read on in `text` from `at`; the place after the last open bracket closes, if it does.
+    def find_close(self, text: str, at: int) -> int | None:
+        """Scan `text` from `at`; the index after the outermost closing bracket, or None.
 
         Raises:
-            ParseError: nested more than `DEEPEST` deep.
+            ParseError: nested more than `MAX_DEPTH` deep.
         """
         while at < len(text):
             at = self._string(text, at) if self._is_in_string else self._plain(text, at)
@@ -129,7 +130,7 @@ class Brackets:
         return None
 
     def _plain(self, text: str, at: int) -> int:
-        """The place after the next bracket or quote."""
+        """The index after the next bracket or quote."""
         at = _end(_PLAIN, text, at)
         match text[at : at + 1]:
             case '"':
@@ -143,45 +144,44 @@ class Brackets:
         return at + 1
 
     def _string(self, text: str, at: int) -> int:
-        """The place after the quote that ends the string, or after the text."""
+        """The index after the quote that ends the string, or after the text."""
         at = _end(_IN_STRING, text, at + self._is_escaped)
-        # What stops there is the quote, or a backslash whose letter has not come yet.
+        # What stops there is the quote, or a backslash whose character has not come yet.
         self._is_escaped = text[at : at + 1] == "\\"
         self._is_in_string = text[at : at + 1] != '"'
         return at + 1
 
 
 class StreamingParser:
-    """Reads one text, whole or in pieces of any size."""
+    """Parses one answer, fed whole or in chunks of any size."""
 
-    def __init__(self, steps: Callable[[Pieces], Steps[None]]) -> None:
-        self._text = Pieces()
+    def __init__(self, steps: Callable[[TextStream], ParseSteps[None]]) -> None:
+        self._text = TextStream()
         self._steps = steps(self._text)
         self._calls: list[ToolCall] = []
         self._problem: str | None = None
         self.end_of_calls = 0
-        """How many letters of the text stand before the end of the last call that was read."""
+        """The index in the text after the last call that was parsed."""
 
-    def feed(self, piece: str) -> tuple[ToolCall, ...]:
-        """The calls that became complete with this piece.
+    def feed(self, chunk: str) -> tuple[ToolCall, ...]:
+        """The calls that became complete with this chunk.
 
-        They were complete before any problem was seen: when the text goes on to be unreadable,
-        `finish` takes none of them for read.
+        They are provisional: where the text turns out to be broken later, `finish` returns none.
         """
-        self._text.add(piece)
-        return self._read_on()
+        self._text.feed(chunk)
+        return self._advance()
 
     def finish(self) -> ParsedOutput:
-        """What was read in the whole text: every call that was fed, or no call and a problem."""
-        self._text.end()
-        self._read_on()
+        """The result for the whole text: all calls that `feed` gave, or none and a problem."""
+        self._text.close()
+        self._advance()
         return (
             ParsedOutput(tuple(self._calls))
             if self._problem is None
             else ParsedOutput((), self._problem)
         )
 
-    def _read_on(self) -> tuple[ToolCall, ...]:
+    def _advance(self) -> tuple[ToolCall, ...]:
         n_known = len(self._calls)
         try:
             while (call := next(self._steps, None)) is not None:
@@ -199,29 +199,29 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
     return found.end()
 
 
-def next_call(text: Pieces) -> Steps[ToolCall]:
-    """The call whose JSON object begins here.
+def parse_call(text: TextStream) -> ParseSteps[ToolCall]:
+    """Consume the call whose JSON object begins here.
 
     Raises:
         ParseError: none begins here, or it is not a call.
     """
-    if (yield from text.letter()) != "{":
+    if (yield from text.peek()) != "{":
         raise ParseError(f"no JSON object at {text.position}")
-    return call_from_json((yield from next_value(text)))
+    return call_from_json((yield from parse_value(text)))
 
 
-def next_value(text: Pieces) -> Steps[Json]:
-    """The JSON list or object that begins here.
+def parse_value(text: TextStream) -> ParseSteps[Json]:
+    """Consume the JSON list or object that begins here.
 
     Raises:
-        ParseError: as `decode`, or it is nested too deep.
+        ParseError: as `decode_strict`, or it is nested too deep.
     """
     start = text.position
-    return decode((yield from text.json_text()), start)
+    return decode_strict((yield from text.read_json_text()), start)
 
 
-def decode(text: str, start: int = 0) -> Json:
-    """The JSON value that `text` holds; `start` is where in the whole text it began.
+def decode_strict(text: str, start: int = 0) -> Json:
+    """The JSON value of `text`; `start` is its index in the whole text, for messages.
 
     Raises:
         ParseError: not JSON, a key twice in one object, NaN, Infinity or a number too large.
@@ -256,19 +256,19 @@ def call_from_json(data: Json) -> ToolCall:
 
 
 def call_key(call: ToolCall) -> str:
-    """The same text for calls that are the same as JSON, whatever the order of their keys."""
+    """A text that is equal for calls that are equal as JSON, whatever the order of their keys."""
     return json.dumps([call.name, call.arguments], sort_keys=True)
 
 
 def _object_in(text: str) -> Json:
-    end = Brackets().closed_at(text, 0)
-    decoded = decode(text[:end])
+    end = BracketMatcher().find_close(text, 0)
+    decoded = decode_strict(text[:end])
     if text[end:].strip():
         raise ParseError("text after the arguments")
     return decoded
 
 
-def _object_without_twins(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+def _object_without_duplicate_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     keys = dict(pairs)
     if len(keys) < len(pairs):
         raise ParseError("a key twice in one object")
@@ -287,7 +287,7 @@ def _finite(digits: str) -> float:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object_without_twins,
+    object_pairs_hook=_object_without_duplicate_keys,
     parse_constant=_refuse_constant,
     parse_float=_finite,
 )

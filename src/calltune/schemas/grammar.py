@@ -1,8 +1,12 @@
-"""JSON Schema -> grammar rules for the JSON that satisfies it, also where it stands in a string.
+"""Compiler from JSON Schema to grammar rules for the JSON that satisfies it, plain or in a string.
 
-llguidance compiles JSON Schemas itself, but not into JSON that is quoted once more, as some formats
-write arguments. So objects and arrays are built here, for both. Written as Python's `json` writes:
-`, ` and `: ` between, keys in the schema's order. What no rule can say is left out, and noted.
+llguidance compiles JSON Schemas itself, but not into JSON within a JSON string, as some formats
+write arguments. So objects and arrays are built here, for both. The JSON is spaced as Python's
+`json` writes it, keys in the schema's order. A keyword that no rule can express is left out, with a
+note. This descends on its own rather than with `keywords.walk`: it resolves and merges schemas as
+it goes, bounds their depth, and gives up one alternative without the others.
+
+Source: JSON Schema draft 2020-12; llguidance's Lark syntax.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,37 +14,37 @@ from functools import partial
 from typing import NamedTuple
 
 from calltune.files import dumps
-from calltune.schemas.lark import Lark, either, literal, repeated
+from calltune.schemas.keywords import Schema
+from calltune.schemas.lark import LarkGrammar, literal, one_of, repeat
 from calltune.schemas.merge import (
-    Impossible,
-    NotExpressed,
-    Schema,
-    merged,
-    resolved,
+    Unsatisfiable,
+    UnsupportedSchema,
+    merge,
+    resolve,
 )
 from calltune.schemas.validate import satisfies
 from calltune.types import Json
 
 MAX_DEPTH = 32
 MAX_FREE_DEPTH = 5
-"""How deep values nest whose schema says nothing of what is in them."""
+"""How deep values may nest where the schema allows anything."""
 MAX_LENGTH = 2_000
-"""Lengths and counts beyond this are not held."""
+"""Larger lengths and counts are not enforced."""
 _ALL_TYPES = ("string", "number", "boolean", "null", "object", "array")
 _INTEGER = r"/-?(0|[1-9][0-9]{0,29})/"
 _NUMBER = (
     r"/-?((0|[1-9][0-9]{0,29})(\.[0-9]{1,29})?"
     r"|[1-9](\.[0-9]{1,29})?e[+-](0[1-9]|[1-9][0-9]|[12][0-9]{2}))/"
 )
-"""Bounded: a number that goes on for ever would end as none."""
+"""Bounded, so that a model cannot write digits without end."""
 _RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _BOUND = 10**18
-_LETTER = (
+_CHARACTER = (
     r"""([^"\\\x00-\x1f]|\\["\\bfnrt]|\\u00[01][0-9a-f])""",
     r"""([^"\\\x00-\x1f]|\\\\(\\"|\\\\|[bfnrt]|u00[01][0-9a-f]))""",
 )
 _QUOTE = ('"', r"\\" + '"')
-_NOT_HELD = (
+UNENFORCED_KEYWORDS = (
     *("uniqueItems", "contains", "minContains", "maxContains", "minProperties", "maxProperties"),
     *("patternProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
     *("not", "if", "then", "else", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"),
@@ -50,16 +54,16 @@ _CLOSED = "no properties but those named"
 
 
 class _Member(NamedTuple):
-    """A key with its value, as the body of a rule."""
+    """A key and its value, as the body of a rule."""
 
     body: str
     is_required: bool
 
 
-class SchemaRules:
-    """The rules for values of one schema: a tool's, or a whole answer's."""
+class SchemaCompiler:
+    """Compiles one schema, a tool's or a whole answer's, into rules of a grammar."""
 
-    def __init__(self, lark: Lark, root: Json, is_quoted: bool, note: Callable[[str], None]):
+    def __init__(self, lark: LarkGrammar, root: Json, is_quoted: bool, note: Callable[[str], None]):
         self._lark = lark
         self._root = root
         self._is_quoted = is_quoted
@@ -69,24 +73,24 @@ class SchemaRules:
         self._references = hash(dumps(root)) if '"$ref"' in dumps(root) else 0
 
     def arguments(self) -> str:
-        """The rule for the whole object of arguments; none that the schema does not name.
+        """The rule for the object of arguments, without arguments that the schema does not name.
 
         Raises:
-            Impossible: there is no such object.
+            Unsatisfiable: no object satisfies the schema.
         """
         try:
-            schema = resolved(self._root, self._root)
-            whole = merged({"type": "object"}, schema)
+            schema = resolve(self._root, self._root)
+            whole = merge({"type": "object"}, schema)
             return self._value({_CLOSED: True} | whole, MAX_DEPTH)
-        except NotExpressed as reason:
+        except UnsupportedSchema as reason:
             self._note(str(reason))
             return self.anything()
 
     def whole(self) -> str:
-        """The rule for any value that satisfies the schema, at whose root any type may stand.
+        """The rule for any value that satisfies the schema, of whatever type.
 
         Raises:
-            Impossible: there is no such value.
+            Unsatisfiable: no value satisfies the schema.
         """
         return self._value(self._root, MAX_DEPTH)
 
@@ -99,26 +103,26 @@ class SchemaRules:
             depth = min(depth, MAX_FREE_DEPTH)
         key = dumps([schema, depth, self._references, self._is_quoted])
         if key in self._open:
-            # A value that is nothing but itself again.
-            raise Impossible
+            # A value defined as itself and nothing more.
+            raise Unsatisfiable
         self._open.add(key)
         try:
-            return self._lark.once(key, lambda: self._lark.rule(self._body(schema, depth)))
+            return self._lark.cached(key, lambda: self._lark.rule(self._body(schema, depth)))
         finally:
             self._open.discard(key)
 
     def _body(self, written: Json, depth: int) -> str:
         try:
-            return self._of_schema(resolved(written, self._root), depth)
-        except NotExpressed as reason:
+            return self._of_schema(resolve(written, self._root), depth)
+        except UnsupportedSchema as reason:
             self._note(str(reason))
         except (AttributeError, TypeError, ValueError):
-            # A count that is a string, properties that are a list: whatever people write.
+            # Broken schemas: a count that is a string, properties that are a list.
             self._note("a keyword of the wrong kind")
         return self._of_schema({}, min(depth, MAX_FREE_DEPTH))
 
     def _of_schema(self, schema: Schema, depth: int) -> str:
-        for keyword in _NOT_HELD:
+        for keyword in UNENFORCED_KEYWORDS:
             if keyword in schema:
                 self._note(keyword)
         for keyword in ("anyOf", "oneOf"):
@@ -139,25 +143,25 @@ class SchemaRules:
         )
 
     def _alternative(self, rest: Schema, part: Json, depth: int) -> str:
-        return self._value(merged(rest, resolved(part, self._root)), depth)
+        return self._value(merge(rest, resolve(part, self._root)), depth)
 
     def _first_possible(self, makers: Sequence[Callable[[], str]]) -> str:
         bodies = []
         for make in makers:
             try:
                 bodies.append(make())
-            except Impossible:
+            except Unsatisfiable:
                 continue
         if not bodies:
-            raise Impossible
-        return either(bodies)
+            raise Unsatisfiable
+        return one_of(bodies)
 
     def _values(self, schema: Schema) -> str:
         values = [schema["const"]] if "const" in schema else schema["enum"]
         fitting = [value for value in values if satisfies(value, schema)]
         if not fitting:
-            raise Impossible
-        return either(self._literal(dumps(value)) for value in fitting)
+            raise Unsatisfiable
+        return one_of(self._literal(dumps(value)) for value in fitting)
 
     def _of_type(self, kind: str, schema: Schema, depth: int) -> str:
         match kind:
@@ -166,14 +170,14 @@ class SchemaRules:
             case "integer" | "number":
                 return self._number(kind, schema)
             case "boolean":
-                return either((literal("true"), literal("false")))
+                return one_of((literal("true"), literal("false")))
             case "null":
                 return literal("null")
             case "object":
                 return self._object(schema, depth)
             case "array":
                 return self._array(schema, depth)
-        raise NotExpressed(f"type {kind}")
+        raise UnsupportedSchema(f"type {kind}")
 
     def _string(self, schema: Schema) -> str:
         if "pattern" in schema and not self._is_quoted:
@@ -183,10 +187,14 @@ class SchemaRules:
             )
         if "pattern" in schema:
             self._note("pattern")
-        least, most = self._counts(schema, "minLength", "maxLength")
-        count = "*" if (least, most) == (0, None) else f"{{{least},{'' if most is None else most}}}"
+        min_count, max_count = self._counts(schema, "minLength", "maxLength")
+        count = (
+            "*"
+            if (min_count, max_count) == (0, None)
+            else f"{{{min_count},{'' if max_count is None else max_count}}}"
+        )
         quote = _QUOTE[self._is_quoted]
-        return self._lark.terminal(f"/{quote}{_LETTER[self._is_quoted]}{count}{quote}/")
+        return self._lark.terminal(f"/{quote}{_CHARACTER[self._is_quoted]}{count}{quote}/")
 
     def _number(self, kind: str, schema: Schema) -> str:
         bounds = {key: schema[key] for key in _RANGE if key in schema}
@@ -201,7 +209,7 @@ class SchemaRules:
 
     def _object(self, schema: Schema, depth: int) -> str:
         if depth == 0:
-            raise Impossible
+            raise Unsatisfiable
         properties = schema.get("properties") or {}
         required = schema.get("required") or []
         extra = schema.get("additionalProperties", _CLOSED not in schema and not properties)
@@ -210,7 +218,7 @@ class SchemaRules:
         for name, part in members.items():
             try:
                 value = self._value(part, depth - 1)
-            except Impossible:
+            except Unsatisfiable:
                 if name in required:
                     raise
                 continue
@@ -223,7 +231,7 @@ class SchemaRules:
         """A member of another name than the known ones."""
         try:
             value = self._value(extra, depth - 1)
-        except Impossible:
+        except Unsatisfiable:
             return None
         key = self._string({})
         if known:
@@ -241,58 +249,62 @@ class SchemaRules:
             if member.is_required:
                 first, after = here, f"{comma} {here}"
             else:
-                first = either((here, first)) if first else f"({here})?"
+                first = one_of((here, first)) if first else f"({here})?"
                 after = f"({comma} {member.body})? {after}".strip()
             first, after = self._lark.rule(first), self._lark.rule(after)
         return first
 
     def _array(self, schema: Schema, depth: int) -> str:
         if depth == 0:
-            raise Impossible
+            raise Unsatisfiable
         items, fixed = schema.get("items", True), schema.get("prefixItems", [])
         if isinstance(items, list):
             # What prefixItems is called now.
             items, fixed = schema.get("additionalItems", True), items
-        least, most = self._counts(schema, "minItems", "maxItems")
+        min_count, max_count = self._counts(schema, "minItems", "maxItems")
         comma = self._literal(", ")
         try:
             item = self._value(items, depth - 1)
-            left = None if most is None else max(0, most - len(fixed))
-            rest = repeated(f"{comma} {item}", max(0, least - len(fixed)), left)
-        except Impossible:
+            left = None if max_count is None else max(0, max_count - len(fixed))
+            rest = repeat(f"{comma} {item}", max(0, min_count - len(fixed)), left)
+        except Unsatisfiable:
             item, rest = None, ""
-            if least > len(fixed):
+            if min_count > len(fixed):
                 raise
-        inside = self._fixed_items(fixed, rest, least, most, depth) if fixed else ""
-        if not fixed and item and most != 0:
-            more = repeated(
-                f"{comma} {item}", max(0, least - 1), None if most is None else most - 1
+        inside = self._fixed_items(fixed, rest, min_count, max_count, depth) if fixed else ""
+        if not fixed and item and max_count != 0:
+            more = repeat(
+                f"{comma} {item}",
+                max(0, min_count - 1),
+                None if max_count is None else max_count - 1,
             )
-            inside = f"{item} {more}" if least else f"({item} {more})?"
+            inside = f"{item} {more}" if min_count else f"({item} {more})?"
         return f"{self._literal('[')} {inside} {self._literal(']')}"
 
     def _fixed_items(
-        self, fixed: Sequence[Json], rest: str, least: int, most: int | None, depth: int
+        self, fixed: Sequence[Json], rest: str, min_count: int, max_count: int | None, depth: int
     ) -> str:
         """The items of an array that each have a schema of their own, and the rest after them."""
         body = rest
-        for index in reversed(range(len(fixed) if most is None else min(most, len(fixed)))):
+        for index in reversed(
+            range(len(fixed) if max_count is None else min(max_count, len(fixed)))
+        ):
             comma = self._literal(", ") if index else ""
             body = f"{comma} {self._value(fixed[index], depth - 1)} {body}"
-            body = self._lark.rule(body.strip() if index < least else f"({body.strip()})?")
+            body = self._lark.rule(body.strip() if index < min_count else f"({body.strip()})?")
         return body
 
-    def _counts(self, schema: Schema, at_least: str, at_most: str) -> tuple[int, int | None]:
-        least, most = schema.get(at_least, 0), schema.get(at_most)
-        if least > MAX_LENGTH:
-            self._note(at_least)
-            least = 0
-        if most is not None and most > MAX_LENGTH:
-            self._note(at_most)
-            most = None
-        if most is not None and most < least:
-            raise Impossible
-        return int(least), None if most is None else int(most)
+    def _counts(self, schema: Schema, min_keyword: str, max_keyword: str) -> tuple[int, int | None]:
+        min_count, max_count = schema.get(min_keyword, 0), schema.get(max_keyword)
+        if min_count > MAX_LENGTH:
+            self._note(min_keyword)
+            min_count = 0
+        if max_count is not None and max_count > MAX_LENGTH:
+            self._note(max_keyword)
+            max_count = None
+        if max_count is not None and max_count < min_count:
+            raise Unsatisfiable
+        return int(min_count), None if max_count is None else int(max_count)
 
     def _literal(self, text: str) -> str:
         return literal(dumps(text)[1:-1] if self._is_quoted else text)

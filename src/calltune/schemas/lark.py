@@ -1,4 +1,4 @@
-"""A grammar under construction: named rules in llguidance's Lark syntax.
+"""Grammars in llguidance's Lark syntax, built rule by rule.
 
 Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
@@ -11,11 +11,11 @@ MAX_RULES = 20_000
 
 
 class TooLarge(Exception):
-    """A grammar of more than `MOST_RULES` rules."""
+    """A grammar would have more than `MAX_RULES` rules."""
 
 
-class Lark:
-    """Rules by name; equal bodies share one rule, and recursion goes through `named`."""
+class LarkGrammar:
+    """A grammar under construction; rules with equal bodies are one rule."""
 
     def __init__(self) -> None:
         self._bodies: dict[str, str] = {}
@@ -23,25 +23,33 @@ class Lark:
         self._memo: dict[str, str] = {}
 
     def rule(self, body: str) -> str:
-        """The name of the rule with this body."""
+        """The name of the rule with this body, added if it is new.
+
+        Raises:
+            TooLarge: the grammar has as many rules as it may have.
+        """
         if body not in self._names:
             self._names[body] = self._add(body, "r")
         return self._names[body]
 
     def terminal(self, body: str) -> str:
-        """The name of the terminal (what is read as one piece) with this body."""
+        """The name of the terminal (read by the lexer) with this body, added if it is new.
+
+        Raises:
+            TooLarge: the grammar has as many rules as it may have.
+        """
         if body not in self._names:
             self._names[body] = self._add(body, "T")
         return self._names[body]
 
-    def once(self, key: str, make: Callable[[], str]) -> str:
-        """What `make` gave for this key when it was first asked for."""
+    def cached(self, key: str, make: Callable[[], str]) -> str:
+        """The rule made for this key; `make` is called the first time only."""
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]
 
     def text(self, start: str) -> str:
-        """The whole grammar; `start` is the body of its first rule."""
+        """The grammar's text; `start` is the body of its first rule."""
         rules = "".join(f"{name}: {body}\n" for name, body in self._bodies.items())
         return f"start: {start}\n{rules}"
 
@@ -54,31 +62,31 @@ class Lark:
 
 
 def literal(text: str) -> str:
-    """A text that is written as it stands."""
+    """The body that matches exactly this text."""
     return dumps(text).replace("\x7f", "\\u007f")
 
 
 def text_without(marks: Iterable[str], not_first: str = "") -> str:
-    """The body of a terminal: a text that begins with no white space and holds no mark.
+    """The body of a terminal that matches text without any of `marks`.
 
-    `not_first` are further letters that it does not begin with.
+    The text is not empty, and begins neither with white space nor with a character of `not_first`.
     """
     anything = "/(?s:.*)/"
-    first = "".join(f"\\{letter}" for letter in not_first)
+    first = "".join(f"\\{character}" for character in not_first)
     # What Python takes for white space: four control characters more than a regex does.
     start = rf"/[^\s\x1c-\x1f{first}](?s:.*)/"
-    return f"{start} & ~({anything} {either(literal(mark) for mark in marks)} {anything})"
+    return f"{start} & ~({anything} {one_of(literal(mark) for mark in marks)} {anything})"
 
 
-def either(bodies: Iterable[str]) -> str:
-    """One of several."""
+def one_of(bodies: Iterable[str]) -> str:
+    """The body that matches what one of `bodies` matches."""
     return "(" + " | ".join(dict.fromkeys(bodies)) + ")"
 
 
-def repeated(body: str, least: int, most: int | None) -> str:
-    """So many of them; None is any number from the least on."""
-    if most == 0:
+def repeat(body: str, min_count: int, max_count: int | None) -> str:
+    """The body that matches `body` from `min_count` to `max_count` times; None: no upper limit."""
+    if max_count == 0:
         return ""
-    if most is None:
-        return f"({body})*" if least == 0 else f"({body}){{{least},}}"
-    return f"({body}){{{least},{most}}}"
+    if max_count is None:
+        return f"({body})*" if min_count == 0 else f"({body}){{{min_count},}}"
+    return f"({body}){{{min_count},{max_count}}}"

@@ -1,42 +1,45 @@
-"""JSON Schemas taken together: references looked up, and `allOf` made one schema."""
+"""Merging of JSON Schemas: references looked up, and `allOf` made one schema.
+
+It looks at one level at a time, for the grammar compiler: what it merges below is left as `allOf`.
+"""
 
 from typing import Any
 
+from calltune.schemas.keywords import ANNOTATIONS, IDENTIFIERS, Schema
 from calltune.schemas.validate import resolve_pointer
 from calltune.types import Json
 
-Schema = dict[str, Json]
 MAX_ALTERNATIVES = 64
 _LARGEST = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
 _SMALLEST = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
-_REMARKS = {"title", "description", "default", "examples", "$schema", "$defs", "definitions", "$id"}
+_IGNORED = {"$ref", "allOf", *ANNOTATIONS, *IDENTIFIERS}
 
 
-class Impossible(Exception):
+class Unsatisfiable(Exception):
     """No value satisfies the schema."""
 
 
-class NotExpressed(Exception):
-    """A schema that these functions do not understand."""
+class UnsupportedSchema(Exception):
+    """A schema that cannot be merged into one; the message says what stands in the way."""
 
 
-def resolved(schema: Json, root: Schema) -> Schema:
+def resolve(schema: Json, root: Schema) -> Schema:
     """The schema without `$ref` and `allOf` at its top; what they hold is merged into it.
 
     Raises:
-        Impossible: it is `false`, or its parts contradict each other.
-        NotExpressed: a reference leads nowhere or in a circle, or two parts cannot be merged.
+        Unsatisfiable: it is `false`, or its parts contradict each other.
+        UnsupportedSchema: a reference leads nowhere or in a circle, or two parts cannot be merged.
     """
     try:
-        return _resolved(schema, root)
+        return _resolve(schema, root)
     except RecursionError:
-        raise NotExpressed("$ref in a circle") from None
+        raise UnsupportedSchema("$ref in a circle") from None
 
 
-def _resolved(schema: Json, root: Schema) -> Schema:
+def _resolve(schema: Json, root: Schema) -> Schema:
     for _ in range(MAX_ALTERNATIVES):
         if schema is False or (isinstance(schema, dict) and schema.get("not") == {}):
-            raise Impossible
+            raise Unsatisfiable
         if not isinstance(schema, dict):
             return {}
         parts: list[Json] = []
@@ -44,28 +47,28 @@ def _resolved(schema: Json, root: Schema) -> Schema:
             parts.append(_target(schema["$ref"], root))
         if isinstance(schema.get("allOf"), list):
             parts.extend(schema["allOf"])
-        rest = {k: v for k, v in schema.items() if k not in ("$ref", "allOf", *_REMARKS)}
+        rest = {k: v for k, v in schema.items() if k not in _IGNORED}
         if not parts:
             return rest
         if len(parts) == 1 and not rest:
             schema = parts[0]
             continue
         for part in parts:
-            rest = merged(rest, _resolved(part, root))
+            rest = merge(rest, _resolve(part, root))
         schema = rest
-    raise NotExpressed("$ref in a circle")
+    raise UnsupportedSchema("$ref in a circle")
 
 
-def merged(one: Schema, other: Schema) -> Schema:
-    """What satisfies both of two resolved schemas.
+def merge(one: Schema, other: Schema) -> Schema:
+    """The schema of what satisfies both of two resolved schemas.
 
     Raises:
-        Impossible: nothing does.
-        NotExpressed: a keyword that stands in both with different values.
+        Unsatisfiable: nothing does.
+        UnsupportedSchema: a keyword that stands in both with different values.
     """
     for listing, rest in ((one, other), (other, one)):
         if "prefixItems" in listing and "items" in rest and "prefixItems" not in rest:
-            raise NotExpressed("prefixItems and items in different parts")
+            raise UnsupportedSchema("prefixItems and items in different parts")
     result = _within(one, other)
     for key, value in _within(other, one).items():
         result[key] = _both(key, result[key], value) if key in result else value
@@ -73,15 +76,15 @@ def merged(one: Schema, other: Schema) -> Schema:
 
 
 def _within(schema: Schema, other: Schema) -> Schema:
-    """The schema, its properties held to what the other one says of those that it does not name."""
+    """The schema, its properties limited by the other's `additionalProperties` where it applies."""
     extra, properties = other.get("additionalProperties", True), schema.get("properties")
     if extra in (True, {}) or not isinstance(properties, dict):
         return dict(schema)
     if "patternProperties" in other:
-        raise NotExpressed("additionalProperties beside patternProperties, in a part")
+        raise UnsupportedSchema("additionalProperties beside patternProperties, in a part")
     named: Any = other.get("properties") or {}
-    held = {k: v if k in named else {"allOf": [v, extra]} for k, v in properties.items()}
-    return schema | {"properties": held}
+    limited = {k: v if k in named else {"allOf": [v, extra]} for k, v in properties.items()}
+    return schema | {"properties": limited}
 
 
 def _both(key: str, one: Any, other: Any) -> Any:
@@ -102,7 +105,7 @@ def _both(key: str, one: Any, other: Any) -> Any:
         return {"allOf": [one, other]}
     if key in ("anyOf", "oneOf") and len(one) * len(other) <= MAX_ALTERNATIVES:
         return [{"allOf": [a, b]} for a in one for b in other]
-    raise NotExpressed(f"{key} twice")
+    raise UnsupportedSchema(f"{key} twice")
 
 
 def _shared_types(one: Any, other: Any) -> list[str]:
@@ -112,14 +115,14 @@ def _shared_types(one: Any, other: Any) -> list[str]:
     if "integer" not in shared and numbers <= {*these, *those}:
         shared.append("integer")
     if not shared:
-        raise Impossible
+        raise Unsatisfiable
     return shared
 
 
 def _target(reference: Json, root: Schema) -> Json:
     if not isinstance(reference, str) or not reference.startswith("#"):
-        raise NotExpressed("$ref to another document")
+        raise UnsupportedSchema("$ref to another document")
     found = resolve_pointer(reference, root)
     if found is None:
-        raise NotExpressed("$ref that leads nowhere")
+        raise UnsupportedSchema("$ref that leads nowhere")
     return found

@@ -1,16 +1,28 @@
-"""A tool's parameters, in whatever form its dataset gives them, as one JSON Schema object."""
+"""A tool's parameters, in whatever form its dataset writes them, as one JSON Schema object.
+
+Two forms are read: a JSON Schema object (OpenAI's function tools, BFCL, MCP), with Python's names
+of types where JSON Schema has its own, and the flat form of xlam-function-calling-60k,
+`{argument: {"type": "str, optional", "description": …, "default": …}}`.
+"""
 
 from typing import NamedTuple
 
+from calltune.schemas.keywords import map_subschemas
 from calltune.schemas.python_types import any_of, read_type
 from calltune.types import Json
 
 MAX_DEPTH = 64
-_SUBSCHEMAS = ("items", "additionalProperties", "not")
-_SUBSCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_KEYWORDS = frozenset(
+_NORMALIZED = frozenset(
+    {
+        *("properties", "items", "additionalProperties", "not"),
+        *("anyOf", "oneOf", "allOf", "prefixItems"),
+    }
+)
+"""Where datasets write Python's names of types; under other keywords schemas stay as they are."""
+_OF_A_SCHEMA = frozenset(
     {"type", "properties", "required", "description", "title", "$schema", "$defs"}
 )
+"""An object with other keys is taken for the flat form."""
 
 
 class ParsedSchema(NamedTuple):
@@ -21,11 +33,16 @@ class ParsedSchema(NamedTuple):
 
 
 def read_parameters(written: dict[str, Json]) -> ParsedSchema:
-    """The JSON Schema of a tool's arguments.
+    """The JSON Schema of a tool's arguments, with what was not understood noted.
 
-    `written` is a JSON Schema object, or the flat form `{argument: {type, description, default}}`.
-    In the flat form an argument is optional when its type says so or when it has a default; in a
-    JSON Schema `required` decides.
+    Args:
+        written: a JSON Schema object, or the flat form `{argument: {type, description, default}}`.
+            In the flat form an argument is optional when its type says so or when it has a
+            default; in a JSON Schema `required` decides.
+
+    Returns:
+        A schema with `type`, `properties` and `required`; a type that is not understood allows any
+        value. `written` is not changed.
     """
     notes: dict[str, None] = {}
     if _is_schema(written):
@@ -39,7 +56,10 @@ def read_parameters(written: dict[str, Json]) -> ParsedSchema:
 
 
 def allows(schema: dict[str, Json], argument: str) -> bool:
-    """Whether a tool with these parameters takes an argument of this name."""
+    """Whether a tool with these parameters takes an argument of this name.
+
+    Also true where that depends on a reference, on alternatives or on patterns.
+    """
     if argument in schema["properties"] or schema.get("additionalProperties", False) is not False:
         return True
     elsewhere = ("$ref", "anyOf", "oneOf", "allOf", "patternProperties")
@@ -51,7 +71,7 @@ def _is_schema(written: dict[str, Json]) -> bool:
     if isinstance(kind := written.get("type"), str):
         return kind.lower() in ("object", "dict")
     properties = written.get("properties")
-    if not isinstance(properties, dict) or not written.keys() <= _KEYWORDS:
+    if not isinstance(properties, dict) or not written.keys() <= _OF_A_SCHEMA:
         return False
     return "required" in written or not isinstance(properties.get("type"), str)
 
@@ -95,20 +115,16 @@ def _schema(written: Json, notes: dict[str, None], depth: int) -> dict[str, Json
 
 def _object(written: dict[str, Json], notes: dict[str, None], depth: int) -> dict[str, Json]:
     schema = _kind(written["type"], notes) if "type" in written else {}
-    for key, value in written.items():
-        if key in ("type", "optional") or (key == "required" and not isinstance(value, list)):
-            continue
-        if key == "properties" and isinstance(value, dict):
-            schema[key] = {name: _schema(each, notes, depth + 1) for name, each in value.items()}
-        elif key in _SUBSCHEMAS and not isinstance(value, bool):
-            schema[key] = _schema(value, notes, depth + 1)
-        elif key in _SUBSCHEMA_LISTS and isinstance(value, list):
-            schema[key] = [_schema(each, notes, depth + 1) for each in value]
-        elif key == "required":
-            schema[key] = [name for name in value if isinstance(name, str)]
-        elif key != "properties":
-            schema[key] = value
-    return schema
+    kept = {key: value for key, value in written.items() if key not in ("type", "optional")}
+    if "required" in kept and not isinstance(kept["required"], list):
+        del kept["required"]
+    elif "required" in kept:
+        kept["required"] = [name for name in kept["required"] if isinstance(name, str)]
+    if not isinstance(kept.get("properties", {}), dict):
+        del kept["properties"]
+    return schema | map_subschemas(
+        kept, lambda each: _schema(each, notes, depth + 1), keywords=_NORMALIZED
+    )
 
 
 def _kind(written: Json, notes: dict[str, None]) -> dict[str, Json]:

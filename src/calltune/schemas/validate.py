@@ -1,6 +1,7 @@
-"""JSON Schemas: whether a value satisfies one, and what a reference within one points at.
+"""Checks against JSON Schema: values against schemas, and schemas against draft 2020-12.
 
-A tool's parameters made a JSON Schema that its reference implementation accepts.
+Source: JSON Schema draft 2020-12, by its reference implementation in Python, `jsonschema`; pointers
+are RFC 6901.
 """
 
 import re
@@ -8,14 +9,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from calltune.schemas.keywords import map_all_objects
 from calltune.schemas.parameters import ParsedSchema
 from calltune.types import Json
 
+_NO_OBJECTS = {"string", "number", "integer", "boolean", "null", "array"}
+
 
 def satisfies(value: Json, schema: dict[str, Json]) -> bool:
-    """Whether it does, by the reference implementation of draft 2020-12 in Python.
+    """Whether a value satisfies a JSON Schema of draft 2020-12.
 
-    What a broken schema says is not held against anybody.
+    Also true where the schema is broken in a way that stops the check: a value is not blamed for
+    its schema. References to other documents are never fetched.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import UnknownType
@@ -41,7 +46,11 @@ def satisfies(value: Json, schema: dict[str, Json]) -> bool:
 
 
 def resolve_pointer(reference: str, root: Json) -> Json:
-    """What a reference within `root` (`#/a/b`, RFC 6901) points at; None where it points out."""
+    """What a reference within a document points at, such as `#/$defs/a` (RFC 6901).
+
+    None where the reference leads to nothing, or out of the document. `referencing` does the same
+    for sound documents; in broken ones it indexes into strings and raises what Python raises.
+    """
     if not reference.startswith("#"):
         return None
     found = root
@@ -56,61 +65,46 @@ def resolve_pointer(reference: str, root: Json) -> Json:
     return found
 
 
-_DATA = ("const", "default", "enum", "examples")
-"""Keywords whose values are no schemas."""
-_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-"""Keywords whose values have names for keys, which may be those of keywords."""
-_NO_OBJECTS = {"string", "number", "integer", "boolean", "null", "array"}
-
-
-class _Mended(NamedTuple):
+class _Repaired(NamedTuple):
     schema: dict[str, Json]
     note: str
 
 
 def repair_schema(written: dict[str, Json]) -> ParsedSchema:
-    """`written` as an object's schema by draft 2020-12, and what had to be left open in it.
+    """A tool's parameters as an object's schema that draft 2020-12 accepts, and what was lost.
 
     A reference that leads nowhere, or out of the schema, allows any value; so does an argument
-    whose schema is none. Other keywords that are broken are left out.
+    whose schema is invalid. Other invalid keywords are left out.
     """
     notes: dict[str, None] = {}
     given = {key: value for key, value in written.items() if key != "$schema"}
-    kept = _without_loose_ends(given, given, lambda text: notes.update({text: None}))
-    if _is_of_no_object(kept.get("type")):
+    kept = _without_dangling_references(given, given, lambda text: notes.update({text: None}))
+    if _is_not_an_object(kept.get("type")):
         notes["parameters are of another type than object; that is passed over"] = None
     schema: dict[str, Json] = {"properties": {}, "required": []} | kept | {"type": "object"}
-    while (path := _fault(schema)) is not None:
-        schema, note = _mended(schema, path)
+    while (path := _first_fault(schema)) is not None:
+        schema, note = _repair_at(schema, path)
         notes[note] = None
     return ParsedSchema({"type": "object"} | schema, tuple(notes))
 
 
-def _is_of_no_object(kind: Json) -> bool:
+def _is_not_an_object(kind: Json) -> bool:
     kinds = kind if isinstance(kind, list) else [kind]
     return bool(kinds) and all(isinstance(each, str) and each in _NO_OBJECTS for each in kinds)
 
 
-def _without_loose_ends(value: Json, root: Json, note: Callable[[str], None]) -> Json:
-    if isinstance(value, list):
-        return [_without_loose_ends(item, root, note) for item in value]
+def _without_dangling_references(value: Json, root: Json, note: Callable[[str], None]) -> Json:
     if not isinstance(value, dict):
         return value
     reference = value.get("$ref")
     if isinstance(reference, str) and resolve_pointer(reference, root) is None:
         note(f"reference {reference} leads nowhere; any value is allowed")
         value = {key: item for key, item in value.items() if key != "$ref"}
-    return {key: _part_without(key, item, root, note) for key, item in value.items()}
+    return map_all_objects(value, lambda part: _without_dangling_references(part, root, note))
 
 
-def _part_without(key: str, value: Json, root: Json, note: Callable[[str], None]) -> Json:
-    if key in _MAPS and isinstance(value, dict):
-        return {name: _without_loose_ends(item, root, note) for name, item in value.items()}
-    return value if key in _DATA else _without_loose_ends(value, root, note)
-
-
-def _fault(schema: dict[str, Json]) -> list[Any] | None:
-    """Where in the schema the first fault lies."""
+def _first_fault(schema: dict[str, Json]) -> list[Any] | None:
+    """The path to the first fault in the schema; None where draft 2020-12 accepts it."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
@@ -121,14 +115,14 @@ def _fault(schema: dict[str, Json]) -> list[Any] | None:
     return None
 
 
-def _mended(schema: dict[str, Json], path: list[Any]) -> _Mended:
+def _repair_at(schema: dict[str, Json], path: list[Any]) -> _Repaired:
     if not path:
-        return _Mended({}, "parameters are no JSON Schema; any arguments are allowed")
+        return _Repaired({}, "parameters are no JSON Schema; any arguments are allowed")
     keyword = path[0]
     if len(path) > 1 and keyword in ("properties", "$defs", "definitions"):
         part = schema[keyword] | {path[1]: {}}
-        return _Mended(
+        return _Repaired(
             schema | {keyword: part}, f"{path[1]} has no JSON Schema; any value is allowed"
         )
     rest = {key: value for key, value in schema.items() if key != keyword}
-    return _Mended(rest, f"{keyword} is no JSON Schema and is left out")
+    return _Repaired(rest, f"{keyword} is no JSON Schema and is left out")

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 
 from calltune.formats.grammar import MAX_CALLS, OutputSpec
-from calltune.formats.parser import ParseError, call_key, decode
+from calltune.formats.parser import ParseError, call_key, decode_strict
 from calltune.generation.sequence import Sampling
 from calltune.serving.errors import APIError
 from calltune.serving.request_schema import (
@@ -135,7 +135,7 @@ def _message(written: AnyMessage, place: str, names: dict[str, str]) -> Message:
 
 def _call(written: CallMade, place: str) -> ToolCall:
     try:
-        arguments = decode(written.function.arguments.strip() or "{}")
+        arguments = decode_strict(written.function.arguments.strip() or "{}")
     except ParseError as problem:
         raise APIError(400, f"{place} has arguments that are {problem}", place) from None
     if not isinstance(arguments, dict):

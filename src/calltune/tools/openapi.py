@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 from calltune.errors import DataError
 from calltune.files import read_json
+from calltune.schemas.keywords import Schema
+from calltune.schemas.openapi_dialect import OpenAPIDocument, SchemaConverter
 from calltune.schemas.tools import UnusableRow, check_json
-from calltune.tools.openapi_schemas import Document, References, Schema
 from calltune.tools.toolset import Note, ToolDraft, Toolset, build_toolset
 from calltune.types import Json
 
@@ -101,11 +102,11 @@ _OF_AN_OBJECT = {"type", "properties", "required", "additionalProperties"}
 _ABOUT = {"title", "description", "examples", "deprecated"}
 
 
-def read_parameters(written: list[Json], references: References, note: Notes) -> Schema:
+def parameters_schema(written: list[Json], converter: SchemaConverter, note: Notes) -> Schema:
     """The schema of an object of the parameters; in `written`, later lists beat earlier ones."""
     found: dict[tuple[str, str], Schema] = {}
     for each in (each for listed in written if isinstance(listed, list) for each in listed):
-        parameter = references.followed(each)
+        parameter = converter.resolve(each)
         if parameter is None:
             continue
         name, place = parameter.get("name"), parameter.get("in")
@@ -114,15 +115,15 @@ def read_parameters(written: list[Json], references: References, note: Notes) ->
     whole: Schema = {"type": "object", "properties": {}, "required": []}
     for (name, place), parameter in found.items():
         if _is_taken(name, place, note):
-            whole = _with_parameter(whole, name, parameter, references, note)
+            whole = _with_parameter(whole, name, parameter, converter, note)
     return whole
 
 
-def read_body(
-    written: Json, parameters: Schema, references: References, note: Notes
+def add_body(
+    written: Json, parameters: Schema, converter: SchemaConverter, note: Notes
 ) -> Schema | None:
     """`parameters` with the body added; None, noted, where it must be and cannot be given."""
-    if written is None or (body := references.followed(written)) is None:
+    if written is None or (body := converter.resolve(written)) is None:
         return parameters
     must_be = body.get("required") is True
     media = _json_of(body.get("content"))
@@ -131,7 +132,7 @@ def read_body(
         kinds = ", ".join(content) if content and isinstance(content, dict) else "no type"
         note(f"{'left out: ' if must_be else ''}its body is not JSON ({kinds})")
         return None if must_be else parameters
-    schema = _flat(references.schema(media.get("schema", {})))
+    schema = _flat(converter.schema(media.get("schema", {})))
     if _fits_beside(schema, parameters, must_be):
         return _beside(parameters, schema)
     if isinstance(text := body.get("description"), str):
@@ -152,13 +153,13 @@ def _is_taken(name: str, place: str, note: Notes) -> bool:
 
 
 def _with_parameter(
-    whole: Schema, name: str, parameter: Schema, references: References, note: Notes
+    whole: Schema, name: str, parameter: Schema, converter: SchemaConverter, note: Notes
 ) -> Schema:
     place = parameter["in"]
     media = _json_of(parameter.get("content"))
     if "schema" not in parameter and media is None:
         note(f"{place} parameter {name} has no JSON Schema; any value is allowed")
-    schema = references.schema(parameter.get("schema", (media or {}).get("schema", {})))
+    schema = converter.schema(parameter.get("schema", (media or {}).get("schema", {})))
     if isinstance(text := parameter.get("description"), str):
         schema = {**schema, "description": text}
     if "example" in parameter and "examples" not in schema:
@@ -284,7 +285,7 @@ def from_openapi(source: str | Path | Schema) -> Toolset:
     root = read_document(Path(source)) if isinstance(source, str | Path) else source
     _check_version(root, name)
     notes: list[Note] = []
-    document = Document(root)
+    document = OpenAPIDocument(root)
     drafts: list[ToolDraft] = []
     try:
         for operation in _operations(document, notes):
@@ -304,34 +305,34 @@ def _check_version(root: Json, name: str) -> None:
         raise DataError(f"{name} is {found}; convert it to OpenAPI 3")
 
 
-def _operations(document: Document, notes: list[Note]) -> Iterator[Operation]:
+def _operations(document: OpenAPIDocument, notes: list[Note]) -> Iterator[Operation]:
     if document.root.get("webhooks"):
         notes.append(Note("", "webhooks are left out: the server calls them"))
     paths = document.root.get("paths")
     for path, written in (paths if isinstance(paths, dict) else {}).items():
         if not str(path).startswith("/"):
             continue
-        item = References(document, _noting(notes, path)).followed(written) or {}
+        item = SchemaConverter(document, _noting(notes, path)).resolve(written) or {}
         for method, operation in item.items():
             if method in METHODS and isinstance(operation, dict):
                 yield Operation(method, path, operation, item.get("parameters"))
 
 
-def _drafts(operation: Operation, document: Document, notes: list[Note]) -> list[ToolDraft]:
+def _drafts(operation: Operation, document: OpenAPIDocument, notes: list[Note]) -> list[ToolDraft]:
     """The operation as a tool; none where it wants what no call can give."""
     note = _noting(notes, operation.name)
-    references = References(document, note)
+    converter = SchemaConverter(document, note)
     if operation.written.get("callbacks"):
         note("callbacks are left out: the server calls them")
     listed = [operation.shared, operation.written.get("parameters")]
-    parameters = read_parameters(listed, references, note)
-    whole = read_body(operation.written.get("requestBody"), parameters, references, note)
+    parameters = parameters_schema(listed, converter, note)
+    whole = add_body(operation.written.get("requestBody"), parameters, converter, note)
     if whole is None:
         return []
-    if definitions := references.definitions():
+    if definitions := converter.definitions():
         whole = whole | {"$defs": definitions}
-    if references.read_only:
-        note(f"only answers have {', '.join(references.read_only)}; left out")
+    if converter.read_only:
+        note(f"only answers have {', '.join(converter.read_only)}; left out")
     return [ToolDraft(operation.name, operation.description, whole)]
 
 

@@ -1,50 +1,12 @@
-"""Tools put together: names that are carried, schemas that are sound, and what was lost.
+"""Toolsets: tools of any source under valid names and with valid schemas, and what was lost."""
 
-Names that every format and OpenAI's API carry, for names that they may not.
-"""
-
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from calltune.schemas.names import VALID_NAME, sanitize_names
 from calltune.schemas.validate import repair_schema
 from calltune.types import Json, Tool, ToolCall
-
-MAX_LENGTH = 64
-VALID_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LENGTH}}}")
-"""What OpenAI's API takes for the name of a function."""
-
-
-def sanitize_names(originals: Sequence[str]) -> list[str]:
-    """For each original a name that can be carried, no two alike.
-
-    A name that can be carried stays; where it comes twice, the first keeps it. The others get _2,
-    _3, … behind them, in their order, so the same list gives the same names.
-    """
-    kept = {name for name in originals if VALID_NAME.fullmatch(name)}
-    names: dict[str, None] = {}
-    for original in originals:
-        is_free = original in kept and original not in names
-        names[original if is_free else _free(_characters(original), kept | names.keys())] = None
-    return list(names)
-
-
-def _characters(original: str) -> str:
-    """The original with marks taken off letters, and _ for whatever else is not carried."""
-    plain = unicodedata.normalize("NFKD", original)
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return re.sub(r"[^a-zA-Z0-9_-]+", "_", plain).strip("_") or "tool"
-
-
-def _free(name: str, taken: set[str]) -> str:
-    candidate, number = name[:MAX_LENGTH], 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name[: MAX_LENGTH - len(str(number)) - 1]}_{number}"
-    return candidate
-
 
 ORIGINAL_NAME = "x-original-name"
 """The key in tools.json for a name that had to be mapped; outside what prompts show."""

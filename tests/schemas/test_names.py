@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.tools.toolset import VALID_NAME, sanitize_names
+from calltune.schemas.names import VALID_NAME, sanitize_names
 
 
 @given(st.lists(st.text(max_size=80) | st.sampled_from(["a", "a.", "a_2", "b" * 70, "b" * 71])))

@@ -1,28 +1,32 @@
-"""OpenAPI's schemas -> JSON Schema: references followed, and what 3.0 spells its own way."""
+"""OpenAPI's schemas as JSON Schema: references inlined, and 3.0's spellings replaced.
 
-from collections.abc import Callable, Iterator
+Source: the Schema Object of OpenAPI 3.0 (a dialect of its own: `nullable`, boolean
+`exclusiveMinimum`, `example`) and 3.1 (JSON Schema draft 2020-12), https://spec.openapis.org/oas.
+"""
 
+from collections.abc import Callable
+
+from calltune.schemas.keywords import (
+    ANNOTATIONS,
+    HOLD_LIST,
+    Schema,
+    map_subschemas,
+    walk,
+)
+from calltune.schemas.names import sanitize_names
 from calltune.schemas.validate import resolve_pointer
-from calltune.tools.toolset import sanitize_names
 from calltune.types import Json
 
-Schema = dict[str, Json]
 _MAX_INLINED = 2_000
 """References inlined in one tool; later ones stay references, or the tool grows without end."""
 _MAX_DEPTH = 12
 """How many references are inlined within each other."""
-_SCHEMAS = (
-    *("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"),
-    *("unevaluatedItems", "unevaluatedProperties"),
-)
-_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs")
-_ABOUT = ("title", "description", "default", "deprecated", "example", "examples", "readOnly")
+_ABOUT = ANNOTATIONS | {"deprecated", "example", "readOnly"}
 _DROPPED = ("xml", "externalDocs", "discriminator", "nullable", "example", "readOnly", "writeOnly")
 """Says nothing of a value, or is said in another way in JSON Schema."""
 
 
-class Document:
+class OpenAPIDocument:
     """An OpenAPI document, and which of its parts refer to themselves."""
 
     def __init__(self, root: Json) -> None:
@@ -36,7 +40,7 @@ class Document:
     def _reach(self, reference: str) -> set[str]:
         if reference not in self._reached:
             found: set[str] = set()
-            waiting = list(_references(resolve_pointer(reference, self.root)))
+            waiting = _references(resolve_pointer(reference, self.root))
             while waiting:
                 if (each := waiting.pop()) not in found:
                     found.add(each)
@@ -45,10 +49,10 @@ class Document:
         return self._reached[reference]
 
 
-class References:
-    """What one tool refers to."""
+class SchemaConverter:
+    """Converts the schemas of one tool, and collects the definitions that they refer to."""
 
-    def __init__(self, document: Document, note: Callable[[str], None]) -> None:
+    def __init__(self, document: OpenAPIDocument, note: Callable[[str], None]) -> None:
         self.read_only: dict[str, None] = {}
         """Properties left out because only answers have them."""
         self._document = document
@@ -57,8 +61,11 @@ class References:
         self._n_inlined = 0
         self._depth = 0
 
-    def followed(self, part: Json) -> Schema | None:
-        """A parameter, body or path, where it stands; None, noted, where it stands nowhere."""
+    def resolve(self, part: Json) -> Schema | None:
+        """A parameter, body or path item, by its reference if it is one.
+
+        None, with a note, where the reference leads nowhere in this document, or in a circle.
+        """
         seen: set[str] = set()
         while isinstance(part, dict) and isinstance(reference := part.get("$ref"), str):
             found = None if reference in seen else self._found(reference)
@@ -70,19 +77,19 @@ class References:
         return part if isinstance(part, dict) else None
 
     def schema(self, written: Json) -> Schema:
-        """A schema as draft 2020-12 has it."""
+        """A schema as draft 2020-12 writes it; what is no schema allows any value."""
         if not isinstance(written, dict):
             return {"not": {}} if written is False else {}
         if not isinstance(reference := written.get("$ref"), str):
-            return _modern({k: self._part(k, v) for k, v in self._wanted(written).items()}, written)
+            return _modern(map_subschemas(self._of_requests(written), self.schema), written)
         beside = {key: value for key, value in written.items() if key != "$ref"}
         target = self._target(reference)
-        if beside.keys() <= set(_ABOUT):
+        if beside.keys() <= _ABOUT:
             return target | self.schema(beside)
         return {"allOf": [target, self.schema(beside)]}
 
     def definitions(self) -> dict[str, Json]:
-        """What the schemas that were asked for refer to with `#/$defs/…`."""
+        """By name, the definitions that the converted schemas refer to with `#/$defs/…`."""
         made: dict[str, Json] = {}
         while waiting := [each for each in self._names if self._names[each] not in made]:
             # One by one: hundreds may refer to each other in a row.
@@ -112,7 +119,7 @@ class References:
     def _found(self, reference: str) -> Json:
         return resolve_pointer(reference, self._document.root)
 
-    def _wanted(self, written: Schema) -> Schema:
+    def _of_requests(self, written: Schema) -> Schema:
         """Without properties that a request does not have."""
         properties = written.get("properties")
         if not isinstance(properties, dict):
@@ -125,25 +132,11 @@ class References:
             written = written | {"required": [name for name in required if name not in left_out]}
         return written | {"properties": kept}
 
-    def _part(self, key: str, value: Json) -> Json:
-        if key in _SCHEMAS and not isinstance(value, bool):
-            return self.schema(value)
-        if key in _LISTS and isinstance(value, list):
-            return [self.schema(item) for item in value]
-        if key in _MAPS and isinstance(value, dict):
-            return {name: self.schema(item) for name, item in value.items()}
-        return value
 
-
-def _references(value: Json) -> Iterator[str]:
-    if isinstance(value, dict):
-        if isinstance(reference := value.get("$ref"), str):
-            yield reference
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _references(item)
+def _references(schema: Json) -> list[str]:
+    """The references in a schema, in its order."""
+    found = [part.get("$ref") for _, part in walk(schema)]
+    return [each for each in found if isinstance(each, str)]
 
 
 def _modern(schema: Schema, written: Schema) -> Schema:
@@ -160,7 +153,7 @@ def _modern(schema: Schema, written: Schema) -> Schema:
 
 
 def _or_null(schema: Schema) -> Schema:
-    if isinstance(kind := schema.get("type"), str) and not schema.keys() & set(_LISTS):
+    if isinstance(kind := schema.get("type"), str) and not schema.keys() & HOLD_LIST:
         if isinstance(values := schema.get("enum"), list) and None not in values:
             schema = schema | {"enum": [*values, None]}
         return schema | {"type": [kind, "null"]}
