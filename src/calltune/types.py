@@ -1,6 +1,6 @@
-"""The types that everything else is about: tools, calls, answers, messages, examples.
+"""Core records: tools, calls, answers, messages, examples, and the parsed output of a model.
 
-Pure: no files, no MLX. A dict here is real JSON (arguments, schemas); everything else is a record.
+No files and no MLX. A dict here is real JSON (arguments, schemas); everything else is a record.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ Json = Any
 """A JSON value: None, bool, int, float, str, list or dict with str keys."""
 
 MAX_DEPTH = 100
-"""How deep the lists and objects of one JSON text may be nested; what is deeper is not read."""
+"""How deep the lists and objects of one JSON text may be nested; deeper ones are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Tool:
     parameters: dict[str, Json]
     """JSON Schema of the arguments: {"type": "object", "properties": {...}, "required": [...]}."""
     raw: dict[str, Json]
-    """The tool as its dataset wrote it; prompts show this."""
+    """The tool as its source wrote it, without OpenAI's wrapper; prompts show this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class AcceptableObject:
-    """An object among acceptable values whose keys each have acceptable values of their own."""
+    """An acceptable object each of whose keys has acceptable values of its own."""
 
     keys: dict[str, "AcceptableArgument"]
 
 
 AcceptableValue = Json
-"""A JSON value in which `AcceptableObject` may stand in the place of any object, at any depth."""
+"""A JSON value in which any object, at any depth, may be an `AcceptableObject` instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class AcceptableArgument:
     """The acceptable values of one argument, and whether it may be left out."""
 
     values: tuple[AcceptableValue, ...]
-    """Empty only where the argument is optional: then it must be left out."""
+    """Empty only if the argument is optional: then it must be left out."""
     is_optional: bool = False
 
 
@@ -64,27 +64,27 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: str
     """"system", "user", "assistant" or "tool"."""
     content: str
     calls: tuple[ToolCall, ...] = ()
-    """Calls that an assistant turn makes."""
+    """The calls of an assistant message."""
     tool_name: str = ""
-    """For a tool turn: the function whose result this is, where it is known."""
+    """For a tool message: the function whose result this is, if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to get right: messages and tools in, calls out. No answers: call nothing."""
+    """One example: messages and tools in, calls out. No answers: nothing is to be called."""
 
     id: str
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
     answers: tuple[Answer, ...]
     source: str
-    """Where the row came from: "xlam", "bfcl/simple_python", …"""
+    """The dataset that it is from: "xlam", "bfcl/simple_python", …"""
 
     @property
     def query(self) -> str:
@@ -94,14 +94,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ParsedOutput:
-    """What was read in a model's text: calls, or the reason why none could be read."""
+    """What a model's text was parsed to: calls, or the reason why there are none."""
 
     calls: tuple[ToolCall, ...]
     problem: str | None = None
 
 
 def nesting(value: Json) -> int:
-    """How deep lists and objects are nested in a value; 0 for one that is neither."""
+    """How deep lists and objects are nested in a value; 0 for a value that is neither."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
@@ -125,40 +125,45 @@ def exact_answer(call: ToolCall) -> Answer:
 def reference_call(
     answer: Answer, query: str, parameters: dict[str, Json] | None = None
 ) -> ToolCall:
-    """The one call, of all that `answer` accepts, that a model is taught to write for `query`.
+    """The one call, of all that an answer accepts, that a model is trained to write.
 
-    Of several acceptable values the one that stands in the query is written, else the first. An
-    optional argument is written when one of its values stands in the query, or when the tool's
-    JSON Schema `parameters` names a default that would not do; else it is left to the function.
+    Of several acceptable values it has the one that occurs in the query, else the first. It has an
+    optional argument if one of its values occurs in the query, or if the tool's default for it is
+    not acceptable.
+
+    Args:
+        answer: what is acceptable.
+        query: the last user message.
+        parameters: the tool's JSON Schema, for the defaults.
     """
     return ToolCall(answer.name, _reference_object(answer.arguments, query, parameters or {}))
 
 
 def answers_to_json(answers: tuple[Answer, ...]) -> list[Json]:
-    """`answers` as plain JSON; `answers_from_json` reads it back."""
+    """`answers` as the JSON of prepared rows and results; `answers_from_json` reads it back."""
     return [{"name": a.name, "arguments": _choices_to_json(a.arguments)} for a in answers]
 
 
 def answers_from_json(data: list[Json]) -> tuple[Answer, ...]:
-    """The answers that `answers_to_json` wrote."""
+    """The answers that `answers_to_json` wrote; it raises what Python raises for other JSON."""
     return tuple(Answer(a["name"], _choices_from_json(a["arguments"])) for a in data)
 
 
 def _reference_object(
     choices: dict[str, AcceptableArgument], query: str, schema: dict[str, Json]
 ) -> dict[str, Json]:
-    written: dict[str, Json] = {}
+    reference: dict[str, Json] = {}
     for key, choice in choices.items():
         part = _part(_part(schema, "properties"), key)
-        named = next((v for v in choice.values if _stands_in(v, query)), None)
+        named = next((v for v in choice.values if _occurs_in(v, query)), None)
         if named is not None:
-            written[key] = _reference_value(named, query, part)
-        elif choice.values and not (choice.is_optional and _default_will_do(choice, part)):
-            written[key] = _reference_value(choice.values[0], query, part)
-    return written
+            reference[key] = _reference_value(named, query, part)
+        elif choice.values and not (choice.is_optional and _accepts_default(choice, part)):
+            reference[key] = _reference_value(choice.values[0], query, part)
+    return reference
 
 
-def _default_will_do(choice: AcceptableArgument, schema: dict[str, Json]) -> bool:
+def _accepts_default(choice: AcceptableArgument, schema: dict[str, Json]) -> bool:
     return "default" not in schema or schema["default"] in choice.values
 
 
@@ -177,7 +182,7 @@ def _reference_value(value: AcceptableValue, query: str, schema: dict[str, Json]
     return value
 
 
-def _stands_in(value: AcceptableValue, query: str) -> bool:
+def _occurs_in(value: AcceptableValue, query: str) -> bool:
     leaves = [leaf for leaf in _leaves(value) if leaf not in ("", None)]
     if not leaves or any(isinstance(leaf, bool) for leaf in leaves):
         return False
@@ -211,8 +216,8 @@ def _acceptable_to_json(value: AcceptableValue) -> Json:
     if isinstance(value, AcceptableObject):
         return {_FIELDS: _choices_to_json(value.keys)}
     if isinstance(value, dict):
-        # An object that happens to have this one key must not be taken for AcceptableObject.
-        escape = "$" if _has_only_the_mark(value) else ""
+        # A plain object that has only this key must not be read back as an AcceptableObject.
+        escape = "$" if _has_only_fields_key(value) else ""
         return {escape + key: _acceptable_to_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_acceptable_to_json(item) for item in value]
@@ -233,14 +238,14 @@ def _acceptable_from_json(value: Json) -> AcceptableValue:
     if isinstance(value, dict) and value.keys() == {_FIELDS}:
         return AcceptableObject(_choices_from_json(value[_FIELDS]))
     if isinstance(value, dict):
-        escaped = 1 if _has_only_the_mark(value) else 0
+        escaped = 1 if _has_only_fields_key(value) else 0
         return {key[escaped:]: _acceptable_from_json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_acceptable_from_json(item) for item in value]
     return value
 
 
-def _has_only_the_mark(value: dict[str, Json]) -> bool:
+def _has_only_fields_key(value: dict[str, Json]) -> bool:
     if len(value) != 1:
         return False
     (key,) = value

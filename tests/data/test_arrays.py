@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.data.sources.files import BLOCK_BYTES, items
+from calltune.data.sources.files import BLOCK_BYTES, read_array
 from calltune.types import Json
 
 
@@ -30,17 +30,17 @@ class Trickle:
 )
 def test_the_items_are_those_of_the_array(rows: list[Json], step: int, indent: int | None) -> None:
     content = json.dumps(rows, indent=indent)
-    assert list(items(Trickle(content.encode(), step))) == rows
+    assert list(read_array(Trickle(content.encode(), step))) == rows
 
 
 def test_letters_that_are_cut_between_two_blocks_are_whole() -> None:
     content = json.dumps([{"a": "größe 🌊"}], ensure_ascii=False).encode()
-    assert list(items(Trickle(b"\xef\xbb\xbf" + content, 1))) == [{"a": "größe 🌊"}]
+    assert list(read_array(Trickle(b"\xef\xbb\xbf" + content, 1))) == [{"a": "größe 🌊"}]
 
 
 def test_the_first_item_does_not_need_the_rest() -> None:
     file = Trickle(json.dumps([{"a": "b" * 1000}] * 1000).encode(), BLOCK_BYTES)
-    next(items(file))
+    next(read_array(file))
     assert file.given == BLOCK_BYTES
 
 
@@ -57,4 +57,4 @@ def test_the_first_item_does_not_need_the_rest() -> None:
 )
 def test_a_broken_array_says_where(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        list(items(io.BytesIO(content)))
+        list(read_array(io.BytesIO(content)))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calltune.data.readers.recognise import SCHEMAS, parse
+from calltune.data.readers.recognise import READERS, parse
 from calltune.schemas.tools import UnusableRow
 from calltune.types import Json
 
@@ -94,12 +94,12 @@ def replaced(row: dict[str, Json], at: Place, by: Json) -> dict[str, Json]:
     return damaged
 
 
-@pytest.mark.parametrize("schema", list(SCHEMAS))
+@pytest.mark.parametrize("schema", list(READERS))
 def test_the_undamaged_row_is_used(schema: str) -> None:
     assert parse(GOOD[schema], "r", schema).examples[0].answers
 
 
-@pytest.mark.parametrize("schema", list(SCHEMAS))
+@pytest.mark.parametrize("schema", list(READERS))
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_damaged_row_is_unusable_or_an_example(schema: str, data: st.DataObject) -> None:

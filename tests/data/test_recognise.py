@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calltune.data.readers.recognise import SCHEMAS, parse, recognise
+from calltune.data.readers.recognise import READERS, parse, recognise
 from calltune.errors import OptionError
 from calltune.files import dumps
 from calltune.schemas.tools import UnusableRow
@@ -45,7 +45,7 @@ ROWS = st.dictionaries(
 
 
 @settings(max_examples=300, deadline=None)
-@given(row=ROWS, schema=st.sampled_from([*SCHEMAS, "auto"]))
+@given(row=ROWS, schema=st.sampled_from([*READERS, "auto"]))
 def test_garbage_is_unusable_or_an_example_and_nothing_else(
     row: dict[str, Json], schema: str
 ) -> None:
@@ -82,7 +82,7 @@ def test_a_schema_that_is_not_there_is_refused() -> None:
         parse({}, "r", "alpaca")
 
 
-@pytest.mark.parametrize("schema", list(SCHEMAS))
+@pytest.mark.parametrize("schema", list(READERS))
 def test_a_row_that_nests_beyond_what_can_be_written_is_unusable(schema: str) -> None:
     deep: Json = 1
     for _ in range(MAX_DEPTH * 100):

@@ -1,4 +1,4 @@
-from calltune.data.splits import tool_identities, unseen_tools
+from calltune.data.splits import count_unseen_tools, tool_identities
 from calltune.types import Answer, Example, Json, Message, Tool
 
 CITY = {"city": {"type": "string", "description": "The city"}}
@@ -18,21 +18,24 @@ def example(tools: list[Tool], *needed: str) -> Example:
 
 def test_needed_tools_count_and_those_offered_beside_them_do_not() -> None:
     seen = tool_identities([example([tool("f"), tool("g")], "f")])
-    assert unseen_tools(example([tool("f"), tool("new")], "f"), seen) == 0
+    assert count_unseen_tools(example([tool("f"), tool("new")], "f"), seen) == 0
     # Offered in training is seen, needed or not.
-    assert unseen_tools(example([tool("g"), tool("new")], "g"), seen) == 0
-    assert unseen_tools(example([tool("f"), tool("new")], "f", "new", "new"), seen) == 1
+    assert count_unseen_tools(example([tool("g"), tool("new")], "g"), seen) == 0
+    assert count_unseen_tools(example([tool("f"), tool("new")], "f", "new", "new"), seen) == 1
 
 
 def test_where_nothing_is_to_be_called_all_that_is_offered_counts() -> None:
     seen = tool_identities([example([tool("f")], "f")])
-    assert unseen_tools(example([tool("f")]), seen) == 0
-    assert unseen_tools(example([tool("f"), tool("new"), tool("newer")]), seen) == 2
+    assert count_unseen_tools(example([tool("f")]), seen) == 0
+    assert count_unseen_tools(example([tool("f"), tool("new"), tool("newer")]), seen) == 2
 
 
 def is_seen(one: Tool, other: Tool) -> bool:
     return (
-        unseen_tools(example([other], other.name), tool_identities([example([one], one.name)])) == 0
+        count_unseen_tools(
+            example([other], other.name), tool_identities([example([one], one.name)])
+        )
+        == 0
     )
 
 

@@ -60,7 +60,7 @@ def test_it_can_be_asked_where_a_loop_runs_already(address: str) -> None:
 
 
 def check_calls(server: str) -> None:
-    with mcp.opened(server) as session:
+    with mcp.connect(server) as session:
         assert session.call("price", {"thing": "tea", "count": 3}) == {"result": 3.0}
         with pytest.raises(ToolFailed, match="price"):
             session.call("price", {"thing": "nothing"})
@@ -79,25 +79,25 @@ def test_tools_are_called_over_streamable_http(address: str) -> None:
 
 
 def test_headers_are_sent_with_a_call(address: str) -> None:
-    with mcp.opened(address, headers={"X-Key": "ä1".encode().hex()}) as session:
+    with mcp.connect(address, headers={"X-Key": "ä1".encode().hex()}) as session:
         assert session.call("headers", {})["x-key"] == "ä1".encode().hex()
 
 
 def test_an_exception_within_a_session_stays_what_it_is() -> None:
-    with pytest.raises(KeyError), mcp.opened(COMMAND):
+    with pytest.raises(KeyError), mcp.connect(COMMAND):
         raise KeyError("mine")
 
 
 def test_a_silent_tool_is_given_up(address: str) -> None:
     silent = pytest.raises(ToolFailed, match="no answer in 3 s|[Tt]imed out")
-    with mcp.opened(address, timeout_s=3) as session, silent:
+    with mcp.connect(address, timeout_s=3) as session, silent:
         session.call("shop.open", {"day": "someday"})
 
 
 def test_a_server_that_ends_is_a_failure_of_the_tool_and_no_more(tmp_path: Path) -> None:
     code = f"import os, runpy, sys; sys.argv = ['x']; m = runpy.run_path({str(SERVER)!r});"
     code += "m['server'].tool(name='leave')(lambda: os._exit(3)); m['server'].run()"
-    with mcp.opened(shlex.join([sys.executable, "-c", code]), timeout_s=20) as session:
+    with mcp.connect(shlex.join([sys.executable, "-c", code]), timeout_s=20) as session:
         for _ in range(2):
             with pytest.raises(ToolFailed):
                 session.call("leave", {})

@@ -1,4 +1,4 @@
-"""load: rows of a dataset -> one JSON Lines file of rows as they came."""
+"""`calltune load`: rows of a dataset -> one JSON Lines file, unchanged."""
 
 import os
 import re
@@ -39,12 +39,12 @@ class LoadOptions:
 
 
 def run(options: LoadOptions) -> Path:
-    """Write the rows; the file's path.
+    """Write the rows to a file; its path.
 
     Raises:
         AccessDenied: a gated dataset, and no token with access to it.
         DataError: no such dataset, file or split, or it is empty or broken.
-        FetchError: the dataset could not be fetched, or not to its end.
+        FetchError: the dataset could not be downloaded completely.
     """
     path, count = _write(options, islice(_rows(options), options.num_examples))
     wanted = options.num_examples
@@ -81,7 +81,7 @@ def _is_local(dataset: str) -> bool:
 
 def _write(options: LoadOptions, rows: Iterator[dict[str, Json]]) -> tuple[Path, int]:
     stem = _stem(options)
-    # The name tells the number of rows, which is known only when they are written.
+    # The file's name has the number of rows, which is known only when they are written.
     beside = options.output_dir / f".{stem}.{os.getpid()}.rows"
     try:
         count = write_rows(beside, rows)

@@ -1,4 +1,4 @@
-"""look: a few rows as the trainer will see them, before anyone trains."""
+"""`calltune look`: a few prepared rows as the trainer sees them, and the lengths of all."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,13 @@ class LookOptions:
 
 
 def run(options: LookOptions) -> Path:
-    """Show rows and lengths; the file that was looked at."""
+    """Print rows as tokens, and the lengths of all rows; the file that they are from.
+
+    Raises:
+        DataError: the split is missing or was not written by prep.
+        ModelNotFound: no such model.
+        OptionError: the model's tokenizer does not know the rows' prompt format.
+    """
     from calltune.data.batching import check_control_tokens, tokenize
     from calltune.data.prepared import read_prepared
     from calltune.formats import FORMATS

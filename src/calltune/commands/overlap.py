@@ -1,4 +1,4 @@
-"""overlap: which prepared rows also stand in the Berkeley Function-Calling Leaderboard."""
+"""`calltune overlap`: which prepared rows ask what the Berkeley leaderboard (BFCL) asks too."""
 
 import re
 from collections import Counter
@@ -30,20 +30,20 @@ class OverlapOptions:
 
 
 class Shared(NamedTuple):
-    """A prepared row and a row of the leaderboard that ask the same."""
+    """A prepared row and a question of the leaderboard that ask the same."""
 
     row: str
     category: str
     theirs: str
     has_same_tools: bool
-    """The same functions are offered, by name."""
+    """Whether they offer functions of the same names."""
 
 
 def run(options: OverlapOptions) -> Path:
-    """Write overlap.json beside the splits and print what they share; the file written.
+    """Write overlap.json beside the splits, and print what they share; the file.
 
-    A number on the leaderboard means little for a model that was trained on its questions.
-    Two rows ask the same where their queries do, but for case, spaces and punctuation.
+    A leaderboard score means little for a model that was trained on its questions. Two rows ask the
+    same if their queries are equal apart from case, spaces and punctuation.
 
     Raises:
         DataError: no splits, or no such category.
@@ -75,7 +75,7 @@ def run(options: OverlapOptions) -> Path:
 
 
 def _leaderboard(categories: str) -> dict[str, list[tuple[str, str, set[str]]]]:
-    """By what a row asks: its category, id and functions' names."""
+    """By query: the category, id and functions' names of the questions that have it."""
     from calltune.data.readers.recognise import parse
     from calltune.data.sources import bfcl
     from calltune.schemas.tools import UnusableRow

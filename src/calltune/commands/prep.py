@@ -1,4 +1,4 @@
-"""prep: rows of any known dataset -> train.jsonl, valid.jsonl and test.jsonl."""
+"""`calltune prep`: rows of any known dataset -> train.jsonl, valid.jsonl and test.jsonl."""
 
 import math
 from collections.abc import Iterator
@@ -46,13 +46,13 @@ class PrepOptions:
     random_seed: int = 42
     """Random seed for reproducible splits."""
     format: str = "gemma"
-    """Prompt family: gemma, or chatml for Qwen and SmolLM2."""
+    """Prompt format: gemma, or chatml for Qwen and SmolLM2."""
     schema: str = "auto"
-    """Dataset schema: auto (recognised row by row), xlam, bfcl, openai or hermes."""
+    """Dataset format: auto (recognised row by row), xlam, bfcl, openai or hermes."""
     split_by: SplitBy = "row"
     """row: any row may go anywhere. tool: no tool of the training set occurs in the others."""
     bos: bool = True
-    """Begin each text with the family's BOS. mlx_lm's trainer adds one of its own: --no-bos."""
+    """Begin each text with the format's BOS token; --no-bos for mlx_lm's trainer, which adds it."""
     max_tokens: int | None = None
     """Drop rows longer than this many tokens of --model's tokenizer."""
     model: str | None = None
@@ -95,7 +95,7 @@ class PrepOptions:
 
 
 def run(options: PrepOptions) -> Path:
-    """Write the splits and prep.json; the folder they are in.
+    """Write the splits and prep.json to `output_dir`/training; that folder.
 
     Raises:
         DataError: no input file, a line that is not JSON, no row that can be used, or fewer

@@ -1,4 +1,4 @@
-"""tools: what people have (functions, OpenAPI, MCP, OpenAI's lists) as one tools.json."""
+"""`calltune tools`: Python functions, OpenAPI, MCP servers and OpenAI's lists -> one tools.json."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +40,12 @@ class ToolsOptions:
 
 
 def run(options: ToolsOptions) -> Path:
-    """Write the tools of all sources, print them and what could not be expressed; the file.
+    """Write the tools of all sources to a file, and print them with their notes; the file.
 
     Raises:
-        DataError: a source is missing or broken, or no tool can be made.
+        DataError: a source is missing or broken, or there is no tool in any.
         FetchError: an MCP server cannot be reached.
-        OptionError: a source of no known kind, or the MCP client is not installed.
+        OptionError: a source of an unknown kind, or the MCP client is not installed.
     """
     from calltune.report.tool_list import print_notes, print_tools
     from calltune.tools import merge_toolsets

@@ -1,8 +1,9 @@
-"""Examples made of others: some that need no call, some whose names say nothing.
+"""Augmentation: examples made of others, without the needed tool or with random names.
 
-Models trained on rows that all need a call make one always; those trained on telling names lean on
-names more than on descriptions. Rows without the needed tool, and rows with random names, teach
-otherwise. Source: Lin et al., Hammer, https://arxiv.org/abs/2410.04587.
+A model trained only on rows that need a call always makes one; one trained on descriptive names
+relies on names rather than on descriptions. These examples teach otherwise.
+
+Source: Lin et al., Hammer, https://arxiv.org/abs/2410.04587.
 """
 
 import random
@@ -14,11 +15,11 @@ from dataclasses import replace
 from calltune.schemas.tools import UnusableRow, read_tools
 from calltune.types import Answer, Example, Json, Tool
 
-LOOKED_AT = 200
-"""Tools among which near misses are looked for."""
-TOO_NEAR = 0.3
-"""A tool that shares this part of its words with the needed one might do instead of it."""
-EMPTY_WORDS = frozenset(
+N_CANDIDATES = 200
+"""How many tools, drawn at random, are compared to find a near miss."""
+MAX_SIMILARITY = 0.3
+"""A tool at least as similar as this to the needed one might do instead of it."""
+STOP_WORDS = frozenset(
     """
     a add and api at by calculate check compute convert create current data delete details
     determine do estimate fetch find for from function generate get in info information is list
@@ -27,32 +28,41 @@ EMPTY_WORDS = frozenset(
 )
 """Words in the names of tools that do not say what a tool is about."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
-_MAX_NAME_LENGTH = 6
+_NAME_LENGTH = 6
 _STEM = 4
 
 
 def without_needed_tools(
     example: Example, pool: Sequence[Tool], rng: random.Random
 ) -> Example | None:
-    """The example with the tools it needs replaced by near misses, so that nothing is to be called.
+    """The example with the tools it needs replaced by near misses, so that nothing can be called.
 
-    `pool` has the tools to choose from. Near misses are those that share most words with the needed
-    one, but none that says what it is about, and none of their names with the query: they might
-    do. None where the example needs no call, or there is no such tool.
+    A near miss shares many words with the needed tool, but none that says what that is about, nor
+    do the words of its name occur in the query: otherwise it might do.
+
+    Args:
+        example: an example that needs a call.
+        pool: the tools to choose near misses from.
+        rng: draws the candidates.
+
+    Returns:
+        The new example; None if this one needs no call, or no tool is a near miss.
     """
     needed = {answer.name for answer in example.answers}
     if not needed:
         return None
-    candidates = rng.sample(list(pool), min(LOOKED_AT, len(pool)))
+    candidates = rng.sample(list(pool), min(N_CANDIDATES, len(pool)))
     taken = {tool.name for tool in example.tools}
     tools: list[Tool] = []
     for tool in example.tools:
         if tool.name not in needed:
             tools.append(tool)
             continue
-        near = [c for c in candidates if c.name not in taken and not _might_do(c, example, needed)]
+        near = [
+            c for c in candidates if c.name not in taken and not _could_replace(c, example, needed)
+        ]
         if near:
-            found = max(near, key=lambda candidate: _likeness(candidate, tool))
+            found = max(near, key=lambda candidate: _similarity(candidate, tool))
             taken.add(found.name)
             tools.append(found)
     if not tools:
@@ -63,7 +73,7 @@ def without_needed_tools(
 def with_random_names(example: Example, rng: random.Random) -> Example | None:
     """The example with random names for its functions and arguments, in tools and answers alike.
 
-    None where earlier turns have calls, or a tool is written in a way that cannot be renamed.
+    None if earlier messages have calls, or a tool is written in a way that cannot be renamed.
     """
     if any(message.calls or message.tool_name for message in example.messages):
         return None
@@ -85,24 +95,24 @@ def with_random_names(example: Example, rng: random.Random) -> Example | None:
     return replace(example, id=f"{example.id}/masked", tools=tuple(tools), answers=tuple(answers))
 
 
-def _might_do(tool: Tool, example: Example, needed: set[str]) -> bool:
-    """Whether a tool could do for one that is needed; rather once too often than too seldom."""
+def _could_replace(tool: Tool, example: Example, needed: set[str]) -> bool:
+    """Whether a tool might do for one that is needed; in doubt, yes."""
     told = _topics(_WORD.findall(example.query))
     for other in example.tools:
         if other.name in needed:
             told |= _topics(_name_words(other))
-            if _likeness(tool, other) >= TOO_NEAR:
+            if _similarity(tool, other) >= MAX_SIMILARITY:
                 return True
     return not told.isdisjoint(_topics(_name_words(tool)))
 
 
 def _topics(words: Iterable[str]) -> set[str]:
-    """The beginnings of the words that say what something is about: rank, ranks and ranking."""
-    return {word.lower()[:_STEM] for word in words if word.lower() not in EMPTY_WORDS}
+    """The stems of the words that are not stop words: one for rank, ranks and ranking."""
+    return {word.lower()[:_STEM] for word in words if word.lower() not in STOP_WORDS}
 
 
-def _likeness(one: Tool, other: Tool) -> float:
-    """The part of both tools' words that they share, from 0 to 1 (Jaccard's index)."""
+def _similarity(one: Tool, other: Tool) -> float:
+    """The Jaccard index of two tools' words, from 0 to 1."""
     ours, theirs = _words(one), _words(other)
     return len(ours & theirs) / len(ours | theirs) if ours | theirs else 0.0
 
@@ -116,15 +126,15 @@ def _name_words(tool: Tool) -> set[str]:
 
 
 def _random_name(rng: random.Random) -> str:
-    return "".join(rng.choices(string.ascii_lowercase, k=_MAX_NAME_LENGTH))
+    return "".join(rng.choices(string.ascii_lowercase, k=_NAME_LENGTH))
 
 
 def _rename(tool: Tool, name: str, arguments: dict[str, str]) -> Tool:
-    """The tool as its dataset wrote it, renamed, and read again."""
+    """The raw tool renamed, and read again."""
     parameters = tool.raw.get("parameters") or {}
     renamed = {"name": name, "parameters": _renamed_parameters(parameters, arguments)}
     (found,) = read_tools([tool.raw | renamed]).tools
-    # Read as it was meant: nothing more, nothing less.
+    # The arguments must be exactly the renamed ones.
     if set(found.parameters["properties"]) != set(arguments.values()):
         raise UnusableRow("parameters that cannot be renamed")
     return found

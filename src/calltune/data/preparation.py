@@ -17,10 +17,10 @@ from calltune.data.splits import (
     Ratios,
     assign_groups,
     connected_groups,
+    count_unseen_tools,
     group_by_key,
     split_sizes,
     tool_identities,
-    unseen_tools,
 )
 from calltune.errors import DataError
 from calltune.files import Line
@@ -173,7 +173,7 @@ def augment_splits(
         }
     return splits | {
         name: [
-            replace(row, unseen_tools=unseen_tools(found.examples[row.id], seen))
+            replace(row, unseen_tools=count_unseen_tools(found.examples[row.id], seen))
             for row in splits[name]
         ]
         for name in ("valid", "test")

@@ -1,7 +1,4 @@
-"""Which rows go to train, valid and test.
-
-Which tools of a held-out example do not occur in the training rows.
-"""
+"""Splits: which rows go to train, valid and test, and which test tools training has not seen."""
 
 import json
 import random
@@ -17,7 +14,7 @@ SPLIT_NAMES = ("train", "valid", "test")
 
 
 class Ratios(NamedTuple):
-    """The share of the rows that each split gets; they add up to 1."""
+    """The share of the rows that each split gets, from 0 to 1; they add up to 1."""
 
     train: float
     valid: float
@@ -25,13 +22,13 @@ class Ratios(NamedTuple):
 
 
 def split_sizes(count: int, ratios: Ratios) -> dict[str, int]:
-    """How many of `count` rows each split should get: at least one where its ratio is not 0."""
+    """How many of `count` rows each split should get; at least 1 of valid and test if not 0."""
     valid, test = (max(1, round(count * r)) if r > 0 else 0 for r in (ratios.valid, ratios.test))
     return {"train": count - valid - test, "valid": valid, "test": test}
 
 
 def group_by_key(items: Sequence[Item], keys: Sequence[Hashable]) -> list[list[Item]]:
-    """Items with equal keys together, in order of first appearance."""
+    """Groups of items with equal keys, in order of first appearance."""
     groups: dict[Hashable, list[Item]] = {}
     for item, key in zip(items, keys, strict=True):
         groups.setdefault(key, []).append(item)
@@ -41,7 +38,7 @@ def group_by_key(items: Sequence[Item], keys: Sequence[Hashable]) -> list[list[I
 def connected_groups(
     items: Sequence[Item], members: Sequence[Sequence[Hashable]]
 ) -> list[list[Item]]:
-    """Items that share a member together, and so on: the connected components.
+    """Groups of items that share members, directly or through others: the connected components.
 
     members[i] are the members of items[i], for example the names of its tools.
     """
@@ -63,21 +60,20 @@ def connected_groups(
 
 
 def assign_groups(
-    groups: Sequence[Sequence[Item]], wanted: dict[str, int], seed: int
+    groups: Sequence[Sequence[Item]], sizes: dict[str, int], seed: int
 ) -> dict[str, list[Item]]:
-    """Give each group whole to the split that lacks most of what it wants.
+    """Assign each whole group to the split that is furthest, in proportion, from its size.
 
-    Groups come in the order of their size, large ones first, and in the order of `seed` among
-    equals; a group that fits nowhere goes to train. Sizes differ from `wanted` only where
-    groups are larger than one.
+    Larger groups are assigned first, equal ones in an order drawn from `seed`; a group that fits
+    nowhere goes to train. The splits have the sizes in `sizes` if all groups have one item.
     """
     shuffled = list(groups)
     random.Random(seed).shuffle(shuffled)
     shuffled.sort(key=len, reverse=True)
-    parts: dict[str, list[Item]] = {name: [] for name in wanted}
+    parts: dict[str, list[Item]] = {name: [] for name in sizes}
     for group in shuffled:
-        fitting = [n for n in wanted if wanted[n] - len(parts[n]) >= len(group)]
-        lacking = {n: (wanted[n] - len(parts[n])) / wanted[n] for n in fitting}
+        fitting = [n for n in sizes if sizes[n] - len(parts[n]) >= len(group)]
+        lacking = {n: (sizes[n] - len(parts[n])) / sizes[n] for n in fitting}
         name = max(lacking, key=lambda n: lacking[n]) if lacking else "train"
         parts[name].extend(group)
     for part in parts.values():
@@ -86,19 +82,19 @@ def assign_groups(
 
 
 def tool_identities(examples: Iterable[Example]) -> set[str]:
-    """The tools that these examples offer, to be given to `unseen_tools`."""
+    """The identities of the tools that these examples offer, for `count_unseen_tools`."""
     return {_identity(tool) for example in examples for tool in example.tools}
 
 
-def unseen_tools(example: Example, seen: set[str]) -> int:
-    """How many tools the example needs, or offers where it needs none, that are not in `seen`."""
+def count_unseen_tools(example: Example, seen: set[str]) -> int:
+    """How many of the tools that the example needs (of all, if it needs none) are not in `seen`."""
     needed = {answer.name for answer in example.answers}
     tools = [tool for tool in example.tools if not needed or tool.name in needed]
     return sum(_identity(tool) not in seen for tool in tools)
 
 
 def _identity(tool: Tool) -> str:
-    """A text that is equal for tools of one name and equal parameters, however these are described.
+    """A text that is equal for tools of one name and equal parameters, whatever their descriptions.
 
     Parameters are equal when they have the same names, types, defaults and other constraints, in
     any order, and the same ones are required.

@@ -1,1 +1,4 @@
-"""JSON Schema: read, repaired, validated, compiled to grammars."""
+"""JSON Schema: reading, repair, validation, merging, and compilation to grammars.
+
+`keywords` knows where the parts of a schema are; everything else here and elsewhere asks it.
+"""

@@ -1,7 +1,9 @@
-"""Types as datasets write them, turned into JSON Schema.
+"""Python's names of types, as datasets write them, as JSON Schema.
 
 Datasets write `str, optional`, `List[int]`, `dict` or `float` where JSON Schema has names of its
-own. A string that is not understood becomes `{}` (any value) and says so. Pure functions.
+own. A string that is not understood becomes `{}` (any value), and the result says so.
+
+Source: the `type` strings of xlam-function-calling-60k and BFCL; Python's `typing`.
 """
 
 import re
@@ -28,11 +30,11 @@ _TOKEN = re.compile(r"""\.\.\.|'[^']*'|"[^"]*"|[\w.]+|\S""")
 
 
 class ParsedType(NamedTuple):
-    """What a type string says."""
+    """The meaning of a type string."""
 
     schema: dict[str, Json]
     is_optional: bool
-    """The string says that the argument may be left out."""
+    """Whether the string says that the argument may be left out."""
     is_understood: bool
 
 
@@ -50,7 +52,7 @@ def read_type(text: str) -> ParsedType:
 
 
 def any_of(schemas: Iterable[dict[str, Json]]) -> dict[str, Json]:
-    """The schema that accepts what one of `schemas` accepts."""
+    """The schema that accepts what any of `schemas` accepts; {} where there are none."""
     kinds: list[dict[str, Json]] = []
     for schema in schemas:
         for kind in schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]:

@@ -1,4 +1,8 @@
-"""What the sources share: a row's parts check_json, and the reason when one cannot be used."""
+"""Tools and calls as datasets and APIs write them, checked and read into records.
+
+Source: OpenAI's function tools, `{"type": "function", "function": {name, description, parameters}}`
+or the function alone, which xlam, BFCL, Hermes and MCP share; calls are `{name, arguments}`.
+"""
 
 import json
 import math
@@ -6,16 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from calltune.schemas.parameters import allows, read_parameters
-from calltune.types import MAX_DEPTH, Example, Json, Tool, ToolCall
+from calltune.types import MAX_DEPTH, Json, Tool, ToolCall
 
 
 class UnusableRow(Exception):
-    """A row that cannot be used, and why."""
+    """A row, or a tool or call in it, that cannot be used; it is dropped and counted."""
 
     reason: str
-    """A short fixed phrase, the same for every row with this fault."""
+    """A short phrase, the same for every row with this fault."""
     detail: str
-    """The value at fault, shortened."""
+    """The value at fault, truncated."""
 
     def __init__(self, reason: str, value: Json = "") -> None:
         self.reason = reason
@@ -24,20 +28,12 @@ class UnusableRow(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedRow:
-    """What a row gives."""
-
-    examples: tuple[Example, ...]
-    notes: tuple[str, ...] = ()
-    """What was passed over without harm: types not understood, a tool offered twice."""
-
-
-@dataclass(frozen=True, slots=True)
 class OfferedTools:
-    """The tools that a row offers, by name."""
+    """The tools that a row or request offers, by name."""
 
     by_name: dict[str, Tool]
     notes: tuple[str, ...]
+    """What was not understood but does no harm: types, a tool offered twice."""
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -46,7 +42,7 @@ class OfferedTools:
 
 
 def shortened(value: Json, length: int = 80) -> str:
-    """`value` on one line, for a message; cut before it is escaped, as rows can be large."""
+    """`value` on one line for a message, truncated to `length` characters before it is escaped."""
     text = value if isinstance(value, str) else repr(value)
     cut = " ".join(text[: length + 1].split())
     plain = cut.encode("utf-8", "backslashreplace").decode()
@@ -54,10 +50,11 @@ def shortened(value: Json, length: int = 80) -> str:
 
 
 def check_json(value: Json) -> Json:
-    """`value` itself, when it can be written as JSON again.
+    """`value` itself, if it can be written as JSON again.
 
     Raises:
-        UnusableRow: it nests too deeply, a string in it is not Unicode, or a number not finite.
+        UnusableRow: it is nested more than `MAX_DEPTH` deep, a string in it is not valid Unicode,
+            or a number is not finite.
     """
     open_values: list[tuple[Json, int]] = [(value, 0)]
     while open_values:
@@ -76,10 +73,10 @@ def check_json(value: Json) -> Json:
 
 
 def decode_json(value: Json, reason: str) -> Json:
-    """The JSON in `value` when that is a string, else `value`.
+    """The JSON in `value` if that is a string, else `value`.
 
     Raises:
-        UnusableRow: with `reason`, when the string is not JSON.
+        UnusableRow: with `reason`, if the string is not JSON; or as `check_json`.
     """
     if not isinstance(value, str):
         return value
@@ -90,26 +87,14 @@ def decode_json(value: Json, reason: str) -> Json:
     return check_json(found)
 
 
-def row_name(row: dict[str, Json], row_id: str) -> str:
-    """The row's own id where it has one, else `row_id`."""
-    own = row.get("id")
-    return str(own) if isinstance(own, str | int) and not isinstance(own, bool) else row_id
-
-
-def query_text(value: Json) -> str:
-    """A query that says something."""
-    if not isinstance(value, str) or not value.strip():
-        raise UnusableRow("no query", value)
-    return value
-
-
 def read_tools(written: Json) -> OfferedTools:
-    """The tools of a row, each `{name, description, parameters}` or wrapped as a function.
+    """The tools of a row: a list (or one tool), or JSON in a string.
 
-    A tool that stands there twice is kept once.
+    Each is `{name, description, parameters}`, alone or under `function`. One that is listed
+    twice is kept once, with a note.
 
     Raises:
-        UnusableRow: there are none, or one of them is not a tool, or two of one name differ.
+        UnusableRow: there are no tools, one of them is not a tool, or two of one name differ.
     """
     tools = decode_json(written, "tools are not JSON")
     if isinstance(tools, dict):
@@ -131,7 +116,11 @@ def read_tools(written: Json) -> OfferedTools:
 
 
 def read_calls(written: Json, offer: OfferedTools) -> tuple[ToolCall, ...]:
-    """Calls written as a list of `{name, arguments}`, each to a tool that is offered."""
+    """Calls written as a list of `{name, arguments}` (or one), each to a tool that is offered.
+
+    Raises:
+        UnusableRow: it is not a list, or as `read_call`.
+    """
     if isinstance(written, dict):
         written = [written]
     if not isinstance(written, list):
@@ -140,7 +129,11 @@ def read_calls(written: Json, offer: OfferedTools) -> tuple[ToolCall, ...]:
 
 
 def read_call(written: Json, offer: OfferedTools) -> ToolCall:
-    """One `{name, arguments}`; arguments may be JSON in a string."""
+    """One call, `{name, arguments}`; arguments may be JSON in a string.
+
+    Raises:
+        UnusableRow: it has no name, its arguments are not an object, or as `check_call`.
+    """
     if not isinstance(written, dict) or not isinstance(name := written.get("name"), str):
         raise UnusableRow("call without a name", written)
     arguments = decode_json(written.get("arguments", {}), "arguments are not JSON")
@@ -153,10 +146,10 @@ def read_call(written: Json, offer: OfferedTools) -> ToolCall:
 
 
 def check_call(name: str, arguments: Iterable[str], offer: OfferedTools) -> Tool:
-    """The tool that is called.
+    """The tool that a call is to.
 
     Raises:
-        UnusableRow: the tool is not offered, or does not have one of the arguments.
+        UnusableRow: the tool is not offered, or does not take one of the arguments.
     """
     tool = offer.by_name.get(name)
     if tool is None:
@@ -182,7 +175,7 @@ def _read_tool(written: Json) -> tuple[Tool, tuple[str, ...]]:
     description = inner.get("description")
     reading = read_parameters(parameters)
     text = description if isinstance(description, str) else ""
-    # Without the wrapper of OpenAI's lists: formats that want one write it.
+    # `raw` is without OpenAI's wrapper: prompt formats that want one add it.
     return Tool(name, text, reading.schema, inner), reading.notes
 
 

@@ -1,4 +1,8 @@
-"""Tools: what people have (functions, OpenAPI, MCP, OpenAI's lists) as one list of `Tool`s."""
+"""Tool sources: Python functions, OpenAPI, MCP servers and OpenAI's lists as sets of `Tool`s.
+
+To add one, write a file like `openai.py` whose function returns `build_toolset(drafts, notes)`, and
+have `sources.py` recognise it on the command line.
+"""
 
 from calltune.tools.functions import from_functions
 from calltune.tools.mcp import from_mcp

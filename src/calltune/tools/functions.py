@@ -1,6 +1,7 @@
-"""Tools of Python functions: their signatures, type hints and docstrings.
+"""Python functions as a tool source: their signatures, type hints and docstrings.
 
-Arguments with type hints -> JSON Schema, by pydantic.
+Source: pydantic makes JSON Schema (draft 2020-12) of type hints; docstring_parser reads Google's,
+NumPy's, Sphinx's and Epydoc's styles.
 """
 
 import functools
@@ -32,18 +33,21 @@ class Argument(NamedTuple):
         return self.default is inspect.Parameter.empty
 
 
-class Schemas(NamedTuple):
-    """The JSON Schemas of a function's arguments."""
+class ArgumentSchemas(NamedTuple):
+    """The JSON ArgumentSchemas of a function's arguments."""
 
     properties: dict[str, Json]
     definitions: dict[str, Json]
     """What `properties` refer to with `#/$defs/…`."""
     refused: dict[str, str]
-    """By the name of an argument that has no JSON Schema, why not; it is not in `properties`."""
+    """By name, why an argument has no JSON Schema; it is not in `properties`."""
 
 
-def read_schemas(arguments: list[Argument], note: Callable[[str], None]) -> Schemas:
-    """The schemas of the values that pydantic would take for the hints."""
+def argument_schemas(arguments: list[Argument], note: Callable[[str], None]) -> ArgumentSchemas:
+    """The schemas of the values that pydantic would accept for the arguments' type hints.
+
+    `note` is given what the schemas do not express.
+    """
     from pydantic import PydanticUserError, TypeAdapter
 
     adapters: dict[str, TypeAdapter[Any]] = {}
@@ -66,7 +70,7 @@ def read_schemas(arguments: list[Argument], note: Callable[[str], None]) -> Sche
         for each in arguments
         if each.name in adapters
     }
-    return Schemas(properties, _untitled(whole.get("$defs", {})), refused)
+    return ArgumentSchemas(properties, _untitled(whole.get("$defs", {})), refused)
 
 
 def _described(schema: dict[str, Json], argument: Argument, note: Callable[[str], None]) -> Json:
@@ -93,7 +97,7 @@ def _as_json(value: Any) -> Json:
 
 
 def _untitled(definitions: dict[str, Json]) -> dict[str, Json]:
-    """Without the titles that only say the name again."""
+    """Without the titles that only repeat the name."""
     return {
         name: {k: v for k, v in schema.items() if (k, v) != ("title", name)}
         for name, schema in definitions.items()
@@ -123,38 +127,40 @@ Function = Callable[..., Any]
 
 
 class Docs(NamedTuple):
-    """What a docstring says."""
+    """What a docstring says about a function."""
 
     description: str
     arguments: dict[str, str]
-    """By name, what it says of an argument."""
+    """By name, the description of an argument."""
 
 
 def from_functions(functions: Iterable[Function]) -> Toolset:
-    """The tools that functions are, async ones too; nothing is called.
+    """The tools that functions are, async ones too; no function is called.
 
-    Calls give arguments by name. So `*args`, `**kwargs` and positional-only arguments with a
-    default are left out; a function that wants an argument which cannot be given by name, or whose
-    type has no JSON Schema, is left out. An argument without a type hint allows any value. All of
-    this is noted. `x: int = None` allows null.
+    Calls give arguments by name, so `*args`, `**kwargs` and positional-only arguments with a
+    default are left out, and so is a function that requires an argument which cannot be given by
+    name or whose type has no JSON Schema. An argument without a type hint allows any value. Each of
+    these gives a note. `x: int = None` allows null.
     """
-    return from_named((getattr(each, "__name__", type(each).__name__), each) for each in functions)
+    return from_named_functions(
+        (getattr(each, "__name__", type(each).__name__), each) for each in functions
+    )
 
 
-def from_named(functions: Iterable[tuple[str, Function]]) -> Toolset:
-    """The same under names of the caller's choice."""
+def from_named_functions(functions: Iterable[tuple[str, Function]]) -> Toolset:
+    """As `from_functions`, under the names given."""
     drafts: list[ToolDraft] = []
     notes: list[Note] = []
     for name, function in functions:
         try:
             drafts.append(_draft(name, function, notes))
-        except _NotExpressed as reason:
+        except _NotATool as reason:
             notes.append(Note(name, f"left out: {reason}"))
     return build_toolset(drafts, notes)
 
 
 def read_docs(text: str | None) -> Docs:
-    """A docstring in Google's, NumPy's, Sphinx's or Epydoc's style; one in no style as it is."""
+    """The description and arguments in a docstring; one in an unknown style is all description."""
     from docstring_parser import ParseError, parse
 
     if not text:
@@ -172,15 +178,15 @@ def read_docs(text: str | None) -> Docs:
     return Docs((found.description or "").strip(), arguments)
 
 
-class _NotExpressed(Exception):
-    """Why a function is no tool."""
+class _NotATool(Exception):
+    """A function cannot be a tool; the message says why."""
 
 
 def _draft(name: str, function: Function, notes: list[Note]) -> ToolDraft:
-    docs = read_docs(inspect.getdoc(_plain(function)))
+    docs = read_docs(inspect.getdoc(_unwrapped(function)))
     arguments = _arguments(name, function, docs, notes)
-    schemas = read_schemas(arguments, lambda text: notes.append(Note(name, text)))
-    _refuse_unspeakable(arguments, schemas, name, notes)
+    schemas = argument_schemas(arguments, lambda text: notes.append(Note(name, text)))
+    _check_schemas(arguments, schemas, name, notes)
     parameters: dict[str, Json] = {
         "type": "object",
         "properties": schemas.properties,
@@ -191,15 +197,15 @@ def _draft(name: str, function: Function, notes: list[Note]) -> ToolDraft:
     return ToolDraft(name, docs.description, parameters)
 
 
-def _refuse_unspeakable(
-    arguments: list[Argument], schemas: Schemas, name: str, notes: list[Note]
+def _check_schemas(
+    arguments: list[Argument], schemas: ArgumentSchemas, name: str, notes: list[Note]
 ) -> None:
-    """Note the arguments without a schema; a function that wants one is refused."""
+    """Note the arguments without a schema; refuse a function that requires one of them."""
     for argument in arguments:
         if argument.name in schemas.refused:
             reason = f"{argument.name} has no JSON Schema ({schemas.refused[argument.name]})"
             if argument.is_required:
-                raise _NotExpressed(reason)
+                raise _NotATool(reason)
             notes.append(Note(name, f"{reason}; its default is used"))
 
 
@@ -211,7 +217,7 @@ def _arguments(name: str, function: Function, docs: Docs, notes: list[Note]) -> 
             notes.append(Note(name, f"{parameter} is left out: calls give names"))
         elif parameter.kind is parameter.POSITIONAL_ONLY:
             if parameter.default is parameter.empty:
-                raise _NotExpressed(f"{parameter.name} is positional-only, and calls give names")
+                raise _NotATool(f"{parameter.name} is positional-only, and calls give names")
             notes.append(Note(name, f"{parameter.name} is left out: calls give names"))
         else:
             if parameter.name not in hints:
@@ -236,19 +242,19 @@ def _signature(function: Function) -> inspect.Signature:
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
-        raise _NotExpressed("it has no signature that can be read") from None
+        raise _NotATool("it has no signature that can be read") from None
 
 
 def _hints(function: Function) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(_plain(function), include_extras=True)
+        return typing.get_type_hints(_unwrapped(function), include_extras=True)
     except Exception as error:
         # Hints are expressions, and may raise whatever expressions raise.
-        raise _NotExpressed(f"its type hints cannot be read ({error})") from None
+        raise _NotATool(f"its type hints cannot be read ({error})") from None
 
 
-def _plain(function: Function) -> Function:
-    """The function below decorators and partial, or the method that calls an object."""
+def _unwrapped(function: Function) -> Function:
+    """The function under decorators and `partial`, or an object's `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)

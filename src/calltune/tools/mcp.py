@@ -1,4 +1,8 @@
-"""An MCP server's tools, listed and called over stdio or HTTP with the official client."""
+"""MCP servers as a tool source: tools listed and called over stdio or HTTP, by the official client.
+
+Source: Model Context Protocol, https://modelcontextprotocol.io/specification (tools/list,
+tools/call).
+"""
 
 import asyncio
 import inspect
@@ -27,69 +31,72 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class ToolFailed(Exception):
-    """A tool that was called failed; the message is what it said."""
+    """A call of a tool failed; the message is the server's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """A server that is being talked to."""
+class MCPSession:
+    """An open connection to an MCP server."""
 
     toolset: Toolset
-    """What it listed, all pages of it."""
+    """Its tools, of all pages of its list."""
     call: Callable[[str, dict[str, Json]], Json]
-    """What a tool returns, called by the name that the server gave it.
+    """Calls a tool by the server's name for it; what it returns.
 
     Raises:
-        ToolFailed: the tool says so, or the server is silent for too long, gone, or refuses.
+        ToolFailed: the tool reports an error, or the server refuses, is gone, or does not answer in
+            time.
     """
 
 
 def from_mcp(
     server: str, timeout_s: float = 30.0, headers: Mapping[str, str] = _NO_HEADERS
 ) -> Toolset:
-    """The tools that a server lists; none is called, and the server is left again.
+    """The tools that a server lists; none is called, and the connection is closed again.
 
     Raises:
-        OptionError: as `opened`.
-        FetchError: as `opened`.
+        OptionError: as `connect`.
+        FetchError: as `connect`.
     """
-    with opened(server, timeout_s, headers) as session:
+    with connect(server, timeout_s, headers) as session:
         return session.toolset
 
 
 @contextmanager
-def opened(
+def connect(
     server: str, timeout_s: float = 30.0, headers: Mapping[str, str] = _NO_HEADERS
-) -> Iterator[Session]:
-    """A session with a server, in a thread of its own, also where a loop runs already.
+) -> Iterator[MCPSession]:
+    """A session with a server, in a thread of its own, so that it works within an event loop too.
 
-    `server` is an `http(s)://` address, which is sent `headers` with every request, or a command
-    that is run with this environment and ended. It has `timeout_s` seconds for its list of tools,
-    and as many for each call.
+    Args:
+        server: an `http(s)://` address, or a command that is run with this environment and ended.
+        timeout_s: seconds that the server has for its list of tools, and again for each call.
+        headers: sent with every request to an address.
 
     Raises:
-        OptionError: the client is not installed, or the command is none.
-        FetchError: the server cannot be started or reached, is silent, or answers with an error.
+        OptionError: the client is not installed, or the command cannot be parsed.
+        FetchError: the server cannot be started or reached, does not answer in time, or answers
+            with an error.
     """
     _check_installed()
     from anyio.from_thread import start_blocking_portal
 
     stack = ExitStack()
     # Closed by hand: an exception of the caller's would come back in groups of the transport's.
-    with tempfile.TemporaryFile("w+", errors="replace") as said, closing(stack):
+    with tempfile.TemporaryFile("w+", errors="replace") as stderr, closing(stack):
         try:
             portal = stack.enter_context(start_blocking_portal())
-            connecting = _connected(_client(server, said, headers), timeout_s)
+            connecting = _connected(_client(server, stderr, headers), timeout_s)
             found = stack.enter_context(portal.wrap_async_context_manager(connecting))
         except OptionError:
             raise
         except Exception as error:
             # The client, its transports and anyio's groups each raise their own.
             raise FetchError(
-                f"No tools from {server} ({_reason(error, timeout_s)}{_last_line(said)}); "
+                f"No tools from {server} ({_reason(error, timeout_s)}{_last_line(stderr)}); "
                 "check that the server runs"
             ) from error
-        yield Session(_toolset(found.listed), partial(_call, portal, found.client, timeout_s))
+        yield MCPSession(_toolset(found.listed), partial(_call, portal, found.client, timeout_s))
 
 
 def _check_installed() -> None:
@@ -120,14 +127,14 @@ async def _listed(client: "Client") -> list[Json]:
     cursor: str | None = None
     for _ in range(_MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
-        tools += [_written(tool) for tool in page.tools]
+        tools += [_to_json(tool) for tool in page.tools]
         cursor = page.next_cursor
         if cursor is None:
             return tools
     raise ValueError(f"more than {_MAX_PAGES:,} pages of tools")
 
 
-def _written(tool: "Tool") -> Json:
+def _to_json(tool: "Tool") -> Json:
     # Servers in Python send docstrings as they are indented.
     description = inspect.cleandoc(tool.description or "")
     return {"name": tool.name, "description": description, "parameters": tool.input_schema}
@@ -162,14 +169,14 @@ def _call(
 
 
 def _returned(result: "CallToolResult") -> Json:
-    """The value that a tool returned; or its text, where what is no text is only named."""
+    """The structured value that a tool returned, else its text, with [type] for other content."""
     if result.structured_content is not None:
         return result.structured_content
     parts = [getattr(part, "text", None) or f"[{part.type}]" for part in result.content]
     return "\n".join(parts)
 
 
-def _client(server: str, said: TextIO, headers: Mapping[str, str]) -> "Client":
+def _client(server: str, stderr: TextIO, headers: Mapping[str, str]) -> "Client":
     from mcp import Client, StdioServerParameters, stdio_client
 
     if server.startswith(("http://", "https://")):
@@ -179,7 +186,7 @@ def _client(server: str, said: TextIO, headers: Mapping[str, str]) -> "Client":
     except ValueError as error:
         raise OptionError(f"No command {server!r} ({error}); give a program to run") from None
     parameters = StdioServerParameters(command=command, args=arguments, env=dict(os.environ))
-    return Client(stdio_client(parameters, errlog=said))
+    return Client(stdio_client(parameters, errlog=stderr))
 
 
 @asynccontextmanager
@@ -203,8 +210,8 @@ def _reason(error: BaseException, timeout_s: float) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _last_line(said: TextIO) -> str:
-    """The last thing that the server wrote to its standard error."""
-    said.seek(0)
-    lines = [line.strip() for line in said.read().splitlines() if line.strip()]
+def _last_line(stderr: TextIO) -> str:
+    """The last line that the server wrote to its standard error, for a message."""
+    stderr.seek(0)
+    lines = [line.strip() for line in stderr.read().splitlines() if line.strip()]
     return f"; it wrote: {lines[-1]}" if lines else ""

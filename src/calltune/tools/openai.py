@@ -1,4 +1,7 @@
-"""A list of tools as OpenAI's API takes it, and tools.json, which is one."""
+"""OpenAI's list of function tools as a tool source; tools.json is one.
+
+Source: `tools` of https://platform.openai.com/docs/api-reference/chat/create.
+"""
 
 from pathlib import Path
 
@@ -10,13 +13,14 @@ from calltune.types import Json
 
 
 def from_openai(source: str | Path | Json) -> Toolset:
-    """The tools of a JSON file (a path), or of JSON that is read already.
+    """The tools of a JSON file (a path), or of JSON that is parsed already.
 
-    Each is `{"type": "function", "function": {…}}` or the function alone. The list may stand under
-    `tools` or `functions`. What is no tool is noted; Python-style types become JSON Schema.
+    Each is `{"type": "function", "function": {…}}` or the function alone. The list may be under
+    `tools` or `functions`. What is not a tool is left out with a note; Python's names of types
+    become JSON Schema.
 
     Raises:
-        DataError: no such file, not JSON, or no list of tools.
+        DataError: no such file, not JSON, or no list of tools in it.
     """
     data = read_json(Path(source)) if isinstance(source, str | Path) else source
     listed = _list(data)
@@ -31,7 +35,10 @@ def from_openai(source: str | Path | Json) -> Toolset:
 
 
 def read_tool(written: Json, nameless: str, notes: list[Note]) -> list[ToolDraft]:
-    """The one tool that is written, or none, and what is not understood added to `notes`."""
+    """The tool, or none where it is not one; what is not understood is added to `notes`.
+
+    `nameless` is what notes call a tool without a name.
+    """
     try:
         offer = read_tools([check_json(written)])
     except UnusableRow as fault:

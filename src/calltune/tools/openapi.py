@@ -1,12 +1,10 @@
-"""The operations of an OpenAPI 3 document as tools.
+"""OpenAPI 3 documents as a tool source: each operation is a tool.
 
-An operation's parameters and JSON body as the schema of one object.
+An operation's parameters and JSON body become one object of arguments: the members of the body
+stand beside the parameters. The body stays whole, as the argument `body`, where it is not a plain
+object, has a member of a parameter's name, or is optional although it has required members.
 
-The members of the body stand beside the parameters. The body stays whole, as the argument `body`,
-where it is no plain object, has a member of a parameter's name, or may be left out although it has
-members that it must have.
-
-JSON or YAML documents, read into plain JSON.
+Source: OpenAPI 3.0 and 3.1, https://spec.openapis.org/oas; documents are JSON or YAML.
 """
 
 import re
@@ -25,16 +23,16 @@ from calltune.types import Json
 _YAML = (".yaml", ".yml")
 _BOOLEAN = re.compile("(true|True|TRUE|false|False|FALSE)$")
 _MAX_VALUES = 2_000_000
-"""More than any document has; aliases of aliases make more of a few lines."""
+"""More than any document has; nested aliases expand a few lines to more."""
 
 
 def read_document(path: Path) -> Json:
-    """The document in a `.yaml` or `.yml` file, else in a JSON file.
+    """The document in a `.yaml` or `.yml` file, or in a JSON file of any other name.
 
     Dates and words such as `on` and `no` in YAML stay text, as in YAML 1.2.
 
     Raises:
-        DataError: no such file, neither JSON nor YAML, or too much in it.
+        DataError: no such file, neither JSON nor YAML, or too many values.
     """
     try:
         return check_json(_plain_yaml(path) if path.suffix.lower() in _YAML else read_json(path))
@@ -48,7 +46,7 @@ def _plain_yaml(path: Path) -> Json:
     if not path.is_file():
         raise DataError(f"No file {path}; check the path")
     try:
-        return _Plain().value(yaml.load(path.read_text("utf-8-sig"), _loader()))
+        return _YAMLToJSON().value(yaml.load(path.read_text("utf-8-sig"), _loader()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         fault = " ".join(str(error).split())[:200]
         raise DataError(f"{path} is not YAML ({fault}); mend it") from None
@@ -61,7 +59,7 @@ def _loader() -> type[Any]:
     base: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]
-        """YAML whose plain words are text."""
+        """YAML 1.2 in that dates and plain words are text."""
 
         yaml_implicit_resolvers = {
             first: [
@@ -75,14 +73,14 @@ def _loader() -> type[Any]:
     return Loader
 
 
-class _Plain:
-    """YAML's values as JSON has them."""
+class _YAMLToJSON:
+    """Converts YAML's values to JSON's, and counts them."""
 
     def __init__(self) -> None:
         self._n_values = 0
 
     def value(self, found: Any) -> Json:
-        """`found` with text as keys, and with text for what JSON does not have."""
+        """The value with text as keys, and with text for what JSON does not have."""
         self._n_values += 1
         if self._n_values > _MAX_VALUES:
             raise ValueError(f"more than {_MAX_VALUES:,} values")
@@ -95,15 +93,21 @@ class _Plain:
 
 
 Notes = Callable[[str], None]
-_APPLICATION_S_OWN = ("accept", "content-type", "authorization")
-"""Headers that OpenAPI says are not described as parameters."""
+_HEADERS_OF_THE_CLIENT = ("accept", "content-type", "authorization")
+"""Header parameters that OpenAPI says are to be ignored."""
 _JSON = re.compile(r"(application/([\w.+-]+\+)?json|\*/\*)\s*(;.*)?", re.IGNORECASE)
 _OF_AN_OBJECT = {"type", "properties", "required", "additionalProperties"}
 _ABOUT = {"title", "description", "examples", "deprecated"}
 
 
 def parameters_schema(written: list[Json], converter: SchemaConverter, note: Notes) -> Schema:
-    """The schema of an object of the parameters; in `written`, later lists beat earlier ones."""
+    """The schema of an object of the parameters.
+
+    Args:
+        written: lists of parameters; one in a later list replaces its namesake in an earlier one.
+        converter: converts their schemas.
+        note: is given what is left out, or renamed.
+    """
     found: dict[tuple[str, str], Schema] = {}
     for each in (each for listed in written if isinstance(listed, list) for each in listed):
         parameter = converter.resolve(each)
@@ -122,7 +126,7 @@ def parameters_schema(written: list[Json], converter: SchemaConverter, note: Not
 def add_body(
     written: Json, parameters: Schema, converter: SchemaConverter, note: Notes
 ) -> Schema | None:
-    """`parameters` with the body added; None, noted, where it must be and cannot be given."""
+    """`parameters` with the body added; None, with a note, where a required body is not JSON."""
     if written is None or (body := converter.resolve(written)) is None:
         return parameters
     must_be = body.get("required") is True
@@ -143,7 +147,7 @@ def add_body(
 def _is_taken(name: str, place: str, note: Notes) -> bool:
     if place == "cookie":
         note(f"cookie {name} is left out: the application keeps cookies")
-    elif place == "header" and name.lower() in _APPLICATION_S_OWN:
+    elif place == "header" and name.lower() in _HEADERS_OF_THE_CLIENT:
         note(f"header {name} is left out: the application sets it")
     elif place not in ("path", "query", "header"):
         note(f"{name} is left out: {place} is no place for a parameter")
@@ -195,7 +199,10 @@ def _json_of(content: Json) -> Schema | None:
 
 
 def _flat(schema: Schema) -> Schema:
-    """A plain object made of `allOf` plain objects, where they have no member in common."""
+    """A plain object made of `allOf` plain objects without a common member, else the schema.
+
+    It recurses on its own: only `allOf` is looked at, and only objects are joined.
+    """
     parts = schema.get("allOf")
     if not isinstance(parts, list) or schema.keys() - {"allOf"} - _OF_AN_OBJECT - _ABOUT:
         return schema
@@ -217,7 +224,7 @@ def _is_open(schema: Schema) -> bool:
 
 
 def _is_plain_object(schema: Schema) -> bool:
-    """Whether its members are all that the schema says."""
+    """Whether the schema says nothing but which members an object has."""
     return (
         not schema.keys() - _OF_AN_OBJECT - _ABOUT
         and schema.get("type", "object") == "object"
@@ -248,13 +255,13 @@ METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace", 
 
 
 class Operation(NamedTuple):
-    """One operation, and where it stands."""
+    """One operation of a document."""
 
     method: str
     path: str
     written: Schema
     shared: Json
-    """Parameters of all operations of the path."""
+    """The parameters of all operations of its path."""
 
     @property
     def name(self) -> str:
@@ -271,12 +278,11 @@ class Operation(NamedTuple):
 
 
 def from_openapi(source: str | Path | Schema) -> Toolset:
-    """The tools that the operations of a document are; a path, or JSON that is read already.
+    """The tools of a document's operations; a path, or JSON that is parsed already.
 
-    Path, query and header parameters and the members of the JSON body are one object; the
-    `requests` module says when the body stays whole. Local references are inlined, recursive ones
-    stay in `$defs`. Noted and left out: cookies, bodies that are not JSON, references to other
-    documents, callbacks and webhooks.
+    Path, query and header parameters and the members of the JSON body are one object. Local
+    references are inlined, recursive ones stay in `$defs`. Left out, with a note: cookies, bodies
+    that are not JSON, references to other documents, callbacks and webhooks.
 
     Raises:
         DataError: no such file, neither JSON nor YAML, another version of OpenAPI, no operations.
@@ -319,7 +325,7 @@ def _operations(document: OpenAPIDocument, notes: list[Note]) -> Iterator[Operat
 
 
 def _drafts(operation: Operation, document: OpenAPIDocument, notes: list[Note]) -> list[ToolDraft]:
-    """The operation as a tool; none where it wants what no call can give."""
+    """The operation as a tool; none where it requires what no call can give."""
     note = _noting(notes, operation.name)
     converter = SchemaConverter(document, note)
     if operation.written.get("callbacks"):

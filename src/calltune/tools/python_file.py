@@ -1,7 +1,4 @@
-"""Tools of the functions in a Python file.
-
-Functions run with the arguments of a call, and what they return as JSON.
-"""
+"""A Python file as a tool source: its functions as tools, and calls to them."""
 
 import asyncio
 import importlib.util
@@ -15,28 +12,29 @@ from types import ModuleType
 from typing import Any
 
 from calltune.errors import DataError
-from calltune.tools.functions import Function, from_named
+from calltune.tools.functions import Function, from_named_functions
 from calltune.tools.toolset import Toolset
 from calltune.types import Json
 
 
 def from_python_file(path: str | Path, names: Sequence[str] = ()) -> Toolset:
-    """The tools that `functions_in` a file are.
+    """The tools of the functions in a file.
 
     Raises:
-        DataError: as there.
+        DataError: as `functions_in`.
     """
-    return from_named(functions_in(path, names).items())
+    return from_named_functions(functions_in(path, names).items())
 
 
 def functions_in(path: str | Path, names: Sequence[str] = ()) -> dict[str, Function]:
-    """By name, the public functions defined in a file, or those of `names`.
+    """By name, the public functions defined in a file, or those named in `names`.
 
-    Importing the file runs it, as `python FILE` would but for what is under `__main__`; files
-    beside it can be imported. Functions it imports are tools only where `names` has them.
+    The file is imported, which runs it as `python FILE` would except for what is under `__main__`;
+    it can import files beside it. Functions that it imports are included only if `names` has them.
 
     Raises:
-        DataError: no such file, an exception in it, no functions, or none of a name.
+        DataError: no such file, an exception while it is imported, no functions, or no function of
+            a name in `names`.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,7 +91,7 @@ def _found_beside(path: Path) -> Iterator[None]:
 
 
 def _place(error: BaseException, path: Path) -> str:
-    """The last line of the file that was running."""
+    """The last line of the file that was running, for a message."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -103,10 +101,10 @@ def _place(error: BaseException, path: Path) -> str:
 
 
 def run_function(function: Callable[..., Any], arguments: dict[str, Json]) -> Json:
-    """What a function returns, as JSON; what it raises comes through.
+    """What a function returns, as JSON; its exceptions are not caught.
 
-    Arguments come as its type hints say: dataclasses, enums and the like are made of their JSON.
-    What an async function gives is waited for. What has no JSON is given as its text.
+    Arguments are converted to its type hints by pydantic (dataclasses, enums and so on are made of
+    their JSON). An async function is run to its end. What has no JSON is returned as text.
     """
     from pydantic import validate_call
     from pydantic_core import to_jsonable_python

@@ -1,4 +1,4 @@
-"""Sources as they are named on the command line: the tools in them, and what runs their calls."""
+"""Tool sources as the command line names them: their tools, and what runs calls to these."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,16 +8,16 @@ from typing import Literal, NamedTuple, get_args
 from calltune.errors import OptionError
 from calltune.files import read_json
 from calltune.tools import mcp
-from calltune.tools.functions import from_named
+from calltune.tools.functions import from_named_functions
 from calltune.tools.openai import from_openai
 from calltune.tools.openapi import from_openapi
 from calltune.tools.python_file import functions_in, run_function
-from calltune.tools.toolset import Toolset, drafts, merge_toolsets
+from calltune.tools.toolset import Toolset, merge_toolsets, tool_drafts
 from calltune.types import Json
 
-Kind = Literal["auto", "python", "openapi", "mcp", "openai"]
-Run = Callable[[dict[str, Json]], Json]
-"""Arguments -> what the tool returns; it raises what the tool raises."""
+SourceKind = Literal["auto", "python", "openapi", "mcp", "openai"]
+ToolRunner = Callable[[dict[str, Json]], Json]
+"""Runs a tool: arguments -> what it returns as JSON; raises what the tool raises."""
 
 
 class MCPOptions(NamedTuple):
@@ -29,18 +29,18 @@ class MCPOptions(NamedTuple):
 
 
 class RunnableTools(NamedTuple):
-    """Tools, and what runs them."""
+    """Tools, and what runs calls to them."""
 
     toolset: Toolset
-    runs: dict[str, Run]
-    """By the name of a tool here; tools that nothing here can run are not in it."""
+    runs: dict[str, ToolRunner]
+    """By the tool's name here; tools that cannot be run (OpenAPI, OpenAI's lists) are not in it."""
 
 
 def mcp_options(sources: Sequence[str], timeout_s: float, headers: Sequence[str]) -> MCPOptions:
-    """The reach that options describe, headers as `Name: value`.
+    """The MCP options that command-line options describe, headers as `Name: value`.
 
     Raises:
-        OptionError: a header is none, or would go to several servers, or to none.
+        OptionError: a header is malformed, or there is not exactly one server that it could go to.
     """
     found: dict[str, str] = {}
     for header in headers:
@@ -57,8 +57,8 @@ def mcp_options(sources: Sequence[str], timeout_s: float, headers: Sequence[str]
     return MCPOptions(timeout_s, found)
 
 
-def read_source(source: str, reach: MCPOptions, kind: Kind = "auto") -> Toolset:
-    """The tools of one source; servers are left again.
+def read_source(source: str, options: MCPOptions, kind: SourceKind = "auto") -> Toolset:
+    """The tools of one source; a connection to a server is closed again.
 
     Raises:
         DataError: it is missing or broken.
@@ -66,44 +66,44 @@ def read_source(source: str, reach: MCPOptions, kind: Kind = "auto") -> Toolset:
         OptionError: it is of no known kind, or the MCP client is not installed.
     """
     with ExitStack() as stack:
-        return _open(source, reach, kind, stack).toolset
+        return _open(source, options, kind, stack).toolset
 
 
-def open_sources(sources: Sequence[str], reach: MCPOptions, stack: ExitStack) -> RunnableTools:
-    """The tools of all sources together; `stack` closes the servers.
+def open_sources(sources: Sequence[str], options: MCPOptions, stack: ExitStack) -> RunnableTools:
+    """The tools of all sources together; `stack` closes the connections to servers.
 
     Raises:
         DataError: as `read_source`.
         FetchError: as `read_source`.
         OptionError: as `read_source`.
     """
-    offers = [_open(source, reach, "auto", stack) for source in sources]
+    offers = [_open(source, options, "auto", stack) for source in sources]
     whole = merge_toolsets([offer.toolset for offer in offers])
-    once: list[Json] = []
-    runs: list[Run | None] = []
+    distinct: list[Json] = []
+    runs: list[ToolRunner | None] = []
     for offer in offers:
-        for tool, draft in zip(offer.toolset.tools, drafts(offer.toolset), strict=True):
-            # As `merge_toolsets` does: what is offered twice is there once.
-            if draft not in once:
-                once.append(draft)
+        for tool, draft in zip(offer.toolset.tools, tool_drafts(offer.toolset), strict=True):
+            # As in `merge_toolsets`: equal drafts are kept once.
+            if draft not in distinct:
+                distinct.append(draft)
                 runs.append(offer.runs.get(tool.name))
     by_name = zip(whole.tools, runs, strict=True)
     return RunnableTools(whole, {tool.name: run for tool, run in by_name if run is not None})
 
 
-def _open(source: str, reach: MCPOptions, kind: Kind, stack: ExitStack) -> RunnableTools:
+def _open(source: str, options: MCPOptions, kind: SourceKind, stack: ExitStack) -> RunnableTools:
     match _kind(source) if kind == "auto" else kind:
         case "python":
             file, names = _file_and_names(source)
             functions = functions_in(file, names)
             return _offer(
-                from_named(functions.items()),
+                from_named_functions(functions.items()),
                 lambda name: lambda arguments: run_function(functions[name], arguments),
             )
         case "mcp":
             server = source.removeprefix("mcp:").strip()
-            headers = reach.headers if "://" in server[:10] else {}
-            session = stack.enter_context(mcp.opened(server, reach.timeout_s, headers))
+            headers = options.headers if "://" in server[:10] else {}
+            session = stack.enter_context(mcp.connect(server, options.timeout_s, headers))
             return _offer(
                 session.toolset, lambda name: lambda arguments: session.call(name, arguments)
             )
@@ -113,14 +113,14 @@ def _open(source: str, reach: MCPOptions, kind: Kind, stack: ExitStack) -> Runna
             return RunnableTools(from_openai(source), {})
 
 
-def _offer(toolset: Toolset, run_of: Callable[[str], Run]) -> RunnableTools:
-    """With what runs a tool of an original name."""
+def _offer(toolset: Toolset, run_of: Callable[[str], ToolRunner]) -> RunnableTools:
+    """The toolset with what runs each tool, given its original name."""
     return RunnableTools(
         toolset, {n: run_of(original) for n, original in toolset.original_names.items()}
     )
 
 
-def _kind(source: str) -> Kind:
+def _kind(source: str) -> SourceKind:
     if source.startswith(("mcp:", "http://", "https://")):
         return "mcp"
     suffix = Path(_file_and_names(source).path).suffix.lower()
@@ -134,7 +134,7 @@ def _kind(source: str) -> Kind:
         return "openapi" if is_openapi else "openai"
     raise OptionError(
         f"{source} is neither a .py, .json or .yaml file, mcp:COMMAND nor an http(s) address; "
-        f"say what it is with --kind {', '.join(get_args(Kind)[1:])}"
+        f"say what it is with --kind {', '.join(get_args(SourceKind)[1:])}"
     )
 
 
@@ -144,7 +144,7 @@ class _File(NamedTuple):
 
 
 def _file_and_names(source: str) -> _File:
-    """A Python file and what stands behind it, `file.py:name1,name2`."""
+    """A Python file and the names after it, `file.py:name1,name2`."""
     file, _, names = source.rpartition(":")
     if not file.lower().endswith(".py"):
         return _File(source, ())

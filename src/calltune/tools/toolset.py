@@ -9,19 +9,19 @@ from calltune.schemas.validate import repair_schema
 from calltune.types import Json, Tool, ToolCall
 
 ORIGINAL_NAME = "x-original-name"
-"""The key in tools.json for a name that had to be mapped; outside what prompts show."""
+"""The key in tools.json for the original of a name that had to change; prompts do not show it."""
 
 
 class Note(NamedTuple):
-    """What could not be expressed."""
+    """What could not be expressed in a tool, or was changed."""
 
     tool: str
-    """The tool's original name; "" where a whole source is meant."""
+    """The tool's original name; "" for the source as a whole."""
     text: str
 
 
 class ToolDraft(NamedTuple):
-    """A tool as its source names it."""
+    """A tool as its source describes it, before its name and schema are made valid."""
 
     name: str
     description: str
@@ -30,19 +30,19 @@ class ToolDraft(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Toolset:
-    """Tools that can be offered together."""
+    """Tools that can be offered together: valid names, no two alike, and valid schemas."""
 
     tools: tuple[Tool, ...]
     notes: tuple[Note, ...]
     original_names: dict[str, str]
-    """By the name of a tool here, its name where it came from; all tools are in it."""
+    """By each tool's name here, its name in its source; in the order of `tools`."""
 
     def original_call(self, call: ToolCall) -> ToolCall:
-        """The call with the name that the function has where it came from."""
+        """The call under the name that the tool has in its source."""
         return replace(call, name=self.original_names.get(call.name, call.name))
 
     def to_json(self) -> list[Json]:
-        """OpenAI's list of tools; where a name was mapped, the original stands beside."""
+        """OpenAI's list of tools, with the original beside each name that had to change."""
         return [
             {"type": "function", "function": tool.raw}
             | ({ORIGINAL_NAME: original} if original != tool.name else {})
@@ -51,34 +51,36 @@ class Toolset:
 
 
 def build_toolset(drafts: Iterable[ToolDraft], notes: Iterable[Note]) -> Toolset:
-    """The tools of `drafts`, each name carried and each schema accepted as one.
+    """The toolset of `drafts`, their names and schemas made valid; equal drafts are kept once.
 
-    The same draft twice is kept once. What had to be changed is added to `notes`.
+    Its notes are `notes` and what had to be changed.
     """
-    told = dict.fromkeys(notes)
-    once: list[ToolDraft] = []
+    all_notes = dict.fromkeys(notes)
+    distinct: list[ToolDraft] = []
     for draft in drafts:
-        if draft in once:
-            told[Note(draft.name, "offered twice; kept once")] = None
+        if draft in distinct:
+            all_notes[Note(draft.name, "offered twice; kept once")] = None
         else:
-            once.append(draft)
+            distinct.append(draft)
     tools = []
-    for draft, name in zip(once, sanitize_names([draft.name for draft in once]), strict=True):
+    for draft, name in zip(
+        distinct, sanitize_names([draft.name for draft in distinct]), strict=True
+    ):
         tool, remarks = _tool(draft, name)
         tools.append(tool)
-        told.update(dict.fromkeys(remarks))
-    names = {tool.name: draft.name for tool, draft in zip(tools, once, strict=True)}
-    return Toolset(tuple(tools), tuple(told), names)
+        all_notes.update(dict.fromkeys(remarks))
+    originals = {tool.name: draft.name for tool, draft in zip(tools, distinct, strict=True)}
+    return Toolset(tuple(tools), tuple(all_notes), originals)
 
 
 def merge_toolsets(toolsets: Sequence[Toolset]) -> Toolset:
-    """The tools of all, named anew from their originals where two have one name."""
-    every = [draft for each in toolsets for draft in drafts(each)]
-    return build_toolset(every, [note for each in toolsets for note in each.notes])
+    """One toolset of several; names that clash are made again from their originals."""
+    all_drafts = [draft for each in toolsets for draft in tool_drafts(each)]
+    return build_toolset(all_drafts, [note for each in toolsets for note in each.notes])
 
 
-def drafts(toolset: Toolset) -> list[ToolDraft]:
-    """The tools of a set under their original names, in its order."""
+def tool_drafts(toolset: Toolset) -> list[ToolDraft]:
+    """The tools of a set under their original names, in order."""
     return [
         ToolDraft(toolset.original_names[tool.name], tool.description, tool.parameters)
         for tool in toolset.tools

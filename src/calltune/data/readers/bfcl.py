@@ -1,19 +1,20 @@
-"""Rows of the Berkeley Function-Calling Leaderboard: question, function, ground_truth.
+"""Reader of the Berkeley Function-Calling Leaderboard: question, function, ground_truth.
 
 The ground truth lists the acceptable values of each argument. An empty string among them means
 that the argument may be left out. In an object every key has a list of its own.
+
+Source: bfcl-eval, https://github.com/ShishirPatil/gorilla/tree/main/berkeley-function-call-leaderboard
 """
 
 import re
 
+from calltune.data.readers.examples import ParsedRow, row_name
 from calltune.schemas.tools import (
     OfferedTools,
-    ParsedRow,
     UnusableRow,
     check_call,
     check_json,
     read_tools,
-    row_name,
 )
 from calltune.types import (
     AcceptableArgument,
@@ -30,7 +31,7 @@ _CATEGORY = re.compile(r"([A-Za-z_]+?)_\d[\d-]*")
 
 
 def matches(row: dict[str, Json]) -> bool:
-    """Whether a row has this schema's keys."""
+    """Whether a row has the keys of this dataset format."""
     return "question" in row and "function" in row
 
 
@@ -125,7 +126,7 @@ def _acceptable(value: Json, schema: dict[str, Json]) -> AcceptableValue:
 
 
 def _is_choice(values: Json, schema: dict[str, Json]) -> bool:
-    """Whether `values` lists what is acceptable for a key, rather than being its value."""
+    """Whether `values` lists the acceptable values of a key, rather than being its value."""
     if not isinstance(values, list) or not values:
         return False
     # The value of a list is itself a list, so its choices are lists in a list.

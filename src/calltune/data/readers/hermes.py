@@ -1,24 +1,24 @@
-"""Rows in the Hermes form of ShareGPT: conversations with calls and tools between tags.
+"""Reader of the Hermes form of ShareGPT: conversations with tools and calls between tags.
 
 Tools stand in `<tools>` of the system message or in a column of their own, calls in `<tool_call>`,
 results in `<tool_response>`. A system message that lists the tools is left out of the examples:
-it spells out one prompt format, and every format here writes the tools itself.
+it spells out one prompt format, and every prompt format here renders the tools itself.
+
+Source: https://huggingface.co/datasets/NousResearch/hermes-function-calling-v1
 """
 
 import ast
 import json
 import warnings
 
-from calltune.data.readers.conversation import examples
+from calltune.data.readers.examples import ParsedRow, row_name, split_conversation
 from calltune.schemas.tools import (
     OfferedTools,
-    ParsedRow,
     UnusableRow,
     check_json,
     decode_json,
     read_call,
     read_tools,
-    row_name,
 )
 from calltune.types import Json, Message, ToolCall
 
@@ -34,7 +34,7 @@ _MAX_LITERAL_LENGTH = 200_000
 
 
 def matches(row: dict[str, Json]) -> bool:
-    """Whether a row has this schema's keys."""
+    """Whether a row has the keys of this dataset format."""
     return "conversations" in row
 
 
@@ -55,7 +55,7 @@ def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
             messages.extend(_results(text))
         elif role == "user" or not _blocks(text, "tools"):
             messages.append(Message(role, text))
-    return examples(tuple(messages), offer, row_name(row, row_id), "hermes")
+    return split_conversation(tuple(messages), offer, row_name(row, row_id), "hermes")
 
 
 def _items(written: Json) -> list[Json]:

@@ -1,18 +1,18 @@
-"""Rows in OpenAI's fine-tuning format: messages with tool calls, and tools.
+"""Reader of OpenAI's fine-tuning format: messages with tool calls, and tools.
 
 The older spelling with `functions` and `function_call` is read too.
+
+Source: https://platform.openai.com/docs/guides/supervised-fine-tuning
 """
 
-from calltune.data.readers.conversation import examples
+from calltune.data.readers.examples import ParsedRow, row_name, split_conversation
 from calltune.schemas.tools import (
     OfferedTools,
-    ParsedRow,
     UnusableRow,
     check_json,
     decode_json,
     read_call,
     read_tools,
-    row_name,
 )
 from calltune.types import Json, Message, ToolCall
 
@@ -27,7 +27,7 @@ _ROLES = {
 
 
 def matches(row: dict[str, Json]) -> bool:
-    """Whether a row has this schema's keys."""
+    """Whether a row has the keys of this dataset format."""
     return "messages" in row
 
 
@@ -51,7 +51,7 @@ def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
         messages.append(_message(item, offer, names_by_id))
         if item.get("weight") == 0:
             untrained.add(index)
-    return examples(tuple(messages), offer, row_name(row, row_id), "openai", untrained)
+    return split_conversation(tuple(messages), offer, row_name(row, row_id), "openai", untrained)
 
 
 def _message(written: dict[str, Json], offer: OfferedTools, names_by_id: dict[str, str]) -> Message:

@@ -1,48 +1,55 @@
-"""Which schema a row has, and the way from any row to examples."""
+"""Recognition of a row's dataset format, and the way from any row to examples."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 from calltune.data.readers import bfcl, hermes, openai, xlam
+from calltune.data.readers.examples import ParsedRow
 from calltune.errors import OptionError
-from calltune.schemas.tools import ParsedRow, UnusableRow
+from calltune.schemas.tools import UnusableRow
 from calltune.types import Json
 
 
-class Source(NamedTuple):
-    """One dataset schema: how it is known, and how it is read."""
+class Reader(NamedTuple):
+    """One dataset format: how a row of it is recognised, and how it is read."""
 
     matches: Callable[[dict[str, Json]], bool]
     parse: Callable[[dict[str, Json], str], ParsedRow]
 
 
-SCHEMAS: dict[str, Source] = {
-    "xlam": Source(xlam.matches, xlam.parse),
-    "bfcl": Source(bfcl.matches, bfcl.parse),
-    "openai": Source(openai.matches, openai.parse),
-    "hermes": Source(hermes.matches, hermes.parse),
+READERS: dict[str, Reader] = {
+    "xlam": Reader(xlam.matches, xlam.parse),
+    "bfcl": Reader(bfcl.matches, bfcl.parse),
+    "openai": Reader(openai.matches, openai.parse),
+    "hermes": Reader(hermes.matches, hermes.parse),
 }
+"""Every dataset format by the name that `--schema` takes, in the order in which they are tried."""
 
 
 def recognise(row: dict[str, Json]) -> str:
-    """The name of the row's schema.
+    """The name of the row's dataset format.
 
     Raises:
-        UnusableRow: no schema has these keys.
+        UnusableRow: no dataset format has these keys.
     """
-    for name, source in SCHEMAS.items():
-        if source.matches(row):
+    for name, reader in READERS.items():
+        if reader.matches(row):
             return name
     raise UnusableRow("schema not recognised", "keys " + ", ".join(list(row)[:20]))
 
 
 def parse(row: dict[str, Json], row_id: str, schema: str = "auto") -> ParsedRow:
-    """The examples in a row; `row_id` names it where it has no id of its own.
+    """The examples in a row.
+
+    Args:
+        row: one row of a dataset, as JSON.
+        row_id: names the row where it has no id of its own.
+        schema: the name of its dataset format; auto recognises it by its keys.
 
     Raises:
         UnusableRow: the row cannot be used.
-        OptionError: there is no schema of that name.
+        OptionError: there is no dataset format of that name.
     """
-    if schema != "auto" and schema not in SCHEMAS:
-        raise OptionError(f"No schema {schema!r}; use auto, {', '.join(SCHEMAS)}")
-    return SCHEMAS[recognise(row) if schema == "auto" else schema].parse(row, row_id)
+    if schema != "auto" and schema not in READERS:
+        raise OptionError(f"No schema {schema!r}; use auto, {', '.join(READERS)}")
+    return READERS[recognise(row) if schema == "auto" else schema].parse(row, row_id)

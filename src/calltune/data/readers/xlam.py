@@ -1,24 +1,24 @@
-"""Rows as in Salesforce/xlam-function-calling-60k: query, tools, answers.
+"""Reader of xlam-function-calling-60k and datasets like it: query, tools, answers.
 
-Tools and answers are JSON in strings, or lists. Each argument has one acceptable value; an empty
+Tools and answers are lists, or JSON in strings. Each argument has one acceptable value; an empty
 list of answers means that nothing is to be called.
+
+Source: https://huggingface.co/datasets/Salesforce/xlam-function-calling-60k
 """
 
+from calltune.data.readers.examples import ParsedRow, row_name
 from calltune.schemas.tools import (
-    ParsedRow,
     UnusableRow,
     check_json,
     decode_json,
-    query_text,
     read_calls,
     read_tools,
-    row_name,
 )
 from calltune.types import Example, Json, Message, exact_answer
 
 
 def matches(row: dict[str, Json]) -> bool:
-    """Whether a row has this schema's keys."""
+    """Whether a row has the keys of this dataset format."""
     return "tools" in row and ("answers" in row or "query" in row)
 
 
@@ -29,7 +29,9 @@ def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
         UnusableRow: no query, no tools, no answers, or calls that the tools do not take.
     """
     check_json(row)
-    query = query_text(row.get("query"))
+    query = row.get("query")
+    if not isinstance(query, str) or not query.strip():
+        raise UnusableRow("no query", query)
     offer = read_tools(row.get("tools"))
     written = decode_json(row.get("answers"), "answers are not JSON")
     if written is None:

@@ -1,1 +1,1 @@
-"""Sources: one file per dataset schema, each turning its rows into `Example`s."""
+"""Sources of datasets: the model hub, files on this machine, and the package bfcl-eval."""

@@ -1,7 +1,9 @@
-"""Rows of the Berkeley Function-Calling Leaderboard, from the package bfcl-eval.
+"""The Berkeley Function-Calling Leaderboard's questions, from the package bfcl-eval.
 
-Each row is a question with its ground truth beside it. Only single-turn categories for Python are
-offered; in the two of irrelevant tools nothing is to be called, so their rows have no ground truth.
+Each row is a question with its ground truth. Only single-turn categories for Python are offered; in
+the two of irrelevant tools nothing is to be called, so their rows have no ground truth.
+
+Source: https://pypi.org/project/bfcl-eval, `bfcl_eval/data`.
 """
 
 import json
@@ -22,14 +24,14 @@ CATEGORIES = (
     "live_parallel",
     "live_parallel_multiple",
 )
-"""What the split `train` stands for."""
+"""The categories that the split `train` stands for."""
 WITHOUT_CALLS = ("irrelevance", "live_irrelevance")
 
 
 def rows(split: str, num_examples: int | None) -> Iterator[dict[str, Json]]:
     """The rows of the categories in `split`, such as `simple_python+live_simple`.
 
-    Of several categories each gives its share of `num_examples`, from the top of its file.
+    Each of several categories gives its share of `num_examples`, from the top of its file.
 
     Raises:
         DataError: there is no such category.

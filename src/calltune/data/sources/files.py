@@ -1,6 +1,10 @@
-"""Rows of a dataset on this machine: JSON Lines, JSON, Parquet, or a `save_to_disk` folder.
+"""Datasets on this machine: JSON Lines, JSON, Parquet, or a folder of `save_to_disk`.
 
-A JSON array of objects read item by item, so that the first rows do not need the whole file.
+A JSON array is read item by item, so that its first rows do not need the whole file. `ijson` does
+that too, but it refuses a whole file for one NaN, 1e999 or integer beyond 64 bits, turns half a
+surrogate pair into "?" without a word, and does not say which item is broken.
+
+Source: the layout of folders is that of the `datasets` library.
 """
 
 import codecs
@@ -17,69 +21,72 @@ BLOCK_BYTES = 1 << 16
 
 
 class Readable(Protocol):
-    """What bytes are read from."""
+    """A stream of bytes: an open file, or one on the hub."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """At most `size` bytes; b"" at the end."""
         ...
 
 
-def items(file: Readable) -> Iterator[dict[str, Json]]:
-    """The objects in an array, in order.
+def read_array(file: Readable) -> Iterator[dict[str, Json]]:
+    """The objects in a JSON array, in order, each as soon as it is complete.
+
+    Numbers and strings are those of Python's `json`: NaN, infinities, integers of any size and lone
+    surrogates are read, and prep drops their rows by name.
 
     Raises:
-        ValueError: it is not an array of objects, or it breaks off; the message names the item.
+        ValueError: it is not an array of objects, or it ends early; the message names the item.
     """
     decoder = json.JSONDecoder()
-    text = _Text(file)
-    if text.skip("") != "[":
+    window = _Window(file)
+    if window.skip("") != "[":
         raise ValueError("not a JSON array")
-    text.at += 1
+    window.at += 1
     number = 0
-    while (start := text.skip("," if number else "")) != "]":
+    while (start := window.skip("," if number else "")) != "]":
         number += 1
         if start != "{":
             raise ValueError(f"item {number}: a JSON object is needed")
         while True:
             try:
-                item, text.at = decoder.raw_decode(text.held, text.at)
+                item, window.at = decoder.raw_decode(window.text, window.at)
             except RecursionError:
                 raise ValueError(f"item {number}: nested too deeply") from None
             except ValueError as error:
                 # Cut off, or wrong: only more of the file tells.
-                if not text.more():
+                if not window.more():
                     raise ValueError(f"item {number}: {error}") from None
             else:
                 break
         yield item
 
 
-class _Text:
-    """The part of a file that is held, and where in it reading has come to."""
+class _Window:
+    """The part of a file that is in memory, and the position in it."""
 
     def __init__(self, file: Readable) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.held = ""
+        self.text = ""
         self.at = 0
 
     def more(self) -> bool:
-        """Hold more of the file; False at its end."""
-        self.held = self.held[self.at :]
+        """Read more of the file, and drop what is before the position; False at its end."""
+        self.text = self.text[self.at :]
         self.at = 0
-        # As much again as is held, so that one long item is not read over and over.
-        block = self._file.read(max(BLOCK_BYTES, len(self.held)))
-        self.held += self._decoder.decode(block, final=not block)
+        # Double the window, so that one long item is not decoded again for every block.
+        block = self._file.read(max(BLOCK_BYTES, len(self.text)))
+        self.text += self._decoder.decode(block, final=not block)
         return bool(block)
 
     def skip(self, separators: str) -> str:
         """The next character that is neither white space nor a separator; "" at the end."""
         passed_over = " \t\r\n" + separators
         while True:
-            while self.at < len(self.held) and self.held[self.at] in passed_over:
+            while self.at < len(self.text) and self.text[self.at] in passed_over:
                 self.at += 1
-            if self.at < len(self.held):
-                return self.held[self.at]
+            if self.at < len(self.text):
+                return self.text[self.at]
             if not self.more():
                 raise ValueError("the array is not closed; the file seems cut off")
 
@@ -88,10 +95,10 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 def rows(path: Path, split: str) -> Iterator[dict[str, Json]]:
-    """The rows in `path`, in order. A file has one split, called train.
+    """The rows of a dataset at `path`, in order. A file has one split, train.
 
     Raises:
-        DataError: the file is missing, of a kind not known, or broken; or has not this split.
+        DataError: the file is missing, of an unknown kind or broken, or does not have this split.
     """
     if path.is_dir():
         yield from _folder_rows(path, split)
@@ -116,7 +123,7 @@ def rows(path: Path, split: str) -> Iterator[dict[str, Json]]:
 
 
 def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Json]]:
-    """The rows of an open Parquet file; no row group is read before its first row is asked for."""
+    """The rows of an open Parquet file; row groups are read one by one, when they are needed."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as table:
@@ -136,7 +143,7 @@ def _is_array(path: Path) -> bool:
 def _array_rows(path: Path) -> Iterator[dict[str, Json]]:
     try:
         with path.open("rb") as file:
-            yield from items(file)
+            yield from read_array(file)
     except ValueError as error:
         raise DataError(f"{path}, {error}; mend or remove it") from None
 

@@ -1,4 +1,4 @@
-"""Rows of a dataset on the model hub, through the `datasets` library."""
+"""Datasets on the Hugging Face hub, through the libraries `datasets` and `huggingface_hub`."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 from calltune.data.sources import files
-from calltune.data.sources.files import items
+from calltune.data.sources.files import read_array
 from calltune.errors import AccessDenied, CalltuneError, DataError, FetchError
 from calltune.types import Json
 
@@ -18,13 +18,13 @@ from calltune.types import Json
 def rows(dataset: str, split: str, num_examples: int | None) -> Iterator[dict[str, Json]]:
     """The first `num_examples` rows of a split, or all of them.
 
-    A number of rows is streamed, so that the rest is not fetched; for all rows whole files go to
-    the hub's cache, and a download that broke off is tried again.
+    A number of rows is streamed, so that the rest is not downloaded; for all rows whole files go to
+    the hub's cache, and a download that fails midway is retried.
 
     Raises:
         AccessDenied: the dataset is gated, and there is no token with access to it.
         DataError: no such dataset or split, or its files cannot be read.
-        FetchError: the hub cannot be reached, or the download broke off.
+        FetchError: the hub cannot be reached, or the download failed.
     """
     library = _library()
     try:
@@ -47,7 +47,7 @@ def rows(dataset: str, split: str, num_examples: int | None) -> Iterator[dict[st
 
 
 def _is_plain(name: str) -> bool:
-    """Whether rows are better read here than by the library.
+    """Whether the rows of a file are read here rather than by the library.
 
     For its first row the library fetches all of a JSON array (xlam is one), 20 MB of JSON Lines
     and 128 MB of Parquet; and it gives every object the keys of all others.
@@ -77,7 +77,7 @@ def _streamed(file: BinaryIO, name: str) -> Iterator[dict[str, Json]]:
         return files.parquet_rows(file)
     is_array = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     file.seek(0)
-    return items(file) if is_array else _lines(file)
+    return read_array(file) if is_array else _lines(file)
 
 
 def _lines(file: BinaryIO) -> Iterator[dict[str, Json]]:
@@ -111,7 +111,7 @@ def _library() -> ModuleType:
 
 
 def _explained(error: Exception, dataset: str, split: str) -> CalltuneError | None:
-    """The one-line error for what the library raised; None when it is not the user's to mend."""
+    """Our error for what the library raised; None if it is not one that a user can fix."""
     import pyarrow as pa
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub import errors as hub_errors
@@ -148,7 +148,7 @@ def _explained(error: Exception, dataset: str, split: str) -> CalltuneError | No
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
-    """The error and what it came from, nearest first."""
+    """The error and its causes, nearest first."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)

@@ -1,26 +1,48 @@
-"""Conversations cut into examples: one for each assistant turn that calls tools."""
+"""Examples of one row: what every reader returns, and conversations cut into examples."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
-from calltune.schemas.tools import OfferedTools, ParsedRow, UnusableRow
-from calltune.types import Example, Message, exact_answer
+from calltune.schemas.tools import OfferedTools, UnusableRow
+from calltune.types import Example, Json, Message, exact_answer
 
 MAX_MESSAGES = 500
-"""Each example holds all messages before it, so their number must have a bound."""
+"""Each example holds all messages before it, so a conversation's length must be bounded."""
 
 
-def examples(
+@dataclass(frozen=True, slots=True)
+class ParsedRow:
+    """What a reader makes of one row of a dataset."""
+
+    examples: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+    """What was not understood but does no harm: types, a tool offered twice."""
+
+
+def row_name(row: dict[str, Json], fallback: str) -> str:
+    """The row's own `id` where it has one, else `fallback`."""
+    own = row.get("id")
+    return str(own) if isinstance(own, str | int) and not isinstance(own, bool) else fallback
+
+
+def split_conversation(
     messages: tuple[Message, ...],
     offer: OfferedTools,
     row: str,
     source: str,
     untrained: Collection[int] = (),
 ) -> ParsedRow:
-    """One example per assistant turn that calls tools, with what came before as its messages.
+    """One example per assistant turn that calls tools, with the turns before it as its messages.
 
-    A conversation that ends with an answer in words, straight after a user's turn and without any
-    call before, gives one example that calls nothing. `untrained` lists turns to pass over. An
-    example's id is the row's with the number of the turn.
+    A conversation without calls that ends with an answer in words to a user's turn gives one
+    example that calls nothing.
+
+    Args:
+        messages: the whole conversation.
+        offer: the tools on offer in all of it.
+        row: the row's id; an example's id is this with the index of its turn.
+        source: the dataset, as `Example.source`.
+        untrained: indexes of turns that give no example.
 
     Raises:
         UnusableRow: the conversation is too long, or gives no example.
