@@ -3,8 +3,8 @@
 llguidance compiles JSON Schemas itself, but not into JSON within a JSON string, as some formats
 write arguments. So objects and arrays are built here, for both. The JSON is spaced as Python's
 `json` writes it, keys in the schema's order. A keyword that no rule can express is left out, with a
-note. This descends on its own rather than with `keywords.walk`: it resolves and merges schemas as
-it goes, bounds their depth, and gives up one alternative without the others.
+note. It descends on its own rather than by `keywords.map_subschemas`: it resolves and merges
+schemas as it goes, bounds their depth, and gives up one alternative without the others.
 
 Source: JSON Schema draft 2020-12; llguidance's Lark syntax.
 """

@@ -1,15 +1,15 @@
-"""JSON Schema's keywords: which hold other schemas, one walk over these, and one rewrite of them.
+"""JSON Schema's keywords: which of them hold other schemas, and the rewrites that go through these.
 
-Every other module asks here where the parts of a schema are. Two descend on their own and say so:
-the grammar compiler (`schemas/grammar.py`), which carries a depth and merges as it goes, and
-`tools/openapi.py`, which flattens `allOf` alone.
+Every other module asks here where the parts of a schema are. Three descend on their own and say why:
+the grammar compiler (`schemas/grammar.py`), which carries a depth and merges as it goes; the search
+for references in OpenAPI documents (`schemas/openapi_dialect.py`), which are more than schemas; and
+`tools/openapi.py`, which joins the objects of `allOf` alone.
 
 Source: JSON Schema draft 2020-12, https://json-schema.org/draft/2020-12 (core, chapters 8 to 10;
 validation, chapter 9), with the older drafts' spellings `definitions` and `additionalItems`.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
 
 from calltune.types import Json
 
@@ -37,37 +37,6 @@ ANNOTATIONS = frozenset({"title", "description", "default", "examples"})
 """Keywords that describe and do not constrain."""
 IDENTIFIERS = frozenset({"$schema", "$id", "$defs", "definitions"})
 """Keywords that constrain nothing where they stand: they name the dialect, or hold definitions."""
-
-
-class Subschema(NamedTuple):
-    """A schema within another one."""
-
-    path: tuple[str | int, ...]
-    """Keys and indexes that lead to it; () is the whole schema."""
-    schema: Schema
-
-
-def walk(schema: Json) -> Iterator[Subschema]:
-    """The schema itself and all schemas in it that are objects, each before its own parts.
-
-    Unknown keywords, data, and values of the wrong kind are passed over; so is a schema that is
-    `true` or `false`. References are not followed.
-    """
-    waiting: list[tuple[tuple[str | int, ...], Json]] = [((), schema)]
-    while waiting:
-        path, found = waiting.pop()
-        if not isinstance(found, dict):
-            continue
-        yield Subschema(path, found)
-        parts: list[tuple[tuple[str | int, ...], Json]] = []
-        for key, value in found.items():
-            if isinstance(value, dict) and key in HOLD_MAP:
-                parts += [((*path, key, name), part) for name, part in value.items()]
-            elif isinstance(value, list) and (key in HOLD_LIST or key == "items"):
-                parts += [((*path, key, index), part) for index, part in enumerate(value)]
-            elif key in HOLD_ONE:
-                parts.append(((*path, key), value))
-        waiting += reversed(parts)
 
 
 def map_subschemas(

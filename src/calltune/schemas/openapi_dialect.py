@@ -4,14 +4,14 @@ Source: the Schema Object of OpenAPI 3.0 (a dialect of its own: `nullable`, bool
 `exclusiveMinimum`, `example`) and 3.1 (JSON Schema draft 2020-12), https://spec.openapis.org/oas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from calltune.schemas.keywords import (
     ANNOTATIONS,
     HOLD_LIST,
+    HOLD_SCHEMAS,
     Schema,
     map_subschemas,
-    walk,
 )
 from calltune.schemas.names import sanitize_names
 from calltune.schemas.validate import resolve_pointer
@@ -21,6 +21,8 @@ _MAX_INLINED = 2_000
 """References inlined in one tool; later ones stay references, or the tool grows without end."""
 _MAX_DEPTH = 12
 """How many references are inlined within each other."""
+_KEYWORDS = HOLD_SCHEMAS - {"additionalItems", "definitions"}
+"""Those of draft 2020-12: older spellings mean nothing in OpenAPI."""
 _ABOUT = ANNOTATIONS | {"deprecated", "example", "readOnly"}
 _DROPPED = ("xml", "externalDocs", "discriminator", "nullable", "example", "readOnly", "writeOnly")
 """Says nothing of a value, or is said in another way in JSON Schema."""
@@ -40,7 +42,7 @@ class OpenAPIDocument:
     def _reach(self, reference: str) -> set[str]:
         if reference not in self._reached:
             found: set[str] = set()
-            waiting = _references(resolve_pointer(reference, self.root))
+            waiting = list(_references(resolve_pointer(reference, self.root)))
             while waiting:
                 if (each := waiting.pop()) not in found:
                     found.add(each)
@@ -81,7 +83,9 @@ class SchemaConverter:
         if not isinstance(written, dict):
             return {"not": {}} if written is False else {}
         if not isinstance(reference := written.get("$ref"), str):
-            return _modern(map_subschemas(self._of_requests(written), self.schema), written)
+            return _modern(
+                map_subschemas(self._of_requests(written), self.schema, _KEYWORDS), written
+            )
         beside = {key: value for key, value in written.items() if key != "$ref"}
         target = self._target(reference)
         if beside.keys() <= _ABOUT:
@@ -133,10 +137,19 @@ class SchemaConverter:
         return written | {"properties": kept}
 
 
-def _references(schema: Json) -> list[str]:
-    """The references in a schema, in its order."""
-    found = [part.get("$ref") for _, part in walk(schema)]
-    return [each for each in found if isinstance(each, str)]
+def _references(value: Json) -> Iterator[str]:
+    """All references in a part of a document.
+
+    Not by `keywords`: a reference may lead to any part of a document, not only to a schema.
+    """
+    if isinstance(value, dict):
+        if isinstance(reference := value.get("$ref"), str):
+            yield reference
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
 
 
 def _modern(schema: Schema, written: Schema) -> Schema:
