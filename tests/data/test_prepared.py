@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from calltune.commands.prep import PrepOptions, run
 from calltune.data.prepared import VERSION, PreparedRow, prepare_example, read_prepared
+from calltune.data.splits import SPLIT_NAMES
 from calltune.errors import DataError
 from calltune.formats import FORMATS
 from calltune.types import AcceptableArgument, Answer, Example, Message, Tool
 
+OLD = Path(__file__).parent.parent / "support" / "old" / "prepared"
+"""dataset.jsonl, and what the version before prep.json had a version made of it."""
 TOOL = {"name": "area", "description": "", "parameters": {"type": "object"}}
 EXAMPLE = Example(
     "a",
@@ -65,3 +69,34 @@ def test_rows_of_a_later_version_are_refused_and_older_ones_read(tmp_path: Path)
     report.write_text(json.dumps({"version": VERSION + 1}))
     with pytest.raises(DataError, match="update calltune or run prep again"):
         read_prepared(path)
+
+
+@pytest.mark.parametrize("prompt_format", FORMATS)
+@pytest.mark.parametrize("split", SPLIT_NAMES)
+def test_rows_of_the_version_before_are_read_in_full(prompt_format: str, split: str) -> None:
+    path = OLD / prompt_format / f"{split}.jsonl"
+    written = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [row.to_json() for row in read_prepared(path)] == written
+
+
+@pytest.mark.parametrize("prompt_format", FORMATS)
+def test_the_same_dataset_gives_the_same_bytes_as_the_version_before(
+    tmp_path: Path, prompt_format: str
+) -> None:
+    options = PrepOptions(
+        input_file=OLD / "dataset.jsonl",
+        output_dir=tmp_path,
+        format=prompt_format,
+        train_ratio=0.6,
+        val_ratio=0.2,
+        test_ratio=0.2,
+        negatives=0.5,
+        mask_names=0.5,
+    )
+    folder = run(options)
+    for split in SPLIT_NAMES:
+        name = f"{split}.jsonl"
+        assert (folder / name).read_bytes() == (OLD / prompt_format / name).read_bytes()
+    before = json.loads((OLD / prompt_format / "prep.json").read_text())
+    after = json.loads((folder / "prep.json").read_text())
+    assert after == {"version": VERSION} | before | {"input": str(options.input_file)}
