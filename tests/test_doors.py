@@ -94,7 +94,7 @@ def test_an_error_is_one_line_that_a_terminal_does_not_obey() -> None:
     ended = run("-m", "calltune", "gate", "x\x1b[31m\r\ny", "--baseline", "z\x1b]8;;\x07")
     assert ended.returncode == 1
     assert ended.stderr == (
-        "calltune: No file z\\x1b]8;;\\x07; write it with the stage before, or check the path\n"
+        "calltune: No file z\\x1b]8;;\\x07; write it with the command before, or check the path\n"
     )
 
 

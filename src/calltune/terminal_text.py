@@ -1,20 +1,22 @@
-"""Text that models and datasets wrote, made safe to show: a terminal obeys control characters."""
+"""Escapes text from models and datasets, so that a terminal shows control characters literally."""
 
 
-def escape_for_terminal(text: str, most: int | None = None) -> str:
-    """`text` cut to `most` letters, with all but printable letters and line ends as escapes.
+def escape_for_terminal(text: str, max_characters: int | None = None) -> str:
+    """`text` with all characters escaped that are neither printable nor line ends.
 
-    So are the marks that turn the direction of writing, and halves of surrogate pairs.
+    That includes the characters that change the direction of writing, and lone surrogates. A text
+    longer than `max_characters` is truncated, and says how many characters are missing.
     """
-    more = 0 if most is None else len(text) - most
-    cut = f"{text[:most]}… ({more:,} more letters)" if more > 0 else text
-    if cut.replace("\n", "").isprintable():
-        return cut  # Most texts are; looking at each letter of thousands takes seconds.
+    n_more = 0 if max_characters is None else len(text) - max_characters
+    shown = f"{text[:max_characters]}… ({n_more:,} more characters)" if n_more > 0 else text
+    if shown.replace("\n", "").isprintable():
+        return shown  # The usual case; going through a long text one character at a time is slow.
     return "".join(
-        letter if letter == "\n" or letter.isprintable() else ascii(letter)[1:-1] for letter in cut
+        character if character == "\n" or character.isprintable() else ascii(character)[1:-1]
+        for character in shown
     )
 
 
-def escape_line(text: str, most: int | None = None) -> str:
-    """The same for a name, or whatever else must not begin a line of its own."""
-    return escape_for_terminal(text, most).replace("\n", "\\n")
+def escape_line(text: str, max_characters: int | None = None) -> str:
+    """As `escape_for_terminal`, with line ends escaped as well: for names and other one-liners."""
+    return escape_for_terminal(text, max_characters).replace("\n", "\\n")

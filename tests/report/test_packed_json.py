@@ -27,7 +27,7 @@ def test_longer_texts_are_cut_with_a_mark_until_all_fits() -> None:
     found = packed(data, 15_000)
     assert len(found.base64) <= 15_000 and found.cut_after in LENGTHS
     first = unpacked(found)[0]
-    assert first == f"{data[0][: found.cut_after]}… ({3000 - found.cut_after:,} more letters)"
+    assert first == f"{data[0][: found.cut_after]}… ({3000 - found.cut_after:,} more characters)"
     assert unpacked(found)[-1] == "short"
     # No shorter than is needed.
     longer = LENGTHS[LENGTHS.index(found.cut_after) - 1]
@@ -41,7 +41,7 @@ def test_no_text_is_cut_below_the_least_length() -> None:
 
 def test_one_very_long_text_is_cut_even_where_it_would_fit() -> None:
     found = packed(["a" * 100_000], 1_000_000)
-    assert found.cut_after == LENGTHS[0] and "80,000 more letters" in unpacked(found)[0]
+    assert found.cut_after == LENGTHS[0] and "80,000 more characters" in unpacked(found)[0]
 
 
 def test_control_characters_are_made_visible() -> None:

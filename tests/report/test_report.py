@@ -236,7 +236,7 @@ def test_5000_examples_with_their_prompts_stay_below_5_mb(tmp_path: Path, alphab
     assert len(examples_in(html)) == len(data_in(html, "prompts")["rows"]) == 5000
     assert "queries and answers are truncated to" in html
     assert "tools of prompts are truncated to" in html
-    assert "more letters)" in examples_in(html)[0]["query"]
+    assert "more characters)" in examples_in(html)[0]["query"]
 
 
 def opened(path: Path, view: str = "") -> str:
@@ -320,7 +320,7 @@ def test_answers_of_100_kb_are_cut_and_counted(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", compare(base, tuned), base, tuned)
     html = (tmp_path / "report.html").read_text("utf-8")
     assert len(html) < 500_000
-    assert examples_in(html)[0]["base"]["text"].endswith("x… (80,000 more letters)")
+    assert examples_in(html)[0]["base"]["text"].endswith("x… (80,000 more characters)")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from calltune.errors import OptionError
-from calltune.files import new_folder, write_json
+from calltune.files import atomic_folder, write_json
 from calltune.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(options: ExportOptions) -> Path:
     output = options.output or _default_output(options)
     if output.exists():
         raise OptionError(f"{output} exists already; remove it, or give another --output")
-    with tempfile.TemporaryDirectory() as scratch, new_folder(output) as beside:
+    with tempfile.TemporaryDirectory() as scratch, atomic_folder(output) as beside:
         backend = choose(options.device, is_step_small=True)
         print_backend(backend)
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from calltune.errors import DataError, OptionError
-from calltune.files import output_error, sync_folder, write_rows
+from calltune.files import fsync_path, output_error, write_rows
 from calltune.types import Json
 
 
@@ -92,7 +92,7 @@ def _write(options: LoadOptions, rows: Iterator[dict[str, Json]]) -> tuple[Path,
         path = options.output_dir / f"{stem}_{count}examples"
         try:
             os.replace(beside, path)
-            sync_folder(options.output_dir)
+            fsync_path(options.output_dir)
         except OSError as error:
             raise output_error(path, error) from error
     except TypeError as error:

@@ -128,7 +128,7 @@ def details(records: Sequence[Record]) -> Details:
 def rate(count: int, of: int) -> Rate:
     """`count` of `of` as a rate from 0 to 1, with its 95 % Wilson score interval.
 
-    Of nothing, the rate is 0 and the interval is everything. Source: Wilson, Journal of the
+    Of nothing, the rate is 0 and the interval is everything. Source: Wilson, RecordLog of the
     American Statistical Association 22 (1927).
     """
     assert 0 <= count <= of, f"{count} of {of}"

@@ -15,7 +15,7 @@ from calltune.evaluation.options import AnswerOptions
 from calltune.evaluation.prompts import PromptBuilder, RowSample, tools_of
 from calltune.evaluation.records import Record
 from calltune.evaluation.results import SCHEMA_VERSION
-from calltune.files import Journal, file_digest, write_json
+from calltune.files import RecordLog, file_digest, write_json
 from calltune.formats import FORMATS
 from calltune.generation.engine import complete, default_batch_size
 from calltune.models.backend import Backend
@@ -124,16 +124,16 @@ def evaluate(
             f"{run.test_file}: row {unlabelled.id} has no answers to judge by; run prep again"
         )
     identity = _identity(run, backend)
-    journal = Journal(records_beside(run.results_file), identity)
+    log = RecordLog(records_beside(run.results_file), identity)
     samples = [RowSample(row, sample) for row in rows for sample in range(options.samples)]
-    known = _taken_over(samples, journal)
+    known = _taken_over(samples, log)
     missing = [sample for sample in samples if sample.key not in known]
     n_taken_over = len(known)
     started = time.perf_counter()
     if missing:
-        with journal.open() as file:
+        with log.open() as file:
             for key, record in _answers(run, missing, backend):
-                journal.append(file, record.to_json())
+                log.append(file, record.to_json())
                 known[key] = record
                 show(record, len(known), len(samples))
     seconds = time.perf_counter() - started
@@ -188,14 +188,14 @@ def _adapter_digest(adapter: Path | None) -> str | None:
     return file_digest(adapter / WEIGHTS)
 
 
-def _taken_over(samples: Sequence[RowSample], journal: Journal) -> dict[str, Record]:
+def _taken_over(samples: Sequence[RowSample], log: RecordLog) -> dict[str, Record]:
     """The answers that an earlier run kept, by the keys of their samples.
 
     They are parsed and judged again, as an earlier version may have had other rules.
     """
     by_name = {(sample.row.id, sample.sample): sample for sample in samples}
     known = {}
-    for line in journal.records():
+    for line in log.records():
         sample = by_name.get((line["id"], line.get("sample", 0)))
         if sample is not None:
             notes = line.get("not_held")

@@ -9,7 +9,7 @@ Sources: ollama/ollama, template/template.go and tools/tools.go; docs/modelfile.
 from importlib.resources import files
 from pathlib import Path
 
-from calltune.files import replacing
+from calltune.files import atomic_write
 from calltune.formats import FORMATS
 
 _PARTS = ("tool", "arguments")
@@ -56,7 +56,7 @@ PARAMETER num_ctx {n_context}
 PARAMETER num_predict 512
 '''
     path = gguf.with_name("Modelfile")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
     return path
 

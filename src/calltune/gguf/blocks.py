@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calltune.files import replacing
+from calltune.files import atomic_write
 from gguf import GGMLQuantizationType, ReaderTensor, dequantize
 
 GROUP = 32
@@ -103,7 +103,7 @@ def write_safetensors(path: Path, tensors: dict[str, StoredTensor]) -> None:
         header[name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
             file.write(np.ascontiguousarray(tensor.data).data)

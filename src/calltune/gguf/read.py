@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calltune.errors import ModelNotFound
-from calltune.files import new_folder, write_json
+from calltune.files import atomic_folder, write_json
 from calltune.gguf.blocks import (
     GROUP,
     Dtype,
@@ -47,7 +47,7 @@ def convert(gguf_file: Path, folder: Path, dense: bool = False) -> None:
         return
     reader = _open(gguf_file)
     try:
-        with new_folder(folder) as beside:
+        with atomic_folder(folder) as beside:
             _write(reader, beside, dense)
     except ModelNotFound as error:
         raise ModelNotFound(f"Cannot use {gguf_file}: {error}") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calltune.errors import ModelNotFound
-from calltune.files import dumps, replacing, write_json
+from calltune.files import atomic_write, dumps, write_json
 from calltune.types import Json
 
 _BYTES: dict[str, Json] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -140,7 +140,7 @@ def read_tokenizer(fields: dict[str, Json], template: str | None) -> GgufTokeniz
 def write_tokenizer(tokenizer: GgufTokenizer, folder: Path, max_length: int) -> None:
     """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and the template."""
     document = _sentencepiece(tokenizer) if tokenizer.model == "llama" else _byte_level(tokenizer)
-    with replacing(folder / "tokenizer.json") as file:
+    with atomic_write(folder / "tokenizer.json") as file:
         file.write(dumps(document).encode())
     named = {"bos": tokenizer.bos, "eos": tokenizer.eos}
     named |= {"unk": tokenizer.unknown, "pad": tokenizer.padding}
@@ -155,7 +155,7 @@ def write_tokenizer(tokenizer: GgufTokenizer, folder: Path, max_length: int) -> 
     }
     if tokenizer.template:
         config["chat_template"] = tokenizer.template
-        with replacing(folder / "chat_template.jinja") as file:
+        with atomic_write(folder / "chat_template.jinja") as file:
             file.write(tokenizer.template.encode())
     write_json(folder / "tokenizer_config.json", config | special)
 

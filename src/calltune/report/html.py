@@ -15,7 +15,7 @@ from calltune.evaluation.compare import Comparison, Group
 from calltune.evaluation.metrics import Rate
 from calltune.evaluation.records import Record
 from calltune.evaluation.results import Results
-from calltune.files import dumps, file_digest, read_lines, replacing
+from calltune.files import atomic_write, dumps, file_digest, read_lines
 from calltune.report import charts
 from calltune.report.charts import BarChart, Bars, LineChart, curves
 from calltune.report.examples import right_calls, wrongs
@@ -50,7 +50,7 @@ def write_report(path: Path, comparison: Comparison, base: Results, tuned: Resul
     Raises:
         OutputError: it cannot be written.
     """
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(page(comparison, base, tuned).encode())
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from calltune.data.batching import TokenRow
 from calltune.errors import OptionError, OutputError
-from calltune.files import file_digest, replacing
+from calltune.files import atomic_write, file_digest
 from calltune.models.numpy_ops import use_numpy_ops
 from calltune.training.split_model import SplitModel
 
@@ -169,7 +169,7 @@ def _in_memory(outputs: Iterator[mx.array], n_positions: int) -> mx.array:
 
 
 def _write(file: Path, outputs: Iterator[mx.array], n_positions: int, key: CacheKey) -> None:
-    with replacing(file) as out:
+    with atomic_write(file) as out:
         for number, part in enumerate(outputs):
             if number == 0:
                 header = _header(key, n_positions, part.shape[1], part.dtype)

@@ -10,7 +10,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from calltune.errors import ModelNotFound, OptionError
-from calltune.files import read_json, replacing, write_json
+from calltune.files import atomic_write, read_json, write_json
 from calltune.models.loading import CONFIG, WEIGHTS
 from calltune.training.packed_lora import PackedLoRA, pack_layer
 from calltune.types import Json
@@ -183,7 +183,7 @@ def save(
 
 
 def _save_weights(path: Path, weights: Weights) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         mx.save_safetensors(file, dict(sorted(weights.items())))
 
 

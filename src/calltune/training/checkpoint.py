@@ -17,11 +17,11 @@ import mlx.core as mx
 
 from calltune.errors import DataError
 from calltune.files import (
+    atomic_folder,
+    atomic_write,
     file_digest,
-    new_folder,
     output_error,
     read_json,
-    replacing,
     write_json,
 )
 from calltune.training.logging import truncate_metrics
@@ -69,7 +69,7 @@ def save(
     """
     target = folder / f"{position.step:07d}"
     _remove(target)
-    with new_folder(target) as beside:
+    with atomic_folder(target) as beside:
         _write_arrays(beside / WEIGHTS, trained.weights)
         _write_arrays(beside / OPTIMIZER, _flat(trained.optimizer))
         digests = {name: file_digest(beside / name) for name in (WEIGHTS, OPTIMIZER)}
@@ -117,7 +117,7 @@ def _read(folder: Path, run_fingerprint: Json) -> Checkpoint:
 
 def _write_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
     # Sorted, so that equal arrays make equal files.
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         mx.save_safetensors(file, dict(sorted(arrays.items())))
 
 

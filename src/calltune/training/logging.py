@@ -19,7 +19,7 @@ from typing import Self
 import mlx.core as mx
 
 from calltune.errors import CalltuneError, DataError
-from calltune.files import dumps, output_error, replacing
+from calltune.files import atomic_write, dumps, output_error
 from calltune.training.trackers import Tracker
 from calltune.types import Json
 
@@ -101,7 +101,7 @@ def truncate_metrics(metrics_file: Path, step: int) -> int:
         if line.endswith(b"\n") and _step_of(line, metrics_file, number) <= step
     ]
     if len(kept) < len(lines):
-        with replacing(metrics_file) as file:
+        with atomic_write(metrics_file) as file:
             file.writelines(kept)
     return len(lines) - len(kept)
 

@@ -17,5 +17,5 @@ def test_letters_of_all_scripts_stay() -> None:
 
 
 def test_what_is_cut_is_counted() -> None:
-    assert escape_for_terminal("x" * 100_000, 10) == "xxxxxxxxxx… (99,990 more letters)"
+    assert escape_for_terminal("x" * 100_000, 10) == "xxxxxxxxxx… (99,990 more characters)"
     assert escape_for_terminal("x" * 10, 10) == "x" * 10

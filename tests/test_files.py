@@ -11,13 +11,13 @@ import pytest
 from calltune.errors import DataError, OutputError
 from calltune.files import (
     Line,
+    atomic_folder,
+    atomic_write,
     dumps,
     file_digest,
-    new_folder,
     read_json,
     read_lines,
     read_rows,
-    replacing,
     write_json,
     write_rows,
 )
@@ -138,7 +138,7 @@ def test_the_digest_is_that_of_the_bytes(old: Path) -> None:
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(old: Path) -> None:
-    with replacing(old) as file:
+    with atomic_write(old) as file:
         file.write(b"new\n")
         file.flush()
         assert old.read_bytes() == OLD
@@ -147,7 +147,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(old: Path) -> None:
 
 
 def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(old: Path) -> None:
-    with pytest.raises(KeyError), replacing(old) as file:
+    with pytest.raises(KeyError), atomic_write(old) as file:
         file.write(b"half")
         raise KeyError("row")
     assert old.read_bytes() == OLD
@@ -157,7 +157,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(old: Path)
 def test_an_error_of_another_file_is_not_taken_for_a_failed_write(old: Path) -> None:
     # A missing input or a broken connection was once told as "Cannot write".
     for error in (FileNotFoundError("input"), ConnectionResetError("peer")):
-        with pytest.raises(type(error)) as caught, replacing(old) as file:
+        with pytest.raises(type(error)) as caught, atomic_write(old) as file:
             file.write(b"half")
             raise error
         assert caught.value is error
@@ -204,8 +204,8 @@ def test_a_kill_in_the_middle_leaves_the_old_file(old: Path) -> None:
     source = """
 import os, signal, sys
 from pathlib import Path
-from calltune.files import replacing
-with replacing(Path(sys.argv[1])) as file:
+from calltune.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -236,11 +236,11 @@ def test_a_folder_in_place_of_a_file_is_told(
 
 def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "model"
-    with pytest.raises(ZeroDivisionError), new_folder(folder) as beside:
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as beside:
         (beside / "a").write_text("half")
         raise ZeroDivisionError
     assert list(folder.parent.iterdir()) == []
-    with new_folder(folder) as beside:
+    with atomic_folder(folder) as beside:
         (beside / "a").write_text("whole")
         assert not folder.exists()
     assert (folder / "a").read_text() == "whole"
@@ -249,7 +249,7 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    with new_folder(folder) as beside:
+    with atomic_folder(folder) as beside:
         (beside / "a").write_text("second")
         folder.mkdir()
         (folder / "a").write_text("first")
@@ -259,5 +259,8 @@ def test_a_folder_that_another_process_made_meanwhile_is_kept(tmp_path: Path) ->
 
 def test_a_new_folder_where_a_file_stands_gets_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="Cannot write"), new_folder(tmp_path / "file" / "model"):
+    with (
+        pytest.raises(OutputError, match="Cannot write"),
+        atomic_folder(tmp_path / "file" / "model"),
+    ):
         pass
