@@ -1,4 +1,4 @@
-"""Compare base and tuned results: the door to `calltune analyze`."""
+"""Runs `calltune analyze`: compare the base and the tuned model."""
 
 from calltune.cli import door
 

@@ -1,4 +1,4 @@
-"""Test the base model: the door to `calltune infer`."""
+"""Runs `calltune infer`: evaluate the base model."""
 
 from calltune.cli import door
 

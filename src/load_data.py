@@ -1,4 +1,4 @@
-"""Load a dataset: the door to `calltune load`."""
+"""Runs `calltune load`: load a dataset."""
 
 from calltune.cli import door
 

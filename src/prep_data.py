@@ -1,4 +1,4 @@
-"""Prepare a dataset and split it: the door to `calltune prep`."""
+"""Runs `calltune prep`: turn a dataset into prompts, and split it."""
 
 from calltune.cli import door
 

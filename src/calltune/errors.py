@@ -1,12 +1,12 @@
-"""What a user can do wrong, as exceptions that the command line prints as one line.
+"""The exceptions for users' mistakes, which the command line prints as one line.
 
-Each message is one sentence: what is wrong, with which value, and what to do next. A programmer's
-mistake is an `assert` or an ordinary exception and keeps its traceback.
+Each message is one sentence: what is wrong, which value, and what to do about it. Bugs are
+assertions or other exceptions, and keep their traceback.
 """
 
 
 class CalltuneError(Exception):
-    """A user's mistake, or a machine's, that the user can put right."""
+    """A problem that the user can fix; the base of all the others."""
 
 
 class OptionError(CalltuneError):
@@ -14,11 +14,11 @@ class OptionError(CalltuneError):
 
 
 class DataError(CalltuneError):
-    """A data file is missing, empty, broken, or not what the stage reads."""
+    """A data file is missing, empty, broken, or not of the expected kind."""
 
 
 class ModelNotFound(CalltuneError):
-    """A model reference or an adapter path leads to nothing that can be loaded."""
+    """A model or an adapter does not exist, or cannot be loaded."""
 
 
 class AdapterMismatch(CalltuneError):
@@ -26,24 +26,24 @@ class AdapterMismatch(CalltuneError):
 
 
 class FetchError(CalltuneError):
-    """Something could not be fetched, or what came is not what was pinned."""
+    """A download failed, or its digest is not the pinned one."""
 
 
 class AccessDenied(FetchError):
-    """A gated dataset or model, and no token with access to it."""
+    """A dataset or model is gated, and there is no token with access to it."""
 
 
 class WorseThanBaseline(CalltuneError):
-    """A model was held to a baseline and fell behind it by more than chance would explain."""
+    """Results are worse than the baseline, by more than chance would explain."""
 
 
 class UnusableAnswer(CalltuneError):
-    """A model's answer that was to be used is no call, or a wrong one."""
+    """A model's answer does not parse as calls, or a call does not satisfy its schema."""
 
 
 class UnusableSchema(CalltuneError):
-    """A JSON Schema that no answer can be held to, or one that leaves no answer at all."""
+    """A JSON Schema cannot be enforced while decoding, or nothing satisfies it."""
 
 
 class OutputError(CalltuneError):
-    """A result could not be written: no space, or no permission."""
+    """A file could not be written: no space, or no permission."""

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, commit. Written beside every result."""
+"""Provenance of results: time, versions, commit and machine, written into every result file."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ _PACKAGES = ("calltune", "mlx", "mlx-lm", "transformers")
 
 
 def describe() -> dict[str, Json]:
-    """When, with which versions and on which machine this runs."""
+    """The current time, the versions of the main packages, the commit and the machine, as JSON."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | _versions(),
@@ -25,7 +25,7 @@ def describe() -> dict[str, Json]:
 
 
 def options_to_json(options: Any) -> dict[str, Json]:
-    """A stage's options as JSON, equal to what is read back; paths become strings."""
+    """An options dataclass as a JSON object; paths become strings, and tuples lists."""
     return {field.name: _to_json(getattr(options, field.name)) for field in fields(options)}
 
 
@@ -46,7 +46,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this file is in, where it is in one."""
+    """The short commit of the Git checkout that this file is in; None outside of one."""
     try:
         result = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],

@@ -69,7 +69,7 @@ def test_a_stage_that_fails_ends_the_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[train\n", "is not TOML"), ("[dance]\nsteps = 3\n", "a table dance, which is no stage")],
+    [("[train\n", "is not TOML"), ("[dance]\nsteps = 3\n", "a table dance, which is not a step")],
 )
 def test_a_broken_recipe_gets_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.toml").write_text(text)

@@ -1,4 +1,4 @@
-"""Show where MLX computes here, and why."""
+"""backend: show where MLX computes on this machine, and why."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,12 @@ class BackendOptions(DeviceOption):
 
 
 def run(options: BackendOptions) -> Path:
-    """Print what was chosen, why, and what gives other MLX programs the same BLAS.
+    """Print the device, why it was chosen, and how other MLX programs get the same BLAS.
 
-    Returns the BLAS library, or MLX's own folder where none is loaded.
+    Returns the path of the BLAS library, or of MLX's package where none is loaded.
+
+    Raises:
+        OptionError: the device is not there, or MLX cannot be imported.
     """
     from calltune.models.backend import choose, preload_line
 

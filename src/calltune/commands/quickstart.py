@@ -1,4 +1,4 @@
-"""quickstart: a recipe's stages, one after the other, each as its own command."""
+"""quickstart: run the commands of a recipe, one after the other."""
 
 import subprocess
 import sys
@@ -11,11 +11,11 @@ from pathlib import Path
 from calltune.errors import CalltuneError, OptionError
 
 STAGES = ("load", "prep", "look", "infer", "train", "test", "analyze")
-"""The stages that a recipe may have, in the order in which they run."""
+"""The commands that a recipe may have a table for, in the order in which they run."""
 
 
 class StageFailed(CalltuneError):
-    """A stage of a recipe ended with an error, which it has printed itself."""
+    """A command of a recipe failed, and has printed its error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +23,17 @@ class QuickstartOptions:
     """Options of `calltune quickstart`."""
 
     recipe: str = "quickstart"
-    """A recipe that comes with calltune (quickstart, smollm2, manual, gemma3-270m) or a file."""
+    """A recipe of calltune (quickstart, smollm2, manual or gemma3-270m), or a .toml file."""
 
 
 def run(options: QuickstartOptions) -> Path:
-    """Run every stage that the recipe has a table for; the recipe's file.
+    """Run every command that the recipe has a table for; the recipe's path.
 
-    Stages that are done are not done again: train and the tests see that by themselves.
+    A finished training or evaluation is not repeated when the same recipe is run again.
 
     Raises:
-        OptionError: no such recipe, or a table that is no stage.
-        StageFailed: a stage ended with an error.
+        OptionError: there is no such recipe, or a table is not for one of `STAGES`.
+        StageFailed: a command failed.
     """
     recipe = _find(options.recipe)
     stages = _stages_of(recipe)
@@ -42,13 +42,13 @@ def run(options: QuickstartOptions) -> Path:
         command = ["calltune", stage, "--config", str(recipe)]
         print(f"\n$ {' '.join(command)}", flush=True)
         started = time.perf_counter()
-        # Its own process: each stage chooses its backend, and its memory is given back.
+        # In its own process, so that it chooses its own backend and releases its memory.
         ended = subprocess.run([sys.executable, "-m", *command], check=False)
         seconds[stage] = time.perf_counter() - started
         if ended.returncode != 0:
             raise StageFailed(
-                f"{stage} failed; mend what it says and run the same command again: "
-                "what is done is kept"
+                f"{stage} failed; fix what it reports and run the same command again: "
+                "finished steps are kept"
             )
     timings = ", ".join(f"{stage} {took:.0f} s" for stage, took in seconds.items())
     print(f"Took {sum(seconds.values()) / 60:.1f} minutes: {timings}")
@@ -56,7 +56,7 @@ def run(options: QuickstartOptions) -> Path:
 
 
 def recipes_folder() -> Path:
-    """The folder of the recipes that come with calltune."""
+    """The folder of calltune's recipes, in the installed package or in the repository."""
     installed = Path(__file__).parents[1] / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
@@ -77,9 +77,9 @@ def _stages_of(recipe: Path) -> Sequence[str]:
     try:
         tables = tomllib.loads(recipe.read_text())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OptionError(f"{recipe} is not TOML ({error}); mend it") from None
+        raise OptionError(f"{recipe} is not TOML ({error}); fix it") from None
     if unknown := [name for name in tables if name not in STAGES]:
         raise OptionError(
-            f"{recipe} has a table {unknown[0]}, which is no stage; stages are {', '.join(STAGES)}"
+            f"{recipe} has a table {unknown[0]}, which is not a step; steps are {', '.join(STAGES)}"
         )
     return [stage for stage in STAGES if stage in tables]
