@@ -77,7 +77,7 @@ def test_rows_that_ask_the_same_are_found_and_named(
     ]
     out = capsys.readouterr().out
     assert "train: 1 of 2 rows ask what BFCL asks: a" in out and "  irrelevance 1" in out
-    assert "test: none of 1 rows stands in BFCL" in out
+    assert "test: none of 1 rows is in BFCL" in out
     assert asked[0].count("+") == 9
     run(OverlapOptions(data=tmp_path, categories="irrelevance"))
     assert asked[1] == "irrelevance"

@@ -78,7 +78,7 @@ def test_prompts_show_the_tools_that_were_written(here: Path, name: str) -> None
         (("mine.txt",), "auto", "say what it is with --kind python, openapi, mcp, openai"),
         (("none.json",), "auto", "No file none.json"),
         (("api.json",), "openai", "api.json has no list of tools"),
-        (("list.json",), "openapi", "list.json is no OpenAPI document"),
+        (("list.json",), "openapi", "list.json is not an OpenAPI document"),
         (("mine.py", "mcp:no-such-program-x"), "auto", "No tools from no-such-program-x ("),
         (("no-such-program-x",), "mcp", "No tools from no-such-program-x ("),
     ],

@@ -184,7 +184,7 @@ def test_a_default_that_is_no_json_is_named(default: Any) -> None:
         "properties": {"x": {}},
         "required": [],
     }
-    assert texts(toolset) == ["the default of x is no JSON and is left out"]
+    assert texts(toolset) == ["the default of x is not JSON and is left out"]
 
 
 def test_what_pydantic_leaves_out_of_a_type_is_named() -> None:

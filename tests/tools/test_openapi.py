@@ -70,7 +70,7 @@ def test_parameters_and_body_become_one_object() -> None:
     }
     assert texts(toolset) == [
         "query parameter id is called id_query: another one has its name",
-        "called change_pet here: its name cannot be carried",
+        "called change_pet here: its name is not valid",
     ]
 
 
@@ -184,7 +184,7 @@ def test_what_only_answers_have_is_left_out_and_named() -> None:
     }
     toolset = from_openapi(document(posts(schema)))
     assert toolset.tools[0].parameters["required"] == ["name"]
-    assert texts(toolset) == ["only answers have id; left out"]
+    assert texts(toolset) == ["only responses have id; left out"]
 
 
 def test_what_cannot_be_expressed_is_named() -> None:
@@ -214,7 +214,7 @@ def test_what_cannot_be_expressed_is_named() -> None:
         "get: cookie session is left out: the application keeps cookies",
         "get: header Authorization is left out: the application sets it",
         "get: reference other.yaml#/x leads nowhere here; any value is allowed",
-        "get: query parameter odd has no JSON Schema; any value is allowed",
+        "get: query parameter odd has no valid JSON Schema; any value is allowed",
         "get: its body is not JSON (multipart/form-data)",
         "post: left out: its body is not JSON (multipart/form-data)",
     ]
@@ -248,7 +248,7 @@ BOMB = "- &a0 [1]\n" + "".join(f"- &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" fo
     [
         ("a.json", '{"swagger": "2.0"}', "is Swagger 2.0; convert it to OpenAPI 3"),
         ("a.json", '{"openapi": "4.0"}', "is OpenAPI 4.0; convert"),
-        ("a.json", "[]", "is no OpenAPI document"),
+        ("a.json", "[]", "is not an OpenAPI document"),
         ("a.json", "{", "is not JSON"),
         ("a.yaml", "a: [", "is not YAML"),
         ("a.yaml", "&a [*a]", "is not YAML"),

@@ -64,7 +64,7 @@ def test_a_name_without_a_function_is_one_line(file: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("x = 1\n\ny = x / 0\n", "line 3: ZeroDivisionError: division by zero; mend it"),
+        ("x = 1\n\ny = x / 0\n", "line 3: ZeroDivisionError: division by zero; fix it"),
         ("def f(:\n", "SyntaxError: "),
         ("import sys\nsys.exit(2)\n", "line 2: SystemExit: 2"),
         ("import no_such_module_x\n", "ModuleNotFoundError: No module named 'no_such_module_x'"),

@@ -86,14 +86,14 @@ def test_two_tools_of_one_name_run_each_where_they_came_from(mine: str, tmp_path
 
 def test_headers_go_to_one_server_and_are_headers() -> None:
     one = "http://127.0.0.1:9/mcp"
-    reach = mcp_options(["a.py", one], 5, ["Authorization: Bearer a:b", "X-Y:  z "])
-    assert reach == MCPOptions(5, {"Authorization": "Bearer a:b", "X-Y": "z"})
+    options = mcp_options(["a.py", one], 5, ["Authorization: Bearer a:b", "X-Y:  z "])
+    assert options == MCPOptions(5, {"Authorization": "Bearer a:b", "X-Y": "z"})
     assert mcp_options(["a.py"], 5, []) == MCPOptions(5, {})
     for sources in (["a.py", "mcp:server --to http://x"], [one, "https://127.0.0.1:9/other"]):
         with pytest.raises(OptionError, match="goes to one MCP server"):
             mcp_options(sources, 5, ["X: y"])
     for header in ("no colon", ": x", "X:", "X: a\nY: b"):
-        with pytest.raises(OptionError, match="no header"):
+        with pytest.raises(OptionError, match="is not a header"):
             mcp_options([one], 5, [header])
 
 

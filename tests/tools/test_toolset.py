@@ -88,11 +88,11 @@ def test_what_is_no_schema_is_left_open_and_named() -> None:
     }
     assert "$schema" not in schema
     assert sorted(notes) == [
-        "file has no JSON Schema; any value is allowed",
+        "file has no valid JSON Schema; any value is allowed",
         "reference #/$defs/none leads nowhere; any value is allowed",
         "reference #/$defs/nothing leads nowhere; any value is allowed",
         "reference https://example.com/schema.json leads nowhere; any value is allowed",
-        "required is no JSON Schema and is left out",
+        "required is not valid JSON Schema and is left out",
     ]
 
 

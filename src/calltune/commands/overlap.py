@@ -114,7 +114,7 @@ def _plain(query: str) -> str:
 def _print(name: str, n_rows: int, shared: list[Shared]) -> None:
     rows = list(dict.fromkeys(each.row for each in shared))
     if not rows:
-        print(f"{name}: none of {n_rows:,} rows stands in BFCL")
+        print(f"{name}: none of {n_rows:,} rows is in BFCL")
         return
     named = escape_line(", ".join(rows[:_IDS_SHOWN])) + (", …" if len(rows) > _IDS_SHOWN else "")
     print(f"{name}: {len(rows):,} of {n_rows:,} rows ask what BFCL asks: {named}")

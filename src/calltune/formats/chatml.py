@@ -1,8 +1,8 @@
 """ChatML with `<tool_call>`: the prompt format of Qwen, SmolLM2 and models that follow Hermes.
 
-Tools stand in the system turn within `<tools>`, one JSON object a line; every call is a JSON object
-within `<tool_call>`; results come back within `<tool_response>` in a user turn. A decision to call
-nothing is written as an empty list, so that it differs from text in which no call could be parsed.
+Tools are listed in the system turn within `<tools>`, one JSON object a line; every call is a JSON
+object within `<tool_call>`; results come back within `<tool_response>` in a user turn. A decision
+to call nothing is written as an empty list, so that it differs from text without a call.
 
 Source: Hermes function calling, https://github.com/NousResearch/Hermes-Function-Calling, which
 Qwen2.5 and Qwen3 took over.
@@ -97,7 +97,7 @@ def _block(text: TextStream) -> ParseSteps[None]:
         yield (yield from parse_call(text))
     elif (yield from parse_value(text)) != []:
         raise ParseError("a call without a name")
-    # A model that stops right after the last object has still said all that matters.
+    # A model that stops right after the last object has still written the whole call.
     if (yield from text.skip_space()) and not (yield from text.accept(_CLOSE)):
         raise ParseError("text after the call's JSON")
 

@@ -146,7 +146,7 @@ class BracketMatcher:
     def _string(self, text: str, at: int) -> int:
         """The index after the quote that ends the string, or after the text."""
         at = _end(_IN_STRING, text, at + self._is_escaped)
-        # What stops there is the quote, or a backslash whose character has not come yet.
+        # The match ends at the quote, or at a backslash whose character has not come yet.
         self._is_escaped = text[at : at + 1] == "\\"
         self._is_in_string = text[at : at + 1] != '"'
         return at + 1

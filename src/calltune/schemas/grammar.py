@@ -259,7 +259,7 @@ class SchemaCompiler:
             raise Unsatisfiable
         items, fixed = schema.get("items", True), schema.get("prefixItems", [])
         if isinstance(items, list):
-            # What prefixItems is called now.
+            # Before draft 2020-12 this was how prefixItems was spelled.
             items, fixed = schema.get("additionalItems", True), items
         min_count, max_count = self._counts(schema, "minItems", "maxItems")
         comma = self._literal(", ")

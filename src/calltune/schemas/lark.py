@@ -73,7 +73,7 @@ def text_without(marks: Iterable[str], not_first: str = "") -> str:
     """
     anything = "/(?s:.*)/"
     first = "".join(f"\\{character}" for character in not_first)
-    # What Python takes for white space: four control characters more than a regex does.
+    # Python's white space includes four control characters that a regex does not.
     start = rf"/[^\s\x1c-\x1f{first}](?s:.*)/"
     return f"{start} & ~({anything} {one_of(literal(mark) for mark in marks)} {anything})"
 

@@ -20,7 +20,7 @@ class Unsatisfiable(Exception):
 
 
 class UnsupportedSchema(Exception):
-    """A schema that cannot be merged into one; the message says what stands in the way."""
+    """A schema that cannot be merged into one; the message says why."""
 
 
 def resolve(schema: Json, root: Schema) -> Schema:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 MAX_LENGTH = 64
 VALID_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LENGTH}}}")
-"""What OpenAI's API takes for the name of a function."""
+"""The names of functions that OpenAI's API accepts."""
 
 
 def sanitize_names(originals: Sequence[str]) -> list[str]:

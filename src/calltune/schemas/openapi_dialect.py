@@ -25,7 +25,7 @@ _KEYWORDS = HOLD_SCHEMAS - {"additionalItems", "definitions"}
 """Those of draft 2020-12: older spellings mean nothing in OpenAPI."""
 _ABOUT = ANNOTATIONS | {"deprecated", "example", "readOnly"}
 _DROPPED = ("xml", "externalDocs", "discriminator", "nullable", "example", "readOnly", "writeOnly")
-"""Says nothing of a value, or is said in another way in JSON Schema."""
+"""Keywords that do not constrain a value, or that JSON Schema spells differently."""
 
 
 class OpenAPIDocument:
@@ -36,7 +36,7 @@ class OpenAPIDocument:
         self._reached: dict[str, set[str]] = {}
 
     def is_recursive(self, reference: str) -> bool:
-        """Whether what is referred to refers to itself, at whatever distance."""
+        """Whether the target of a reference refers to itself, directly or through others."""
         return reference in self._reach(reference)
 
     def _reach(self, reference: str) -> set[str]:
@@ -56,7 +56,7 @@ class SchemaConverter:
 
     def __init__(self, document: OpenAPIDocument, note: Callable[[str], None]) -> None:
         self.read_only: dict[str, None] = {}
-        """Properties left out because only answers have them."""
+        """Properties left out because only responses have them."""
         self._document = document
         self._note = note
         self._names: dict[str, str] = {}
@@ -79,7 +79,7 @@ class SchemaConverter:
         return part if isinstance(part, dict) else None
 
     def schema(self, written: Json) -> Schema:
-        """A schema as draft 2020-12 writes it; what is no schema allows any value."""
+        """A schema as draft 2020-12 writes it; what is not a schema allows any value."""
         if not isinstance(written, dict):
             return {"not": {}} if written is False else {}
         if not isinstance(reference := written.get("$ref"), str):

@@ -88,7 +88,7 @@ class _TypeReader:
         return any_of(kinds)
 
     def remarks(self) -> set[str]:
-        """The words behind the type: `, optional`, `(optional)`, `, default 3`."""
+        """The words after the type, such as `, optional`, `(optional)` and `, default 3`."""
         words = [word.lower() for word in self._tokens[self._at :]]
         if words and words[0] not in (",", "("):
             raise _NotUnderstood

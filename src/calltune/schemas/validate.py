@@ -80,7 +80,7 @@ def repair_schema(written: dict[str, Json]) -> ParsedSchema:
     given = {key: value for key, value in written.items() if key != "$schema"}
     kept = _without_dangling_references(given, given, lambda text: notes.update({text: None}))
     if _is_not_an_object(kept.get("type")):
-        notes["parameters are of another type than object; that is passed over"] = None
+        notes["parameters have another type than object, which is ignored"] = None
     schema: dict[str, Json] = {"properties": {}, "required": []} | kept | {"type": "object"}
     while (path := _first_fault(schema)) is not None:
         schema, note = _repair_at(schema, path)
@@ -117,12 +117,12 @@ def _first_fault(schema: dict[str, Json]) -> list[Any] | None:
 
 def _repair_at(schema: dict[str, Json], path: list[Any]) -> _Repaired:
     if not path:
-        return _Repaired({}, "parameters are no JSON Schema; any arguments are allowed")
+        return _Repaired({}, "parameters are not a JSON Schema; any arguments are allowed")
     keyword = path[0]
     if len(path) > 1 and keyword in ("properties", "$defs", "definitions"):
         part = schema[keyword] | {path[1]: {}}
         return _Repaired(
-            schema | {keyword: part}, f"{path[1]} has no JSON Schema; any value is allowed"
+            schema | {keyword: part}, f"{path[1]} has no valid JSON Schema; any value is allowed"
         )
     rest = {key: value for key, value in schema.items() if key != keyword}
-    return _Repaired(rest, f"{keyword} is no JSON Schema and is left out")
+    return _Repaired(rest, f"{keyword} is not valid JSON Schema and is left out")

@@ -38,7 +38,7 @@ class ArgumentSchemas(NamedTuple):
 
     properties: dict[str, Json]
     definitions: dict[str, Json]
-    """What `properties` refer to with `#/$defs/…`."""
+    """The definitions that `properties` refer to with `#/$defs/…`."""
     refused: dict[str, str]
     """By name, why an argument has no JSON Schema; it is not in `properties`."""
 
@@ -62,7 +62,7 @@ def argument_schemas(arguments: list[Argument], note: Callable[[str], None]) -> 
             adapters[argument.name] = adapter
     schemas, whole = TypeAdapter.json_schemas(
         [(name, "validation", adapter) for name, adapter in adapters.items()],
-        # What it warns of was noted above.
+        # The same warnings were noted above.
         schema_generator=_generator("", lambda _: None),
     )
     properties = {
@@ -80,7 +80,7 @@ def _described(schema: dict[str, Json], argument: Argument, note: Callable[[str]
     try:
         default = _as_json(argument.default)
     except (TypeError, ValueError):
-        note(f"the default of {argument.name} is no JSON and is left out")
+        note(f"the default of {argument.name} is not JSON and is left out")
         return schema | described
     return schema | described | {"default": default}
 

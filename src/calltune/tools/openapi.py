@@ -37,7 +37,7 @@ def read_document(path: Path) -> Json:
     try:
         return check_json(_plain_yaml(path) if path.suffix.lower() in _YAML else read_json(path))
     except UnusableRow as fault:
-        raise DataError(f"{path} cannot be read ({fault}); mend it") from None
+        raise DataError(f"{path} cannot be read ({fault}); fix it") from None
 
 
 def _plain_yaml(path: Path) -> Json:
@@ -49,7 +49,7 @@ def _plain_yaml(path: Path) -> Json:
         return _YAMLToJSON().value(yaml.load(path.read_text("utf-8-sig"), _loader()))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         fault = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} is not YAML ({fault}); mend it") from None
+        raise DataError(f"{path} is not YAML ({fault}); fix it") from None
 
 
 def _loader() -> type[Any]:
@@ -150,7 +150,7 @@ def _is_taken(name: str, place: str, note: Notes) -> bool:
     elif place == "header" and name.lower() in _HEADERS_OF_THE_CLIENT:
         note(f"header {name} is left out: the application sets it")
     elif place not in ("path", "query", "header"):
-        note(f"{name} is left out: {place} is no place for a parameter")
+        note(f"{name} is left out: {place} is not a place for a parameter")
     else:
         return True
     return False
@@ -162,7 +162,7 @@ def _with_parameter(
     place = parameter["in"]
     media = _json_of(parameter.get("content"))
     if "schema" not in parameter and media is None:
-        note(f"{place} parameter {name} has no JSON Schema; any value is allowed")
+        note(f"{place} parameter {name} has no valid JSON Schema; any value is allowed")
     schema = converter.schema(parameter.get("schema", (media or {}).get("schema", {})))
     if isinstance(text := parameter.get("description"), str):
         schema = {**schema, "description": text}
@@ -305,7 +305,7 @@ def from_openapi(source: str | Path | Schema) -> Toolset:
 
 def _check_version(root: Json, name: str) -> None:
     if not isinstance(root, dict) or not {"openapi", "swagger"} & root.keys():
-        raise DataError(f"{name} is no OpenAPI document; it has no member openapi")
+        raise DataError(f"{name} is not an OpenAPI document; it has no member openapi")
     if not str(version := root.get("openapi")).startswith("3."):
         found = f"Swagger {root['swagger']}" if "swagger" in root else f"OpenAPI {version}"
         raise DataError(f"{name} is {found}; convert it to OpenAPI 3")
@@ -338,7 +338,7 @@ def _drafts(operation: Operation, document: OpenAPIDocument, notes: list[Note]) 
     if definitions := converter.definitions():
         whole = whole | {"$defs": definitions}
     if converter.read_only:
-        note(f"only answers have {', '.join(converter.read_only)}; left out")
+        note(f"only responses have {', '.join(converter.read_only)}; left out")
     return [ToolDraft(operation.name, operation.description, whole)]
 
 

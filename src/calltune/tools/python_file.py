@@ -75,7 +75,7 @@ def _imported(path: Path) -> ModuleType:
             del sys.modules[name]
             raise DataError(
                 f"{path} cannot be imported: {_place(error, path)}"
-                f"{type(error).__name__}: {' '.join(str(error).split())}; mend it"
+                f"{type(error).__name__}: {' '.join(str(error).split())}; fix it"
             ) from error
     return module
 

@@ -46,7 +46,7 @@ def mcp_options(sources: Sequence[str], timeout_s: float, headers: Sequence[str]
     for header in headers:
         name, colon, value = header.partition(":")
         if not (colon and name.strip() and value.strip() and header.isprintable()):
-            raise OptionError(f'--header {name}… is no header; give "Name: value"')
+            raise OptionError(f'--header {name}… is not a header; give "Name: value"')
         found[name.strip()] = value.strip()
     addresses = {source for source in sources if "://" in source.removeprefix("mcp:")[:10]}
     if found and len(addresses) != 1:

@@ -91,11 +91,7 @@ def _tool(draft: ToolDraft, name: str) -> tuple[Tool, list[Note]]:
     schema, remarks = repair_schema(draft.parameters)
     notes = [Note(draft.name, remark) for remark in remarks]
     if name != draft.name:
-        why = (
-            "its name is taken"
-            if VALID_NAME.fullmatch(draft.name)
-            else "its name cannot be carried"
-        )
+        why = "its name is taken" if VALID_NAME.fullmatch(draft.name) else "its name is not valid"
         notes.append(Note(draft.name, f"called {name} here: {why}"))
     written = {"name": name, "description": draft.description, "parameters": schema}
     return Tool(name, draft.description, schema, written), notes

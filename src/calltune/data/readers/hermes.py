@@ -1,6 +1,6 @@
 """Reader of the Hermes form of ShareGPT: conversations with tools and calls between tags.
 
-Tools stand in `<tools>` of the system message or in a column of their own, calls in `<tool_call>`,
+Tools are in `<tools>` of the system message or in a column of their own, calls in `<tool_call>`,
 results in `<tool_response>`. A system message that lists the tools is left out of the examples:
 it spells out one prompt format, and every prompt format here renders the tools itself.
 
@@ -119,7 +119,7 @@ def _result_name(block: str) -> str:
 
 
 def _blocks(text: str, tag: str) -> list[str]:
-    """What stands between each pair of tags, blank ones left out; linear in the text's length."""
+    """The text between each pair of tags, without blank ones; linear in the text's length."""
     found = []
     for piece in text.split(f"<{tag}>")[1:]:
         block, closing, _ = piece.partition(f"</{tag}>")

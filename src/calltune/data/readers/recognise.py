@@ -38,18 +38,20 @@ def recognise(row: dict[str, Json]) -> str:
     raise UnusableRow("schema not recognised", "keys " + ", ".join(list(row)[:20]))
 
 
-def parse(row: dict[str, Json], row_id: str, schema: str = "auto") -> ParsedRow:
+def parse(row: dict[str, Json], row_id: str, dataset_format: str = "auto") -> ParsedRow:
     """The examples in a row.
 
     Args:
         row: one row of a dataset, as JSON.
         row_id: names the row where it has no id of its own.
-        schema: the name of its dataset format; auto recognises it by its keys.
+        dataset_format: a name in `READERS`; auto recognises it by its keys.
 
     Raises:
         UnusableRow: the row cannot be used.
         OptionError: there is no dataset format of that name.
     """
-    if schema != "auto" and schema not in READERS:
-        raise OptionError(f"No schema {schema!r}; use auto, {', '.join(READERS)}")
-    return READERS[recognise(row) if schema == "auto" else schema].parse(row, row_id)
+    if dataset_format != "auto" and dataset_format not in READERS:
+        raise OptionError(f"No schema {dataset_format!r}; use auto, {', '.join(READERS)}")
+    return READERS[recognise(row) if dataset_format == "auto" else dataset_format].parse(
+        row, row_id
+    )

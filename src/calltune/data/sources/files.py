@@ -145,7 +145,7 @@ def _array_rows(path: Path) -> Iterator[dict[str, Json]]:
         with path.open("rb") as file:
             yield from read_array(file)
     except ValueError as error:
-        raise DataError(f"{path}, {error}; mend or remove it") from None
+        raise DataError(f"{path}, {error}; fix or remove it") from None
 
 
 def _whole_parquet_rows(path: Path) -> Iterator[dict[str, Json]]:
