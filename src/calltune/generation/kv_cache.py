@@ -7,11 +7,12 @@ the right need no shifting: what they wrote is masked, and later overwritten.
 """
 
 from collections import abc
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from calltune.generation.sequence import MIN_SHARED, Prompt, Sequence, shared_length
+from calltune.models.adapters import AdapterSelection
 
 Array = Any
 GROWTH_STEP = 256
@@ -31,17 +32,10 @@ def has_plain_kv_cache(model: Any) -> bool:
     )
 
 
-class AdapterSelector(Protocol):
-    """Selects one of a model's adapters for each row of a batch."""
-
-    def select(self, rows: abc.Sequence[int]) -> None:
-        """Set the adapter of each row of the next forward pass; 0 is the base model."""
-
-
 class KVCache:
     """Keys and values of up to `n_slots` sequences, in every layer of a model."""
 
-    def __init__(self, model: Any, n_slots: int, adapters: AdapterSelector | None = None) -> None:
+    def __init__(self, model: Any, n_slots: int, adapters: AdapterSelection | None = None) -> None:
         """No memory is taken before the first forward pass."""
         self.lengths = [0] * n_slots
         """How many positions of each slot are filled."""
@@ -50,7 +44,7 @@ class KVCache:
         self.capacity = 0
         """How many positions each slot has room for."""
         self._model = model
-        self._selector = adapters
+        self._selection = adapters
         self._layers = [_LayerCache(self) for _ in model.layers]
 
     @property
@@ -69,8 +63,8 @@ class KVCache:
         width = tokens.shape[1]
         self._reserve(max(starts) + width)
         self._begin_pass(slots, starts, width)
-        if self._selector is not None:
-            self._selector.select([self.adapters[slot] for slot in slots])
+        if self._selection is not None:
+            self._selection.select([self.adapters[slot] for slot in slots])
         logits = self._model(tokens, cache=self._layers)
         for slot, count in zip(slots, counts, strict=True):
             self.lengths[slot] += count

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from calltune.generation.kv_cache import AdapterSelector, KVCache, PrefixReuse
+from calltune.generation.kv_cache import KVCache, PrefixReuse
 from calltune.generation.sampling import sample
 from calltune.generation.sequence import MIN_SHARED, Completion, Prompt, Sequence
+from calltune.models.adapters import AdapterSelection
 
 Array = Any
 PREFILL_TOKENS = 2048
@@ -54,7 +55,7 @@ class Scheduler:
         *,
         policy: PrefillPolicy | None = None,
         n_kept: int = 0,
-        adapters: AdapterSelector | None = None,
+        adapters: AdapterSelection | None = None,
     ) -> None:
         """For answers of up to `max_tokens` tokens that one of `stop_tokens` ends.
 

@@ -76,7 +76,7 @@ def build_service(
         **limits,
     )
     make_scheduler = scheduler_factory(
-        loaded.model, model.selector, frozenset(stops), bounds, capacity
+        loaded.model, model.selection, frozenset(stops), bounds, capacity
     )
     service = Service(
         tokenizer=loaded.tokenizer,

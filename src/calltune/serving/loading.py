@@ -33,7 +33,7 @@ class ServedModel(NamedTuple):
     loaded: LoadedModel
     adapter_numbers: dict[str, int]
     """The number of the adapter for each model name; 0 is the base model."""
-    selector: AdapterSelection | None
+    selection: AdapterSelection | None
     """Selects the adapter of each row; None without separate adapters."""
 
 
@@ -54,9 +54,9 @@ def load_with_adapters(reference: str, adapters: dict[str, Path], backend: Backe
     if len(folders) == 1 and not is_plain_lora(folders[0]):
         return ServedModel(load(reference, backend, folders[0]), {next(iter(adapters)): 0}, None)
     loaded = load(reference, backend)
-    selector = attach_adapters(loaded.model, folders, reference) if folders else None
+    selection = attach_adapters(loaded.model, folders, reference) if folders else None
     numbers = {name: number for number, name in enumerate(adapters, start=1)}
-    return ServedModel(loaded, numbers | {reference: 0}, selector)
+    return ServedModel(loaded, numbers | {reference: 0}, selection)
 
 
 class Capacity(NamedTuple):
@@ -90,7 +90,7 @@ def plan_capacity(
 
 def scheduler_factory(
     model: Any,
-    selector: AdapterSelection | None,
+    selection: AdapterSelection | None,
     stop_tokens: frozenset[int],
     limits: Limits,
     capacity: Capacity,
@@ -111,7 +111,7 @@ def scheduler_factory(
             capacity.batch_size,
             policy=policy,
             n_kept=capacity.n_kept,
-            adapters=selector,
+            adapters=selection,
         )
 
     return make

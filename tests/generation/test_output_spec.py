@@ -1,4 +1,4 @@
-"""Answers of so many calls, of words, or of JSON that keeps to a schema: admitted and refused."""
+"""Answers of a number of calls, of text, or of JSON: what grammars accept and refuse."""
 
 import json
 from typing import Any
