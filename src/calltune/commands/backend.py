@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from calltune.models.backend import choose, preload_line
 from calltune.models.options import DeviceOption
 
 
@@ -23,8 +24,6 @@ def run(options: BackendOptions) -> Path:
     Raises:
         OptionError: the device is not there, or MLX cannot be imported.
     """
-    from calltune.models.backend import choose, preload_line
-
     backend = choose(options.device)
     print(backend.describe())
     print(f"why: {backend.reason}")

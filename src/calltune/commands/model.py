@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calltune.errors import OptionError
+from calltune.models.resolve import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,6 @@ def run(options: ModelOptions) -> Path:
         FetchError: the model could not be downloaded.
         ModelNotFound: there is no such model.
     """
-    from calltune.models.resolve import resolve
-
     folder = resolve(options.model, dense=options.dense)
     print(folder)
     return folder

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
+from rich.text import Text
+
 from calltune.files import dumps
 from calltune.report.terminal import open_console
 from calltune.terminal_text import escape_for_terminal, escape_line
@@ -77,8 +79,6 @@ class Screen:
         self._write(f"({text}.)", "dim")
 
     def _write(self, text: str, style: str = "") -> None:
-        from rich.text import Text
-
         self._console.print(Text(escape_for_terminal(text), style), soft_wrap=True)
 
 
