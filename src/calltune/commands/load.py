@@ -1,4 +1,4 @@
-"""`calltune load`: rows of a dataset -> one JSON Lines file, unchanged."""
+"""The load command: rows of a dataset -> one JSON Lines file, unchanged."""
 
 import os
 import re

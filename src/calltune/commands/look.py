@@ -1,4 +1,4 @@
-"""`calltune look`: a few prepared rows as the trainer sees them, and the lengths of all."""
+"""The look command: a few prepared rows as the trainer sees them, and the lengths of all."""
 
 from dataclasses import dataclass
 from pathlib import Path

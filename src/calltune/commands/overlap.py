@@ -1,4 +1,4 @@
-"""`calltune overlap`: which prepared rows ask what the Berkeley leaderboard (BFCL) asks too."""
+"""The overlap command: which prepared rows ask what the Berkeley leaderboard (BFCL) asks too."""
 
 import re
 from collections import Counter

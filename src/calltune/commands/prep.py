@@ -1,4 +1,4 @@
-"""`calltune prep`: rows of any known dataset -> train.jsonl, valid.jsonl and test.jsonl."""
+"""The prep command: rows of any known dataset -> train.jsonl, valid.jsonl and test.jsonl."""
 
 import math
 from collections.abc import Iterator
