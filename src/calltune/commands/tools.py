@@ -1,4 +1,4 @@
-"""The tools command: Python functions, OpenAPI, MCP servers and OpenAI's lists -> one tools.json."""
+"""The tools command: functions, OpenAPI, MCP servers and OpenAI's lists -> one tools.json."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from calltune.data.augment import with_random_names, without_needed_tools
-from calltune.data.prepared import PreparedRow, check_row, check_size, prepare_example
+from calltune.data.prepared import PreparedRow, check_row, prepare_example
 from calltune.data.readers.recognise import parse
 from calltune.data.splits import (
     Ratios,
@@ -23,7 +23,7 @@ from calltune.data.splits import (
     tool_identities,
 )
 from calltune.errors import DataError
-from calltune.files import Line
+from calltune.files import Line, dumps
 from calltune.formats import FORMATS
 from calltune.schemas.tools import UnusableRow
 from calltune.types import Example, Json
@@ -112,7 +112,7 @@ def prepare_rows(lines: Iterable[Line], name: str, rules: RowRules) -> Preparati
     for line in lines:
         found.n_read += 1
         try:
-            check_size(line.row, rules.max_row_kb)
+            _check_size(line.row, rules.max_row_kb)
             parsed = parse(line.row, f"{name}:{line.number}", rules.dataset_format)
         except UnusableRow as unusable:
             found._drop(unusable.reason, line, line.row.get("id"))
@@ -178,6 +178,11 @@ def augment_splits(
         ]
         for name in ("valid", "test")
     }
+
+
+def _check_size(row: dict[str, Json], max_kb: int) -> None:
+    if (size := len(dumps(row))) > max_kb * 1024:
+        raise UnusableRow(f"larger than {max_kb} KB", f"{size // 1024} KB")
 
 
 def _augment_split(

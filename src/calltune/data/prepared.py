@@ -125,16 +125,6 @@ def read_prepared(path: Path) -> list[PreparedRow]:
     return rows
 
 
-def check_size(row: Json, max_kb: int) -> None:
-    """Refuse a row of a dataset whose JSON is longer than `max_kb` times 1,024 characters.
-
-    Raises:
-        UnusableRow: it is.
-    """
-    if (size := len(dumps(row))) > max_kb * 1024:
-        raise UnusableRow(f"larger than {max_kb} KB", f"{size // 1024} KB")
-
-
 def check_row(
     row: PreparedRow,
     contents: Sequence[str],
