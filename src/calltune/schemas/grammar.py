@@ -25,10 +25,11 @@ from calltune.schemas.merge import (
 from calltune.schemas.validate import satisfies
 from calltune.types import Json
 
-MAX_DEPTH = 32
+MAX_ENFORCED_DEPTH = 32
+"""Values nested deeper than this cannot be written, so that recursive schemas end."""
 MAX_FREE_DEPTH = 5
 """How deep values may nest where the schema allows anything."""
-MAX_LENGTH = 2_000
+MAX_ENFORCED_LENGTH = 2_000
 """Larger lengths and counts are not enforced."""
 _ALL_TYPES = ("string", "number", "boolean", "null", "object", "array")
 _INTEGER = r"/-?(0|[1-9][0-9]{0,29})/"
@@ -81,7 +82,7 @@ class SchemaCompiler:
         try:
             schema = resolve(self._root, self._root)
             whole = merge({"type": "object"}, schema)
-            return self._value({_CLOSED: True} | whole, MAX_DEPTH)
+            return self._value({_CLOSED: True} | whole, MAX_ENFORCED_DEPTH)
         except UnsupportedSchema as reason:
             self._note(str(reason))
             return self.anything()
@@ -92,7 +93,7 @@ class SchemaCompiler:
         Raises:
             Unsatisfiable: no value satisfies the schema.
         """
-        return self._value(self._root, MAX_DEPTH)
+        return self._value(self._root, MAX_ENFORCED_DEPTH)
 
     def anything(self) -> str:
         """The rule for any object of arguments."""
@@ -296,10 +297,10 @@ class SchemaCompiler:
 
     def _counts(self, schema: Schema, min_keyword: str, max_keyword: str) -> tuple[int, int | None]:
         min_count, max_count = schema.get(min_keyword, 0), schema.get(max_keyword)
-        if min_count > MAX_LENGTH:
+        if min_count > MAX_ENFORCED_LENGTH:
             self._note(min_keyword)
             min_count = 0
-        if max_count is not None and max_count > MAX_LENGTH:
+        if max_count is not None and max_count > MAX_ENFORCED_LENGTH:
             self._note(max_keyword)
             max_count = None
         if max_count is not None and max_count < min_count:

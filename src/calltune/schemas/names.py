@@ -7,8 +7,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-MAX_LENGTH = 64
-VALID_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_LENGTH}}}")
+MAX_NAME_LENGTH = 64
+VALID_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_NAME_LENGTH}}}")
 """The names of functions that OpenAI's API accepts."""
 
 
@@ -34,8 +34,8 @@ def _characters(original: str) -> str:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    candidate, number = name[:MAX_LENGTH], 1
+    candidate, number = name[:MAX_NAME_LENGTH], 1
     while candidate in taken:
         number += 1
-        candidate = f"{name[: MAX_LENGTH - len(str(number)) - 1]}_{number}"
+        candidate = f"{name[: MAX_NAME_LENGTH - len(str(number)) - 1]}_{number}"
     return candidate

@@ -11,7 +11,8 @@ from calltune.schemas.keywords import map_subschemas
 from calltune.schemas.python_types import any_of, read_type
 from calltune.types import Json
 
-MAX_DEPTH = 64
+MAX_SCHEMA_DEPTH = 64
+"""Schemas nested deeper than this allow any value, with a note."""
 _NORMALIZED = frozenset(
     {
         *("properties", "items", "additionalProperties", "not"),
@@ -104,7 +105,7 @@ def _schema(written: Json, notes: dict[str, None], depth: int) -> dict[str, Json
         return {} if written else {"not": {}}
     if isinstance(written, str):
         written = {"type": written}
-    if depth > MAX_DEPTH:
+    if depth > MAX_SCHEMA_DEPTH:
         notes["schema nested too deeply"] = None
         return {}
     if not isinstance(written, dict):
