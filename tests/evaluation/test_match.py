@@ -222,4 +222,6 @@ def test_a_long_value_is_cut_for_display() -> None:
 
 
 def test_an_unread_text_is_told_with_its_problem() -> None:
-    assert differences(ParsedOutput((), "unclosed brace"), ()) == ("not readable: unclosed brace",)
+    assert differences(ParsedOutput((), "unclosed brace"), ()) == (
+        "does not parse: unclosed brace",
+    )

@@ -10,31 +10,32 @@ from calltune.errors import OptionError
 from calltune.evaluation.options import AnswerOptions
 from calltune.files import read_json, write_json, write_rows
 from calltune.formats import FORMATS
+from calltune.models.options import (
+    DEFAULT_MODEL,
+    BaseModelOption,
+    OptionalAdapterOption,
+    PreparedFormatOption,
+)
 from calltune.types import Json
 
 if TYPE_CHECKING:
     from calltune.evaluation.run import Evaluation, EvaluationRun
 
-_MODEL = "mlx-community/gemma-3-1b-it-4bit"
 _REPORT = "leaderboard.json"
 _IDS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BfclOptions(AnswerOptions):
+class BfclOptions(AnswerOptions, PreparedFormatOption, OptionalAdapterOption, BaseModelOption):
     """Options of `calltune bench bfcl`."""
 
     model: str | None = None
-    """Hub id, folder, .gguf file or pip:NAME of the base model; by default the one that the
-    adapter was trained on, without an adapter mlx-community/gemma-3-1b-it-4bit."""
-    adapter_path: Path | None = None
-    """Folder of an adapter to put on the model."""
-    format: str = "gemma"
-    """Prompt format: gemma, or chatml for Qwen and SmolLM2."""
+    """Base model: a Hugging Face Hub id, a model folder, a .gguf file, or pip:NAME. By default the
+    model that the adapter was trained on; without one, mlx-community/gemma-3-1b-it-4bit."""
     categories: str = "all"
     """Categories of BFCL, joined with +; all is the single-turn Python and irrelevance ones."""
     num_examples: int = -1
-    """How many rows of each category, from the top; -1 is all."""
+    """Number of rows of each category, from the top; -1 for all."""
     output_dir: Path = Path("data/bfcl")
     """Folder for the prompts, the answers and BFCL's result files; one a model."""
 
@@ -69,7 +70,7 @@ def run(options: BfclOptions) -> Path:
     from calltune.models.loading import base_model_of
 
     adapter = options.adapter_path
-    model = options.model or (_MODEL if adapter is None else base_model_of(adapter))
+    model = options.model or (DEFAULT_MODEL if adapter is None else base_model_of(adapter))
     asked = {
         "model": model,
         "adapter": None if adapter is None else str(adapter),

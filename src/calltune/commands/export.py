@@ -8,6 +8,16 @@ from typing import TYPE_CHECKING, Literal
 from calltune.errors import OptionError
 from calltune.files import atomic_folder, write_json
 from calltune.formats import FORMATS
+from calltune.models.options import (
+    DEFAULT_ADAPTER,
+    AdapterOption,
+    BaseModelOption,
+    DeviceOption,
+    MaxTokensOption,
+    NumExamplesOption,
+    check_minimums,
+    check_num_examples,
+)
 
 if TYPE_CHECKING:
     from calltune.exporting.regression import Regression
@@ -18,17 +28,17 @@ EXPORT_NAME = "export.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOptions:
+class ExportOptions(
+    DeviceOption, MaxTokensOption, NumExamplesOption, BaseModelOption, AdapterOption
+):
     """Options of `calltune export`."""
 
     to: Literal["mlx", "peft", "adapter", "gguf"] = "mlx"
     """mlx: a model folder without an adapter, which mlx_lm and transformers load; peft: the adapter
     for Hugging Face's PEFT; adapter: one of PEFT for calltune and mlx_lm; gguf: one file, for
     llama.cpp and Ollama."""
-    adapter_path: Path = Path("gemma-3-1b-function-calling-4bit")
+    adapter_path: Path = DEFAULT_ADAPTER
     """Folder of the adapter, mlx_lm's or PEFT's."""
-    model: str | None = None
-    """The base model; the one that the adapter was trained on unless given."""
     output: Path | None = None
     """The folder to write, which must not exist yet; unless given, exports/ADAPTER-TO."""
     bits: Literal["auto", "4", "8", "dense", "float32"] = "auto"
@@ -39,30 +49,20 @@ class ExportOptions:
     """Prompt format: gemma or chatml; unless given, the one that the adapter was trained with."""
     data: Path | None = None
     """Folder with the test.jsonl that prep wrote: its rows are answered before and after."""
-    num_examples: int = 50
-    """How many of its rows; -1 is all."""
     results: Path | None = None
-    """Folder with the results of calltune test, for the model card; answers that are there are not
-    asked for again."""
-    max_tokens: int = 512
-    """Longest answer, in tokens."""
+    """Folder with the results of calltune test, for the model card; answers found there are not
+    generated again."""
     push: str | None = None
     """A repository on the model hub, OWNER/NAME, to upload the folder to."""
     private: bool = False
     """With --push: the repository is for its owner only."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         if self.format is not None and self.format not in FORMATS:
             raise OptionError(f"No format {self.format}; choose one of {', '.join(FORMATS)}")
-        if self.num_examples == 0 or self.num_examples < -1:
-            raise OptionError(
-                f"--num_examples is {self.num_examples}; give 1 or more, or -1 for all"
-            )
-        if self.max_tokens < 1:
-            raise OptionError(f"--max_tokens is {self.max_tokens}; it must be at least 1")
+        check_num_examples(self.num_examples)
+        check_minimums(self, max_tokens=1)
         if self.private and self.push is None:
             raise OptionError("--private is for --push; give the repository with --push OWNER/NAME")
         if self.bits != "auto" and self.to not in ("mlx", "gguf"):

@@ -5,18 +5,12 @@ from pathlib import Path
 
 from calltune.evaluation.options import AnswerOptions
 from calltune.evaluation.results import BASE_RESULTS
+from calltune.models.options import DataOption, ModelOption, ResultsDirOption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InferOptions(AnswerOptions):
+class InferOptions(AnswerOptions, ResultsDirOption, DataOption, ModelOption):
     """Options of `calltune infer`."""
-
-    model: str = "mlx-community/gemma-3-1b-it-4bit"
-    """Hub id, folder, .gguf file or pip:NAME of the base model."""
-    data: Path = Path("data/training")
-    """Folder with the test.jsonl that prep wrote."""
-    results_dir: Path = Path("data/results")
-    """Folder for base_model_test_results.json."""
 
 
 def run(options: InferOptions) -> Path:

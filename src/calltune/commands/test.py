@@ -7,23 +7,20 @@ from calltune.errors import DataError
 from calltune.evaluation.options import AnswerOptions
 from calltune.evaluation.results import BASE_RESULTS, TUNED_RESULTS
 from calltune.files import write_json
+from calltune.models.options import (
+    AdapterOption,
+    BaseModelOption,
+    DataOption,
+    ResultsDirOption,
+)
 from calltune.terminal_text import escape_line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestOptions(AnswerOptions):
+class TestOptions(AnswerOptions, ResultsDirOption, DataOption, BaseModelOption, AdapterOption):
     """Options of `calltune test`."""
 
     __test__ = False  # pytest would take it for a test by its name
-
-    adapter_path: Path = Path("gemma-3-1b-function-calling-4bit")
-    """Folder of the adapter."""
-    model: str | None = None
-    """The base model; the one that the adapter was trained on unless given."""
-    data: Path = Path("data/training")
-    """Folder with the test.jsonl that prep wrote."""
-    results_dir: Path = Path("data/results")
-    """Folder for finetuned_model_test_results.json."""
 
 
 def run(options: TestOptions) -> Path:

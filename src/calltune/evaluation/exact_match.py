@@ -52,7 +52,7 @@ def differences(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> tuple[str,
     paired so that there is least to say.
     """
     if parsed.problem is not None:
-        return (f"not readable: {parsed.problem}",)
+        return (f"does not parse: {parsed.problem}",)
     names = dict.fromkeys([a.name for a in answers] + [c.name for c in parsed.calls])
     return tuple(
         difference

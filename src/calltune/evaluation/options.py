@@ -1,19 +1,21 @@
 """Options of generating answers, which the commands infer, test and bench share."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from calltune.errors import OptionError
+from calltune.models.options import (
+    DeviceOption,
+    MaxTokensOption,
+    NumExamplesOption,
+    check_minimums,
+    check_num_examples,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerOptions:
+class AnswerOptions(DeviceOption, MaxTokensOption, NumExamplesOption):
     """How many test rows are answered, and what the answers depend on."""
 
-    num_examples: int = 50
-    """How many test examples; -1 is all."""
-    max_tokens: int = 512
-    """Longest answer, in tokens."""
     batch_size: int | None = None
     """Examples that are answered at once; unless given 128 on an NVIDIA GPU, else 16."""
     constrain: bool = False
@@ -28,19 +30,11 @@ class AnswerOptions:
     """The same seed draws the same tokens."""
     verbose: bool = False
     """Show each example: query, expected calls, what the model wrote."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where to compute."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        if self.num_examples == 0 or self.num_examples < -1:
-            raise OptionError(
-                f"--num_examples is {self.num_examples}; give 1 or more, or -1 for all"
-            )
-        for name in ("max_tokens", "batch_size", "samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"--{name} is {value}; it must be at least 1")
+        check_num_examples(self.num_examples)
+        check_minimums(self, max_tokens=1, batch_size=1, samples=1)
         if not 0 <= self.temperature < float("inf"):
             raise OptionError(f"--temperature is {self.temperature}; give 0 or more")
         if not 0 < self.top_p <= 1:

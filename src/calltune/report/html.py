@@ -24,6 +24,7 @@ from calltune.report.labels import (
     COST_LABELS,
     DETAIL_LABELS,
     F1_LABELS,
+    REASON_LABELS,
     SEEN_LABELS,
     SUMMARY_LABELS,
     TOOLS_LABELS,
@@ -202,7 +203,10 @@ def _bar_charts(comparison: Comparison) -> Iterator[BarChart]:
     if breakdown:
         yield BarChart("Exact match, by kind of example", breakdown, "%")
     if comparison.reasons:
-        reasons = [Bars(pair.name, pair.base, pair.tuned) for pair in comparison.reasons]
+        reasons = [
+            Bars(REASON_LABELS.get(pair.name, pair.name), pair.base, pair.tuned)
+            for pair in comparison.reasons
+        ]
         yield BarChart("Why answers were wrong", reasons, "examples")
 
 
@@ -257,8 +261,9 @@ def _examples(comparison: Comparison, base: Results, tuned: Results) -> Iterator
 
 def _written(record: Record) -> dict[str, str]:
     found = record.judgement
+    reason = found.reason or "right"
     return {
         "text": record.text,
-        "reason": escape_line(found.reason or "right", MAX_NAME_LENGTH),
+        "reason": escape_line(REASON_LABELS.get(reason, reason), MAX_NAME_LENGTH),
         "wrong": "" if found.is_exact else wrongs(record),
     }

@@ -30,6 +30,8 @@ DETAIL_LABELS = {
     "malformed": "does not parse where none is due",
 }
 """The rates of `metrics.Details`."""
+REASON_LABELS = {"not readable": "does not parse"}
+"""The `failure_reasons.REASONS` whose name in results files is not what tables say."""
 F1_LABELS = {"function_f1": "functions, F1", "argument_f1": "arguments, F1"}
 COST_LABELS = {"answer_tokens": "tokens per answer", "answer_seconds": "seconds per answer"}
 

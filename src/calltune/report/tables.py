@@ -10,6 +10,7 @@ from calltune.report.labels import (
     COST_LABELS,
     DETAIL_LABELS,
     F1_LABELS,
+    REASON_LABELS,
     SEEN_LABELS,
     SUMMARY_LABELS,
     TOOLS_LABELS,
@@ -119,7 +120,9 @@ def _print_reasons(console: "Console", comparison: Comparison) -> None:
             continue
         table = plain_table(heading, "base", "tuned")
         for pair in pairs:
-            table.add_row(pair.name, f"{pair.base:,}", f"{pair.tuned:,}")
+            table.add_row(
+                REASON_LABELS.get(pair.name, pair.name), f"{pair.base:,}", f"{pair.tuned:,}"
+            )
         print_table(console, table)
 
 
