@@ -40,7 +40,7 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     device = mx.default_device()
     yield tmp_path
     mx.set_default_device(device)
-    cpu_math.restore()
+    cpu_math.uninstall_cpu_patches()
 
 
 def test_the_steps_of_the_pipeline_are_functions(in_empty_folder: Path, tiny_gemma: Path) -> None:

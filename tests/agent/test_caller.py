@@ -48,7 +48,7 @@ def left_as_it_was() -> Iterator[None]:
     device = mx.default_device()
     yield
     mx.set_default_device(device)
-    cpu_math.restore()
+    cpu_math.uninstall_cpu_patches()
 
 
 @pytest.fixture(scope="module", params=["gemma", "chatml"])

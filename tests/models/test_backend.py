@@ -84,13 +84,13 @@ def test_slow_functions_are_replaced_on_the_linux_cpu_alone() -> None:
     code = """
 from calltune.models.backend import choose
 choose("cpu")
-from calltune.models.cpu_math import is_sped_up
-print(is_sped_up())
+from calltune.models.cpu_math import has_cpu_patches
+print(has_cpu_patches())
 import mlx.core as mx
 mx.cuda.is_available = lambda: True
 mx.set_default_device = print
 choose("gpu")
-print(is_sped_up())
+print(has_cpu_patches())
 """
     first, *_, last = python(code).stdout.splitlines()
     assert (first, last) == (str(ON_LINUX), "False")

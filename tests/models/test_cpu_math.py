@@ -9,8 +9,8 @@ from mlx.utils import tree_flatten
 
 from calltune.models import cpu_math
 from calltune.models import numpy_ops as numpy_math
-from calltune.models.cpu_math import originals
 from calltune.models.numpy_ops import use_numpy_ops
+from calltune.models.patches import ORIGINALS
 
 from support import tiny
 
@@ -27,12 +27,12 @@ BOTH = [(name, function) for name, pair in ACTIVATIONS.items() for function in p
 @pytest.fixture(autouse=True)
 def unchanged() -> Iterator[None]:
     """MLX as it is without us; afterwards as it was before."""
-    was_sped_up = cpu_math.is_sped_up()
-    cpu_math.restore()
+    was_sped_up = cpu_math.has_cpu_patches()
+    cpu_math.uninstall_cpu_patches()
     yield
-    cpu_math.restore()
+    cpu_math.uninstall_cpu_patches()
     if was_sped_up:
-        cpu_math.speed_up_cpu()
+        cpu_math.install_cpu_patches()
 
 
 def random(*shape: int, seed: int = 0) -> mx.array:
@@ -57,8 +57,8 @@ def test_tanh_is_right_to_float32_rounding() -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5, 7), (2, 1, 33)])
 def test_activations_and_their_gradients_agree(name: str, function: Any, shape: Any) -> None:
     x, cotangent = 4 * random(*shape), random(*shape, seed=1)
-    assert_close(function(x), originals[name](x))
-    (found,), (wanted,) = (mx.vjp(f, [x], [cotangent])[1] for f in (function, originals[name]))
+    assert_close(function(x), ORIGINALS[name](x))
+    (found,), (wanted,) = (mx.vjp(f, [x], [cotangent])[1] for f in (function, ORIGINALS[name]))
     assert_close(found, wanted)
 
 
@@ -69,15 +69,15 @@ def test_second_derivatives_agree(name: str, function: Any) -> None:
     def second(f: Any) -> mx.array:
         return mx.grad(lambda x: mx.grad(lambda y: f(y).sum())(x).sum())(x)
 
-    assert_close(second(function), second(originals[name]), atol=1e-5)
+    assert_close(second(function), second(ORIGINALS[name]), atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "function"), BOTH)
 def test_activations_of_large_and_strided_numbers_agree(name: str, function: Any) -> None:
     x = mx.array([[-1000.0, -90.0, -9.0, 0.0], [9.0, 90.0, 1000.0, 1e5]]).T
-    assert_close(function(x), originals[name](x))
+    assert_close(function(x), ORIGINALS[name](x))
     assert_close(
-        mx.grad(lambda x: function(x).sum())(x), mx.grad(lambda x: originals[name](x).sum())(x)
+        mx.grad(lambda x: function(x).sum())(x), mx.grad(lambda x: ORIGINALS[name](x).sum())(x)
     )
     assert mx.isnan(function(mx.array([float("nan")]))).item()
 
@@ -86,11 +86,11 @@ def test_activations_of_large_and_strided_numbers_agree(name: str, function: Any
 def test_half_precision_is_left_to_mlx(dtype: mx.Dtype) -> None:
     x = random(2, 2, 3, 4).astype(dtype)
     for name, function in BOTH:
-        assert mx.array_equal(function(x), originals[name](x))
-    assert mx.array_equal(numpy_math.numpy_logsumexp(x, -1), originals["logsumexp"](x, -1))
+        assert mx.array_equal(function(x), ORIGINALS[name](x))
+    assert mx.array_equal(numpy_math.numpy_logsumexp(x, -1), ORIGINALS["logsumexp"](x, -1))
     assert mx.array_equal(
         numpy_math.numpy_attention(x, x, x, scale=0.5, mask="causal"),
-        originals["scaled_dot_product_attention"](x, x, x, scale=0.5, mask="causal"),
+        ORIGINALS["scaled_dot_product_attention"](x, x, x, scale=0.5, mask="causal"),
     )
 
 
@@ -130,7 +130,7 @@ def test_attention_and_its_gradients_agree(name: str, n_key_heads: int) -> None:
     sizes = [a.sum().item() for a in (q, k, v)]
     results = [
         mx.vjp(lambda q, k, v, f=f: f(q, k, v, scale=0.35, mask=mask), [q, k, v], [cotangent])
-        for f in (numpy_math.numpy_attention, originals["scaled_dot_product_attention"])
+        for f in (numpy_math.numpy_attention, ORIGINALS["scaled_dot_product_attention"])
     ]
     for found, wanted in zip(*(outputs + gradients for outputs, gradients in results), strict=True):
         assert_close(found, wanted)
@@ -141,7 +141,7 @@ def test_a_mask_that_is_added_gets_its_gradient() -> None:
     q, k, mask = random(1, 2, 3, 4), random(1, 2, 5, 4, seed=1), random(3, 5, seed=2)
     found, wanted = (
         mx.grad(lambda mask, f=f: f(q, k, k, scale=0.5, mask=mask).square().sum())(mask)
-        for f in (numpy_math.numpy_attention, originals["scaled_dot_product_attention"])
+        for f in (numpy_math.numpy_attention, ORIGINALS["scaled_dot_product_attention"])
     )
     assert_close(found, wanted)
 
@@ -149,9 +149,9 @@ def test_a_mask_that_is_added_gets_its_gradient() -> None:
 def test_attention_sinks_are_left_to_mlx() -> None:
     q, sinks = random(1, 2, 3, 4), random(2)
     found = numpy_math.numpy_attention(q, q, q, scale=0.5, sinks=sinks)
-    wanted = originals["scaled_dot_product_attention"](q, q, q, scale=0.5, sinks=sinks)
+    wanted = ORIGINALS["scaled_dot_product_attention"](q, q, q, scale=0.5, sinks=sinks)
     assert mx.array_equal(found, wanted)
-    assert not mx.allclose(found, originals["scaled_dot_product_attention"](q, q, q, scale=0.5))
+    assert not mx.allclose(found, ORIGINALS["scaled_dot_product_attention"](q, q, q, scale=0.5))
 
 
 @pytest.mark.parametrize("axis", [-1, 1, 0, None])
@@ -160,7 +160,7 @@ def test_logsumexp_and_its_gradient_agree(axis: Any, keepdims: bool) -> None:
     a = 50 * random(4, 9)
     found, wanted = (
         mx.value_and_grad(lambda a, f=f: f(a, axis=axis, keepdims=keepdims).sum())(a)
-        for f in (numpy_math.numpy_logsumexp, originals["logsumexp"])
+        for f in (numpy_math.numpy_logsumexp, ORIGINALS["logsumexp"])
     )
     assert_close(found[0], wanted[0])
     assert_close(found[1], wanted[1])
@@ -172,7 +172,7 @@ def test_logsumexp_and_its_gradient_agree(axis: Any, keepdims: bool) -> None:
 
 def test_logsumexp_of_infinities_agrees() -> None:
     a = mx.array([[-mx.inf, -mx.inf], [-mx.inf, 2.0], [mx.inf, 1.0], [mx.inf, -mx.inf]])
-    assert_close(numpy_math.numpy_logsumexp(a, -1), originals["logsumexp"](a, -1))
+    assert_close(numpy_math.numpy_logsumexp(a, -1), ORIGINALS["logsumexp"](a, -1))
 
 
 CONFIGS = {"gemma": tiny.GEMMA_CONFIG | {"sliding_window": 8}, "llama": tiny.LLAMA_CONFIG}
@@ -198,7 +198,7 @@ def test_whole_models_and_their_gradients_agree(config: str, mode: str) -> None:
         return value, tree_flatten(gradients)
 
     wanted = run()
-    cpu_math.speed_up_cpu()
+    cpu_math.install_cpu_patches()
     if "at once" in mode:
         with use_numpy_ops():
             found = run()
@@ -217,15 +217,15 @@ def functions() -> list[Any]:
 
 def test_speeding_up_twice_is_undone_at_once() -> None:
     before = functions()
-    cpu_math.speed_up_cpu()
-    cpu_math.speed_up_cpu()
+    cpu_math.install_cpu_patches()
+    cpu_math.install_cpu_patches()
     assert functions() == [cpu_math.gelu_approx, cpu_math.silu, *before[2:]]
-    cpu_math.restore()
-    assert functions() == before == list(originals.values())
+    cpu_math.uninstall_cpu_patches()
+    assert functions() == before == list(ORIGINALS.values())[:4]
 
 
 def test_numpy_is_used_inside_the_context_alone() -> None:
-    cpu_math.speed_up_cpu()
+    cpu_math.install_cpu_patches()
     lazy = functions()
     with pytest.raises(RuntimeError, match="inside"), use_numpy_ops():
         inside = functions()
@@ -251,6 +251,6 @@ def test_swiglu_takes_the_faster_silu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_math, "silu", lambda x: called.append(x) or fast(x))
     gate, x = random(2, 3), random(2, 3, seed=1)
     wanted = swiglu(gate, x)
-    cpu_math.speed_up_cpu()
+    cpu_math.install_cpu_patches()
     assert_close(swiglu(gate, x), wanted)
     assert called

@@ -42,13 +42,13 @@ ROWS = random_rows()
 @contextmanager
 def compiling() -> Iterator[None]:
     """MLX as it is without our functions for the CPU, which switch compilation off."""
-    was_sped_up = cpu_math.is_sped_up()
-    cpu_math.restore()
+    was_sped_up = cpu_math.has_cpu_patches()
+    cpu_math.uninstall_cpu_patches()
     try:
         yield
     finally:
         if was_sped_up:
-            cpu_math.speed_up_cpu()
+            cpu_math.install_cpu_patches()
 
 
 def fresh(config: dict[str, Any] = GEMMA, **changes: Any) -> Any:

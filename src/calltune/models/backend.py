@@ -230,12 +230,12 @@ def _say_once(text: str) -> None:
 def _set_cpu_math(is_wanted: bool) -> None:
     """Replace MLX's slow functions, or do not; on macOS its CPU has Accelerate's."""
     # This imports MLX, so it comes after OpenBLAS.
-    from calltune.models.cpu_math import restore, speed_up_cpu
+    from calltune.models.cpu_math import install_cpu_patches, uninstall_cpu_patches
 
     if is_wanted:
-        speed_up_cpu()
+        install_cpu_patches()
     else:
-        restore()
+        uninstall_cpu_patches()
 
 
 def _import_mlx() -> Any:

@@ -1,22 +1,20 @@
-"""The same mathematics, faster, for MLX functions that are slow on a Linux CPU.
+"""GELU and SiLU from products and sums alone, which MLX vectorises on a Linux CPU.
 
 There MLX multiplies and adds in vectors, but takes tanh, exp and the like one number at a time;
 so tanh is made of products and sums here. It agrees with MLX's to float32 rounding.
 """
 
 import ctypes
-import importlib
 import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
 
+from calltune.models import patches
+
 # What MLX's stubs say of these differs between releases.
 Array = Any
 core: Any = mx
-nn: Any = importlib.import_module("mlx.nn")
-activations: Any = importlib.import_module("mlx.nn.layers.activations")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """From glibc's malloc.h."""
@@ -42,63 +40,50 @@ TANH_BELOW = (
 In float32 its tanh is off by 4e-7 at most.
 """
 
-originals: dict[str, Callable[..., Array]] = {
-    "gelu_approx": nn.gelu_approx,
-    "silu": nn.silu,
-    "logsumexp": core.logsumexp,
-    "scaled_dot_product_attention": core.fast.scaled_dot_product_attention,
-}
-"""MLX's own functions by name."""
 
+def install_cpu_patches() -> None:
+    """Replace MLX's `gelu_approx` and `silu` with these, for the whole process; twice is once.
 
-def speed_up_cpu() -> None:
-    """Put `gelu_approx` and `silu` in the place of MLX's, for the whole process; twice is once.
-
-    Compilation is switched off: it gains nothing on a CPU, and `at_once` cannot reach into it.
+    `mx.compile` is switched off: it gains nothing on a CPU, and `use_numpy_ops` cannot evaluate
+    inside it. glibc is told to keep freed memory.
     """
     _reuse_freed_memory()
-    if not is_sped_up():
-        install({"gelu_approx": gelu_approx, "silu": silu})
+    if not has_cpu_patches():
+        patches.install({"gelu_approx": gelu_approx, "silu": silu})
         mx.disable_compile()
 
 
-def restore() -> None:
-    """Undo `speed_up_cpu`, all but the reuse of memory; does nothing without it."""
-    if is_sped_up():
-        install(originals)
+def uninstall_cpu_patches() -> None:
+    """Undo `install_cpu_patches`, except for the reuse of memory; does nothing without it."""
+    if has_cpu_patches():
+        patches.uninstall()
         mx.enable_compile()
 
 
-def is_sped_up() -> bool:
-    """Whether `speed_up_cpu` is in force."""
-    return nn.silu is not originals["silu"]
-
-
-def install(functions: Mapping[str, Callable[..., Array]]) -> None:
-    """Put functions in the place of MLX's of the same names."""
-    holders = {
-        "gelu_approx": (nn, activations),
-        "silu": (nn, activations),
-        "logsumexp": (core,),
-        "scaled_dot_product_attention": (core.fast,),
-    }
-    for name, function in functions.items():
-        for holder in holders[name]:
-            setattr(holder, name, function)
+def has_cpu_patches() -> bool:
+    """Whether `install_cpu_patches` is in force."""
+    return patches.current("silu") is not patches.ORIGINALS["silu"]
 
 
 def gelu_approx(x: Array) -> Array:
-    """x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))), as `nn.gelu_approx`."""
-    return _gelu(x) if x.dtype == mx.float32 else originals["gelu_approx"](x)
+    """GELU of x (any shape) by its tanh approximation: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
+
+    As `nn.gelu_approx`, which computes other types than float32. Hendrycks and Gimpel,
+    https://arxiv.org/abs/1606.08415.
+    """
+    return _gelu(x) if x.dtype == mx.float32 else patches.ORIGINALS["gelu_approx"](x)
 
 
 def silu(x: Array) -> Array:
-    """The product of x and its logistic sigmoid, as `nn.silu`."""
-    return _silu(x) if x.dtype == mx.float32 else originals["silu"](x)
+    """SiLU of x (any shape): x times its logistic sigmoid.
+
+    As `nn.silu`, which computes other types than float32.
+    """
+    return _silu(x) if x.dtype == mx.float32 else patches.ORIGINALS["silu"](x)
 
 
 def gelu_slope(x: Array, cotangent: Array, _: Any) -> Array:
-    """The cotangent of x, from that of `gelu_approx(x)`."""
+    """The cotangent of x, from that of `gelu_approx(x)`; both of the shape of x."""
     cubic = GELU_CUBIC * (x * x)
     t = _tanh((cubic + GELU_SCALE) * x)
     bend = (1 - t * t) * (3 * cubic + GELU_SCALE) * x
@@ -106,7 +91,7 @@ def gelu_slope(x: Array, cotangent: Array, _: Any) -> Array:
 
 
 def silu_slope(x: Array, cotangent: Array, _: Any) -> Array:
-    """The cotangent of x, from that of `silu(x)`."""
+    """The cotangent of x, from that of `silu(x)`; both of the shape of x."""
     s = 0.5 * (1 + _tanh(0.5 * x))
     return cotangent * s * (1 + x * (1 - s))
 

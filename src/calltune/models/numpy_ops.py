@@ -1,7 +1,8 @@
-"""A Linux CPU's vector loops, through NumPy, where MLX takes one number at a time.
+"""Activations, attention and logsumexp through NumPy, whose loops a Linux CPU vectorises.
 
-Each function is evaluated as it is called. Under `mx.grad` the gradients are right, but arrays
-that are evaluated early are all kept until the gradients are there.
+MLX takes one number at a time there. Each function is evaluated as it is called. Under `mx.grad`
+the gradients are right, but arrays that are evaluated early are all kept until the gradients have
+been computed.
 """
 
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from calltune.models import patches
 from calltune.models.cpu_math import (
     GELU_CUBIC,
     GELU_SCALE,
@@ -19,50 +21,52 @@ from calltune.models.cpu_math import (
     core,
     gelu_approx,
     gelu_slope,
-    install,
-    is_sped_up,
-    originals,
+    has_cpu_patches,
     silu,
     silu_slope,
 )
+from calltune.models.patches import ORIGINALS
 
 LOWEST = np.finfo(np.float32).min
 
 
 @contextmanager
 def use_numpy_ops() -> Iterator[None]:
-    """Evaluate activations, attention and logsumexp in NumPy; nothing without `speed_up_cpu`."""
-    if not is_sped_up() or core.logsumexp is numpy_logsumexp:
+    """Evaluate activations, attention and logsumexp in NumPy while the block runs.
+
+    Does nothing unless `cpu_math.install_cpu_patches` is in force.
+    """
+    if not has_cpu_patches():
         yield
         return
-    install(
+    with patches.replaced(
         {
             "gelu_approx": numpy_gelu,
             "silu": numpy_silu,
             "logsumexp": numpy_logsumexp,
             "scaled_dot_product_attention": numpy_attention,
         }
-    )
-    try:
+    ):
         yield
-    finally:
-        install(originals | {"gelu_approx": gelu_approx, "silu": silu})
 
 
 def numpy_gelu(x: Array) -> Array:
-    """As `nn.gelu_approx`."""
-    return _gelu(x) if _is_at_hand(x) else gelu_approx(x)
+    """GELU of x (any shape), as `nn.gelu_approx`; evaluated where x is float32."""
+    return _gelu(x) if _are_evaluated_float32(x) else gelu_approx(x)
 
 
 def numpy_silu(x: Array) -> Array:
-    """As `nn.silu`."""
-    return _silu(x) if _is_at_hand(x) else silu(x)
+    """SiLU of x (any shape), as `nn.silu`; evaluated where x is float32."""
+    return _silu(x) if _are_evaluated_float32(x) else silu(x)
 
 
 def numpy_logsumexp(a: Array, axis: Any = None, keepdims: bool = False, **more: Any) -> Array:
-    """As `mx.logsumexp`; in NumPy over the last axis alone."""
-    if more or axis not in (-1, a.ndim - 1) or not _is_at_hand(a):
-        return originals["logsumexp"](a, axis, keepdims, **more)
+    """The logarithm of the sum of exponentials of `a` over `axis`, as `mx.logsumexp`.
+
+    NumPy computes it for float32 and the last axis alone.
+    """
+    if more or axis not in (-1, a.ndim - 1) or not _are_evaluated_float32(a):
+        return ORIGINALS["logsumexp"](a, axis, keepdims, **more)
     total = _logsumexp(a)
     return total if keepdims else total.squeeze(-1)
 
@@ -70,14 +74,15 @@ def numpy_logsumexp(a: Array, axis: Any = None, keepdims: bool = False, **more: 
 def numpy_attention(
     q: Array, k: Array, v: Array, *, scale: float, mask: Any = None, **more: Any
 ) -> Array:
-    """As `mx.fast.scaled_dot_product_attention`: its products are MLX's, its softmax is NumPy's.
+    """Attention (B, H, Lq, Dv), as `mx.fast.scaled_dot_product_attention`.
 
-    q (B, H, Lq, D); k (B, Hk, Lk, D) and v (B, Hk, Lk, Dv), where Hk divides H; mask "causal",
-    bool (True is seen) or float32 (is added), broadcastable to (B, H, Lq, Lk). (B, H, Lq, Dv).
+    Its products are MLX's, its softmax is NumPy's. q (B, H, Lq, D); k (B, Hk, Lk, D) and
+    v (B, Hk, Lk, Dv), where Hk divides H; mask "causal", bool (True is seen) or float32 (is added),
+    broadcastable to (B, H, Lq, Lk).
     """
     is_plain = all(value is None for value in more.values()) and _is_usable_mask(mask)
-    if not is_plain or not _is_at_hand(q, k, v):
-        original = originals["scaled_dot_product_attention"]
+    if not is_plain or not _are_evaluated_float32(q, k, v):
+        original = ORIGINALS["scaled_dot_product_attention"]
         return original(q, k, v, scale=scale, mask=mask, **more)
     (B, H, Lq, D), (_, Hk, Lk, _) = q.shape, k.shape
     # Queries that share their keys are rows of one product.
@@ -87,8 +92,8 @@ def numpy_attention(
     return (weights @ v).reshape(B, H, Lq, v.shape[-1])
 
 
-def _is_at_hand(*arrays: Array) -> bool:
-    """Whether these are float32, not empty, and can be evaluated here; if so, they are."""
+def _are_evaluated_float32(*arrays: Array) -> bool:
+    """Whether these are float32 and not empty, and can be evaluated here; if so, they are."""
     return all(a.dtype == mx.float32 and a.size for a in arrays) and _can_evaluate(*arrays)
 
 
@@ -99,7 +104,7 @@ def _is_usable_mask(mask: Any) -> bool:
 
 
 def _can_evaluate(*arrays: Array) -> bool:
-    """No inside `mx.compile` and `mx.vmap`."""
+    """False inside `mx.compile` and `mx.vmap`; elsewhere the arrays are evaluated."""
     try:
         mx.eval(*arrays)
     except ValueError:

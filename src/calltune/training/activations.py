@@ -1,26 +1,29 @@
-"""Functions between a layer's products, made to keep little and to launch little."""
+"""Activations and norms of a compiled step that keep little for the backward pass."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+
+from calltune.models import patches
 
 
 @contextmanager
 def checkpoint_activations(norms_are_frozen: bool) -> Iterator[None]:
-    """Keep nothing but their inputs for the backward pass of GELU and SiLU.
+    """Keep only the inputs of GELU and SiLU for the backward pass.
 
-    Holds for what is traced while the block runs. They would keep several arrays of the
-    feed-forward width each, and cost one kernel to compute again. With frozen norms, no gradient
-    of a norm's weight is taken.
+    Applies to what is traced while the block runs. Otherwise each keeps several arrays of the
+    feed-forward size, which one kernel can recompute (Chen et al., https://arxiv.org/abs/1604.06174).
+    With `norms_are_frozen`, no gradient of a norm's weight is taken.
     """
-    with ExitStack() as stack:
-        for module, name in ((nn, "gelu_approx"), (nn, "silu")):
-            stack.enter_context(_replaced(module, name, mx.checkpoint(getattr(module, name))))
-        if norms_are_frozen:
-            stack.enter_context(_replaced(mx.fast, "rms_norm", _frozen_norm(mx.fast.rms_norm)))
+    functions: dict[patches.Name, patches.Function] = {
+        "gelu_approx": mx.checkpoint(patches.current("gelu_approx")),
+        "silu": mx.checkpoint(patches.current("silu")),
+    }
+    if norms_are_frozen:
+        functions["rms_norm"] = _frozen_norm(patches.current("rms_norm"))
+    with patches.replaced(functions):
         yield
 
 
@@ -42,13 +45,3 @@ def _frozen_norm(rms_norm: Any) -> Any:
         return output  # type: ignore[no-any-return]
 
     return norm
-
-
-@contextmanager
-def _replaced(module: Any, name: str, function: Any) -> Iterator[None]:
-    own = getattr(module, name)
-    setattr(module, name, function)
-    try:
-        yield
-    finally:
-        setattr(module, name, own)
