@@ -82,7 +82,7 @@ def test_the_readme_example_runs(tuned_adapter: Path, capsys: pytest.CaptureFixt
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     finally:
         mx.set_default_device(device)
-        cpu_math.restore()
+        cpu_math.uninstall_cpu_patches()
     assert "get_weather {'city': 'Rome'" in capsys.readouterr().out
 
 

@@ -22,7 +22,7 @@ from calltune.errors import (
 )
 from calltune.files import file_digest, write_rows
 from calltune.formats import FORMATS
-from calltune.models.cpu_math import restore
+from calltune.models.cpu_math import uninstall_cpu_patches
 from calltune.training.logging import Diverged
 from calltune.training.loop import Loop
 from calltune.training.schedule import LearningRate
@@ -39,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     prepare(6)
     yield tmp_path
-    restore()
+    uninstall_cpu_patches()
 
 
 def prepare(n_train: int, n_valid: int = 2, longest: int = 0) -> None:

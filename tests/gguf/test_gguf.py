@@ -18,7 +18,7 @@ from gguf import GGUFWriter
 
 from support import tiny_gguf
 
-FAMILIES = ["llama", "gemma3"]
+ARCHITECTURES = ["llama", "gemma3"]
 MIXED = {
     "token_embd": Kind.Q8_0,
     "attn_q": Kind.Q5_0,
@@ -35,11 +35,9 @@ def float32_weights(folder: Path) -> dict[str, mx.array]:
     return dict(tree_flatten(model.parameters()))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_dense_conversion_gives_back_the_weights_of_the_model(
-    family: str, tmp_path: Path
-) -> None:
-    weights = tiny_gguf.write(tmp_path / "tiny.gguf", family)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_dense_conversion_gives_back_the_weights_of_the_model(arch: str, tmp_path: Path) -> None:
+    weights = tiny_gguf.write(tmp_path / "tiny.gguf", arch)
     convert(tmp_path / "tiny.gguf", tmp_path / "model", dense=True)
     read = float32_weights(tmp_path / "model")
     assert read.keys() == weights.keys()
@@ -47,9 +45,9 @@ def test_a_dense_conversion_gives_back_the_weights_of_the_model(
         assert np.array_equal(np.array(read[name]), weight), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_quantised_modules_are_what_the_dense_folder_has(family: str, tmp_path: Path) -> None:
-    tiny_gguf.write(tmp_path / "tiny.gguf", family, MIXED)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_quantised_modules_are_what_the_dense_folder_has(arch: str, tmp_path: Path) -> None:
+    tiny_gguf.write(tmp_path / "tiny.gguf", arch, MIXED)
     convert(tmp_path / "tiny.gguf", tmp_path / "stored")
     convert(tmp_path / "tiny.gguf", tmp_path / "dense", dense=True)
     config = json.loads((tmp_path / "stored" / "config.json").read_text())
@@ -60,14 +58,14 @@ def test_quantised_modules_are_what_the_dense_folder_has(family: str, tmp_path: 
         name = f"{module}.weight"
         # bfloat16 rounds Gemma's scales and minima by up to 2**-8 each, and scale * q spans twice
         # the largest number.
-        tolerance = 3 * 2**-8 if family == "gemma3" else 0
+        tolerance = 3 * 2**-8 if arch == "gemma3" else 0
         apart = np.array(read[name]) - np.array(exact[name])
         assert np.abs(apart).max() <= tolerance * np.abs(exact[name]).max(), name
 
 
-@pytest.mark.parametrize(("family", "dtype"), [("llama", mx.float16), ("gemma3", mx.bfloat16)])
-def test_a_mixed_folder_computes_in_one_dtype(family: str, dtype: mx.Dtype, tmp_path: Path) -> None:
-    tiny_gguf.write(tmp_path / "tiny.gguf", family, MIXED)
+@pytest.mark.parametrize(("arch", "dtype"), [("llama", mx.float16), ("gemma3", mx.bfloat16)])
+def test_a_mixed_folder_computes_in_one_dtype(arch: str, dtype: mx.Dtype, tmp_path: Path) -> None:
+    tiny_gguf.write(tmp_path / "tiny.gguf", arch, MIXED)
     convert(tmp_path / "tiny.gguf", tmp_path / "model")
     model: Any
     model, _ = load_model(tmp_path / "model")

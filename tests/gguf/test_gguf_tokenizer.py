@@ -22,8 +22,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> TokenizerWrapper:
     return converted("llama", tmp_path_factory.mktemp("llama"), [2])
 
 
-def converted(family: str, folder: Path, stops: list[int]) -> TokenizerWrapper:
-    tiny_gguf.write(folder / "tiny.gguf", family)
+def converted(arch: str, folder: Path, stops: list[int]) -> TokenizerWrapper:
+    tiny_gguf.write(folder / "tiny.gguf", arch)
     convert(folder / "tiny.gguf", folder / "model")
     return load(folder / "model", eos_token_ids=stops)
 

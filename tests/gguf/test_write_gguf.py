@@ -19,20 +19,20 @@ from gguf import GGUFReader, dequantize
 
 from support import tiny_gguf
 
-FAMILIES = {"llama": "chatml", "gemma3": "gemma"}
+FORMAT_OF = {"llama": "chatml", "gemma3": "gemma"}
 MATRIX, VECTOR = "blk.2.attn_k.weight", "blk.2.ffn_norm.weight"
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module", params=FORMAT_OF)
+def arch(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(arch: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny GGUF file that stands beside it as tiny.gguf."""
-    root = tmp_path_factory.mktemp(family)
-    tiny_gguf.write(root / "tiny.gguf", family)
+    root = tmp_path_factory.mktemp(arch)
+    tiny_gguf.write(root / "tiny.gguf", arch)
     convert(root / "tiny.gguf", root / "model", dense=True)
     return root / "model"
 
@@ -72,9 +72,9 @@ def logits(folder: Path) -> mx.array:
 
 
 def test_a_file_made_of_a_folder_has_the_tensors_of_the_file_it_came_from(
-    folder: Path, family: str, tmp_path: Path
+    folder: Path, arch: str, tmp_path: Path
 ) -> None:
-    written = tensors(write_gguf(folder, tmp_path / "m.gguf", FAMILIES[family], "f32"))
+    written = tensors(write_gguf(folder, tmp_path / "m.gguf", FORMAT_OF[arch], "f32"))
     came_from = tensors(folder.parent / "tiny.gguf")
     assert written.keys() == came_from.keys()
     for name, tensor in came_from.items():
@@ -83,9 +83,9 @@ def test_a_file_made_of_a_folder_has_the_tensors_of_the_file_it_came_from(
 
 
 def test_it_has_the_fields_of_the_file_it_came_from(
-    folder: Path, family: str, tmp_path: Path
+    folder: Path, arch: str, tmp_path: Path
 ) -> None:
-    written = fields(write_gguf(folder, tmp_path / "m.gguf", FAMILIES[family], "f32"))
+    written = fields(write_gguf(folder, tmp_path / "m.gguf", FORMAT_OF[arch], "f32"))
     came_from = fields(folder.parent / "tiny.gguf")
     # Scores come of the merges' order; what they do is compared with the tokenizers.
     kept = {name for name in came_from if not name.startswith("GGUF.")}
@@ -93,14 +93,14 @@ def test_it_has_the_fields_of_the_file_it_came_from(
     assert {name: written.get(name) for name in kept} == {name: came_from[name] for name in kept}
 
 
-def test_what_llama_cpp_asks_for_is_written(folder: Path, family: str, tmp_path: Path) -> None:
-    written = fields(write_gguf(folder, tmp_path / "name.gguf", FAMILIES[family], "q8_0"))
-    assert written[f"{family}.attention.key_length"] == tiny_gguf.HEAD
-    assert written[f"{family}.attention.value_length"] == tiny_gguf.HEAD
-    assert written[f"{family}.rope.dimension_count"] == tiny_gguf.HEAD
+def test_what_llama_cpp_asks_for_is_written(folder: Path, arch: str, tmp_path: Path) -> None:
+    written = fields(write_gguf(folder, tmp_path / "name.gguf", FORMAT_OF[arch], "q8_0"))
+    assert written[f"{arch}.attention.key_length"] == tiny_gguf.HEAD
+    assert written[f"{arch}.attention.value_length"] == tiny_gguf.HEAD
+    assert written[f"{arch}.rope.dimension_count"] == tiny_gguf.HEAD
     tokens = written["tokenizer.ggml.tokens"]
-    assert written[f"{family}.vocab_size"] == len(tokens)
-    end = {"llama": "<|im_end|>", "gemma3": "<end_of_turn>"}[family]
+    assert written[f"{arch}.vocab_size"] == len(tokens)
+    end = {"llama": "<|im_end|>", "gemma3": "<end_of_turn>"}[arch]
     assert tokens[written["tokenizer.ggml.eot_token_id"]] == end
     assert (written["general.name"], written["general.file_type"]) == ("name", 7)
     template = (folder / "chat_template.jinja").read_text()
@@ -108,7 +108,7 @@ def test_what_llama_cpp_asks_for_is_written(folder: Path, family: str, tmp_path:
 
 
 def test_a_folder_read_back_computes_the_same_logits(
-    folder: Path, family: str, tmp_path: Path
+    folder: Path, arch: str, tmp_path: Path
 ) -> None:
     own = changed(folder, tmp_path / "own")
     rng = np.random.default_rng(3)
@@ -120,16 +120,22 @@ def test_a_folder_read_back_computes_the_same_logits(
         for name, weight in weights(folder).items()
     }
     mx.save_safetensors(str(own / "model.safetensors"), drawn)
-    convert(write_gguf(own, tmp_path / "m.gguf", FAMILIES[family], "f32"), tmp_path / "back", True)
+    convert(
+        write_gguf(own, tmp_path / "m.gguf", FORMAT_OF[arch], "f32"),
+        tmp_path / "back",
+        True,
+    )
     assert mx.array_equal(logits(own), logits(tmp_path / "back")).item()
 
 
 @pytest.mark.parametrize(("outtype", "dtype"), [("f16", mx.float16), ("bf16", mx.bfloat16)])
 def test_halves_are_the_rounded_numbers(
-    folder: Path, family: str, outtype: OutType, dtype: mx.Dtype, tmp_path: Path
+    folder: Path, arch: str, outtype: OutType, dtype: mx.Dtype, tmp_path: Path
 ) -> None:
     convert(
-        write_gguf(folder, tmp_path / "m.gguf", FAMILIES[family], outtype), tmp_path / "b", True
+        write_gguf(folder, tmp_path / "m.gguf", FORMAT_OF[arch], outtype),
+        tmp_path / "b",
+        True,
     )
     back = weights(tmp_path / "b")
     for name, weight in weights(folder).items():
@@ -138,10 +144,8 @@ def test_halves_are_the_rounded_numbers(
     assert tensors(tmp_path / "m.gguf")[VECTOR].tensor_type == Kind.F32
 
 
-def test_eight_bits_are_off_by_half_a_step_at_most(
-    folder: Path, family: str, tmp_path: Path
-) -> None:
-    eight = tensors(write_gguf(folder, tmp_path / "8.gguf", FAMILIES[family], "q8_0"))
+def test_eight_bits_are_off_by_half_a_step_at_most(folder: Path, arch: str, tmp_path: Path) -> None:
+    eight = tensors(write_gguf(folder, tmp_path / "8.gguf", FORMAT_OF[arch], "q8_0"))
     exact = tensors(folder.parent / "tiny.gguf")
     assert eight[MATRIX].tensor_type == Kind.Q8_0
     blocks = numbers(exact[MATRIX]).reshape(-1, 32)
@@ -152,13 +156,15 @@ def test_eight_bits_are_off_by_half_a_step_at_most(
     assert apart.max() > 0
 
 
-def test_bfloat16_folders_are_written_as_they_are(
-    folder: Path, family: str, tmp_path: Path
-) -> None:
+def test_bfloat16_folders_are_written_as_they_are(folder: Path, arch: str, tmp_path: Path) -> None:
     own = changed(folder, tmp_path / "own")
     halves = {name: weight.astype(mx.bfloat16) for name, weight in weights(folder).items()}
     mx.save_safetensors(str(own / "model.safetensors"), halves)
-    convert(write_gguf(own, tmp_path / "m.gguf", FAMILIES[family], "bf16"), tmp_path / "b", True)
+    convert(
+        write_gguf(own, tmp_path / "m.gguf", FORMAT_OF[arch], "bf16"),
+        tmp_path / "b",
+        True,
+    )
     back = weights(tmp_path / "b")
     for name, weight in halves.items():
         assert mx.array_equal(back[name], weight.astype(mx.float32)).item(), name
@@ -223,7 +229,7 @@ def test_llama_3_stretches_its_wavelengths_as_mlx_does(tmp_path: Path, tiny_llam
 
 
 @pytest.mark.parametrize(
-    ("family", "config", "fault"),
+    ("arch", "config", "fault"),
     [
         ("llama", {"model_type": "qwen3"}, "its architecture is qwen3, and only llama"),
         ("llama", {"quantization": {"bits": 4}}, "its weights are quantised"),
@@ -237,27 +243,27 @@ def test_llama_3_stretches_its_wavelengths_as_mlx_does(tmp_path: Path, tiny_llam
     ],
 )
 def test_what_cannot_be_written_is_said(
-    family: str, config: dict[str, Any], fault: str, tmp_path: Path
+    arch: str, config: dict[str, Any], fault: str, tmp_path: Path
 ) -> None:
-    tiny_gguf.write(tmp_path / "tiny.gguf", family)
+    tiny_gguf.write(tmp_path / "tiny.gguf", arch)
     convert(tmp_path / "tiny.gguf", tmp_path / "model", dense=True)
     own = changed(tmp_path / "model", tmp_path / "own", **config)
     with pytest.raises(ModelNotFound, match=fault) as raised:
-        write_gguf(own, tmp_path / "m.gguf", FAMILIES[family])
+        write_gguf(own, tmp_path / "m.gguf", FORMAT_OF[arch])
     assert str(raised.value).startswith(f"Cannot write {own} as GGUF: ")
     assert not (tmp_path / "m.gguf").exists()
 
 
-def test_a_weight_without_a_place_is_named(folder: Path, family: str, tmp_path: Path) -> None:
+def test_a_weight_without_a_place_is_named(folder: Path, arch: str, tmp_path: Path) -> None:
     own = changed(folder, tmp_path / "own")
     extra = weights(folder) | {"model.layers.0.self_attn.q_proj.bias": mx.ones(64)}
     mx.save_safetensors(str(own / "model.safetensors"), extra)
     with pytest.raises(ModelNotFound, match=r"q_proj\.bias has no place"):
-        write_gguf(own, tmp_path / "m.gguf", FAMILIES[family])
+        write_gguf(own, tmp_path / "m.gguf", FORMAT_OF[arch])
 
 
 def test_a_number_that_no_half_holds_is_not_made_infinite(
-    folder: Path, family: str, tmp_path: Path
+    folder: Path, arch: str, tmp_path: Path
 ) -> None:
     own = changed(folder, tmp_path / "own")
     name = "model.layers.1.mlp.up_proj.weight"
@@ -265,13 +271,13 @@ def test_a_number_that_no_half_holds_is_not_made_infinite(
     large[name] = large[name] * 1e6
     mx.save_safetensors(str(own / "model.safetensors"), large)
     with pytest.raises(ModelNotFound, match="too large for float16; write bf16 instead"):
-        write_gguf(own, tmp_path / "m.gguf", FAMILIES[family], "f16")
+        write_gguf(own, tmp_path / "m.gguf", FORMAT_OF[arch], "f16")
     assert list(tmp_path.iterdir()) == [own]
-    assert write_gguf(own, tmp_path / "m.gguf", FAMILIES[family], "bf16").is_file()
+    assert write_gguf(own, tmp_path / "m.gguf", FORMAT_OF[arch], "bf16").is_file()
 
 
 def test_a_disk_that_is_full_leaves_the_file_that_was_there(
-    folder: Path, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "m.gguf"
     target.write_bytes(b"before")
@@ -281,6 +287,6 @@ def test_a_disk_that_is_full_leaves_the_file_that_was_there(
 
     monkeypatch.setattr(exported, "quantize", full_disk)
     with pytest.raises(OutputError):
-        write_gguf(folder, target, FAMILIES[family])
+        write_gguf(folder, target, FORMAT_OF[arch])
     assert target.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [target]

@@ -31,13 +31,15 @@ def logits(folder: Path) -> mx.array:
     return found
 
 
-@pytest.mark.parametrize(("reference", "family"), MODELS)
+@pytest.mark.parametrize(("reference", "prompt_format"), MODELS)
 def test_a_packaged_model_survives_the_round_trip(
-    reference: str, family: str, tmp_path: Path
+    reference: str, prompt_format: str, tmp_path: Path
 ) -> None:
     choose("cpu")
     folder = resolve(reference, dense=True)
-    convert(write_gguf(folder, tmp_path / "m.gguf", family, "f32"), tmp_path / "back", dense=True)
+    convert(
+        write_gguf(folder, tmp_path / "m.gguf", prompt_format, "f32"), tmp_path / "back", dense=True
+    )
     (tmp_path / "m.gguf").unlink()
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         before, after = (json.loads((f / name).read_text()) for f in (folder, tmp_path / "back"))

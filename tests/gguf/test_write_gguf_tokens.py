@@ -20,7 +20,7 @@ from gguf import GGUFReader
 
 from support import tiny_gguf
 
-FAMILIES = {"llama": "chatml", "gemma3": "gemma"}
+FORMAT_OF = {"llama": "chatml", "gemma3": "gemma"}
 TEXTS = st.text(st.sampled_from("abcé 12.\n\t😀▁<>") | st.characters(exclude_categories=["Cs"]))
 
 
@@ -34,14 +34,14 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_folder("llama", tmp_path_factory.mktemp("llama"))
 
 
-def tiny_folder(family: str, root: Path) -> Path:
-    tiny_gguf.write(root / "tiny.gguf", family)
+def tiny_folder(arch: str, root: Path) -> Path:
+    tiny_gguf.write(root / "tiny.gguf", arch)
     convert(root / "tiny.gguf", root / "model", dense=True)
     return root / "model"
 
 
-def read_back(folder: Path, family: str, root: Path) -> Tokenizer:
-    convert(write_gguf(folder, root / "m.gguf", FAMILIES[family]), root / "back")
+def read_back(folder: Path, arch: str, root: Path) -> Tokenizer:
+    convert(write_gguf(folder, root / "m.gguf", FORMAT_OF[arch]), root / "back")
     return Tokenizer.from_file(str(root / "back" / "tokenizer.json"))
 
 
@@ -59,10 +59,10 @@ def edited(folder: Path, root: Path, edit: Callable[[dict[str, Json]], object]) 
     return root / "edited"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_written_tokenizer_is_read_back_as_it_was(family: str, tmp_path: Path) -> None:
-    folder = tiny_folder(family, tmp_path)
-    convert(write_gguf(folder, tmp_path / "m.gguf", FAMILIES[family]), tmp_path / "back")
+@pytest.mark.parametrize("arch", FORMAT_OF)
+def test_a_written_tokenizer_is_read_back_as_it_was(arch: str, tmp_path: Path) -> None:
+    folder = tiny_folder(arch, tmp_path)
+    convert(write_gguf(folder, tmp_path / "m.gguf", FORMAT_OF[arch]), tmp_path / "back")
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         before, after = (json.loads((f / name).read_text()) for f in (folder, tmp_path / "back"))
         assert before == after, name
@@ -76,9 +76,9 @@ def pairs(
     return [
         (
             Tokenizer.from_file(str(folder / "tokenizer.json")),
-            read_back(folder, family, tmp_path_factory.mktemp("back")),
+            read_back(folder, arch, tmp_path_factory.mktemp("back")),
         )
-        for family, folder in (("gemma3", gemma), ("llama", llama))
+        for arch, folder in (("gemma3", gemma), ("llama", llama))
     ]
 
 
@@ -217,7 +217,7 @@ def unigram(document: dict[str, Json]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "edit", "fault"),
+    ("arch", "edit", "fault"),
     [
         ("gemma3", no_space_prefix, "prepares texts in a way"),
         ("gemma3", prepends, "prepares texts in a way"),
@@ -231,16 +231,16 @@ def unigram(document: dict[str, Json]) -> None:
     ],
 )
 def test_a_tokenizer_that_llama_cpp_has_not_is_refused(
-    family: str,
+    arch: str,
     edit: Callable[[dict[str, Json]], object],
     fault: str,
     gemma: Path,
     llama: Path,
     tmp_path: Path,
 ) -> None:
-    own = edited(gemma if family == "gemma3" else llama, tmp_path, edit)
+    own = edited(gemma if arch == "gemma3" else llama, tmp_path, edit)
     with pytest.raises(ModelNotFound, match=fault):
-        write_gguf(own, tmp_path / "m.gguf", FAMILIES[family])
+        write_gguf(own, tmp_path / "m.gguf", FORMAT_OF[arch])
 
 
 def test_merges_of_one_piece_that_lie_apart_are_refused(gemma: Path, tmp_path: Path) -> None:

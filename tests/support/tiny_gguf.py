@@ -17,22 +17,22 @@ CONTROL, USER_DEFINED, BYTE = 3, 4, 6
 
 
 def write(
-    path: Path, family: str, kinds: dict[str, GGMLQuantizationType] | None = None
+    path: Path, arch: str, kinds: dict[str, GGMLQuantizationType] | None = None
 ) -> dict[str, Any]:
     """Write a file whose matrices are float32, or of the given kinds; the weights as mlx_lm's."""
     rng = np.random.default_rng(5)
-    writer = GGUFWriter(path, family)
-    n_vocabulary = _add_gemma_tokens(writer) if family == "gemma3" else _add_llama_tokens(writer)
-    _add_sizes(writer, is_gemma=family == "gemma3")
+    writer = GGUFWriter(path, arch)
+    n_vocabulary = _add_gemma_tokens(writer) if arch == "gemma3" else _add_llama_tokens(writer)
+    _add_sizes(writer, is_gemma=arch == "gemma3")
     weights: dict[str, Any] = {}
-    for name, (module, shape) in _tensors(family, n_vocabulary).items():
+    for name, (module, shape) in _tensors(arch, n_vocabulary).items():
         weight = rng.normal(size=shape).astype(np.float32) / 8
         weights[f"{module}.weight"] = weight
         if len(shape) == 1:
             # Halves keep 1 + weight exact in float32.
             weight = weights[f"{module}.weight"] = np.round(weight * 64) / 64
-        data = weight + np.float32(1) if family == "gemma3" and len(shape) == 1 else weight
-        if family == "llama" and name.endswith(("attn_q.weight", "attn_k.weight")):
+        data = weight + np.float32(1) if arch == "gemma3" and len(shape) == 1 else weight
+        if arch == "llama" and name.endswith(("attn_q.weight", "attn_k.weight")):
             data = _interleave(data)
         kind = (kinds or {}).get(name.split(".")[-2])
         if kind is None:
@@ -54,7 +54,7 @@ def _interleave(rows: np.ndarray) -> np.ndarray:
     return mixed.reshape(rows.shape)
 
 
-def _tensors(family: str, n_vocabulary: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _tensors(arch: str, n_vocabulary: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     found: dict[str, tuple[str, tuple[int, ...]]] = {
         "token_embd.weight": ("model.embed_tokens", (n_vocabulary, HIDDEN)),
         "output_norm.weight": ("model.norm", (HIDDEN,)),
@@ -70,7 +70,7 @@ def _tensors(family: str, n_vocabulary: int) -> dict[str, tuple[str, tuple[int, 
             "ffn_up": ("mlp.up_proj", (256, HIDDEN)),
             "ffn_down": ("mlp.down_proj", (HIDDEN, 256)),
         }
-        if family == "llama":
+        if arch == "llama":
             inner["ffn_norm"] = ("post_attention_layernorm", (HIDDEN,))
         else:
             inner["attn_q_norm"] = ("self_attn.q_norm", (HEAD,))

@@ -1,1 +1,1 @@
-"""llama.cpp's file format, read and written."""
+"""GGUF, llama.cpp's file format: reading and writing models."""

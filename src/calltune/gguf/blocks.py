@@ -1,7 +1,7 @@
-"""Tensors of a GGUF file as MLX stores them: exact quantised blocks where MLX has them, else dense.
+"""Converts tensors of a GGUF file to MLX's storage: quantised blocks where exact, else dense.
 
 MLX's affine quantisation is `scale * q + bias` in groups of 32. The older GGUF block types are the
-same function of the same integers, so they change place and not value.
+same function of the same integers, so they change layout and not value.
 """
 
 import json
@@ -23,7 +23,7 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor as it goes into a safetensors file; bfloat16 is held as its 16 bits."""
+    """One tensor of a safetensors file; bfloat16 is held as unsigned 16-bit integers."""
 
     dtype: Dtype
     data: NDArray[np.generic]
@@ -31,7 +31,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class AffineMatrix:
-    """A quantised matrix: integers `q` (rows, columns) and what makes numbers of them."""
+    """A quantised matrix: integers `q` (rows, columns), scales and biases (rows, columns / 32)."""
 
     q: Bytes
     bits: int
@@ -40,7 +40,7 @@ class AffineMatrix:
 
 
 def to_affine(kind: GGMLQuantizationType, blocks: Bytes) -> AffineMatrix | None:
-    """The rows of blocks of a GGUF tensor as MLX's affine groups; None where that is not exact."""
+    """A GGUF tensor's blocks (rows, bytes) as MLX's affine groups; None where that is not exact."""
     kinds = GGMLQuantizationType
     if kind not in (kinds.Q4_0, kinds.Q4_1, kinds.Q5_0, kinds.Q5_1, kinds.Q8_0):
         return None
@@ -66,7 +66,7 @@ def to_affine(kind: GGMLQuantizationType, blocks: Bytes) -> AffineMatrix | None:
 
 
 def pack_bits(q: Bytes, bits: int) -> NDArray[np.uint32]:
-    """Integers of `bits` bits in a row as one little-endian stream of bits in 32-bit words."""
+    """Integers of `bits` bits (rows, columns) packed per row, little-endian, into 32-bit words."""
     if bits == 8:
         packed = q
     elif bits == 4:
@@ -78,12 +78,12 @@ def pack_bits(q: Bytes, bits: int) -> NDArray[np.uint32]:
 
 
 def dense(tensor: ReaderTensor, blocks: NDArray[np.generic]) -> NDArray[np.float32]:
-    """The numbers that the file's blocks stand for."""
+    """The numbers that the tensor's blocks encode."""
     return np.asarray(dequantize(blocks, tensor.tensor_type), dtype=np.float32)
 
 
 def to_dtype(numbers: NDArray[np.floating], dtype: Dtype) -> StoredTensor:
-    """Numbers in a float type, rounded to nearest, ties to even."""
+    """Numbers converted to a float type, rounded to nearest, ties to even."""
     if dtype == "F16":
         return StoredTensor(dtype, numbers.astype("<f2"))
     if dtype == "F32":

@@ -1,4 +1,4 @@
-"""The fields of a GGUF file as the `config.json` that mlx_lm reads."""
+"""The dimensions in a GGUF file's fields, and the `config.json` that mlx_lm reads them from."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ Architecture = Literal["llama", "gemma3"]
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """The sizes of a model."""
+    """A model's architecture and sizes, counted in numbers, layers, heads or tokens."""
 
     architecture: Architecture
     n_layers: int
@@ -24,12 +24,12 @@ class Dimensions:
     norm_epsilon: float
     rope_base: float
     rope_factor: float | None
-    """How far the positions are stretched, linearly; None for not at all."""
+    """The factor by which positions are linearly scaled down; None for no scaling."""
     sliding_window: int | None
 
 
 def read_dimensions(fields: dict[str, Json]) -> Dimensions:
-    """The sizes among a GGUF file's fields.
+    """The dimensions among a GGUF file's fields.
 
     Raises:
         ModelNotFound: the architecture is another one, a size is missing, or the file is a part.
@@ -54,7 +54,7 @@ def read_dimensions(fields: dict[str, Json]) -> Dimensions:
 def model_config(
     shape: Dimensions, *, n_vocabulary: int, is_tied: bool, dtype: str
 ) -> dict[str, Json]:
-    """What goes into config.json, without token ids and quantisation."""
+    """The content of config.json, without token ids and quantisation."""
     config: dict[str, Json] = {
         "hidden_size": shape.hidden,
         "num_hidden_layers": shape.n_layers,

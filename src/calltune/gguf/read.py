@@ -1,4 +1,7 @@
-"""A GGUF file (llama, gemma3) as a model folder that mlx_lm loads."""
+"""Reads a GGUF file (llama, gemma3) and writes it as a model folder that mlx_lm loads.
+
+The file format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +29,7 @@ from gguf import GGUFReader, ReaderTensor
 
 
 class Weights(NamedTuple):
-    """Tensors to store, and the quantised modules among them with their bits."""
+    """Tensors to store by name, and the bits of the quantised modules among them."""
 
     tensors: dict[str, StoredTensor]
     bits: dict[str, int]
@@ -36,8 +39,8 @@ def convert(gguf_file: Path, folder: Path, dense: bool = False) -> None:
     """Write the model in `gguf_file` to `folder`, whole or not at all.
 
     Blocks that MLX can express stay quantised; the others become float16 (llama) or bfloat16
-    (gemma3, whose activations overflow float16). With `dense` everything is float32, exactly what
-    the file stands for. A folder that is already there is left as it is.
+    (gemma3, whose activations overflow float16). With `dense` all weights are float32, exactly
+    the numbers that the file encodes. A folder that exists already is left as it is.
 
     Raises:
         ModelNotFound: not a GGUF file, or one that cannot be converted.

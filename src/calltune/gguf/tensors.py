@@ -1,4 +1,4 @@
-"""Where a weight stands in a GGUF file and in mlx_lm's models (llama, gemma3): names and rows."""
+"""Names and row order of weights in GGUF files and in mlx_lm's models (llama, gemma3)."""
 
 import re
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ _BY_ARCHITECTURE = {
 
 
 def module_for_tensor(name: str, architecture: str) -> str | None:
-    """mlx_lm's name for the module whose weight is the GGUF tensor `name`; None for no such one."""
+    """mlx_lm's name for the module with the weight of GGUF tensor `name`; None if there is none."""
     inner = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
     if inner and (module := (_INNER | _BY_ARCHITECTURE[architecture]).get(inner[2])):
         return f"model.layers.{inner[1]}.{module}"
@@ -53,7 +53,7 @@ def tensor_for_module(module: str, architecture: str) -> str:
 
 
 def modules(architecture: str, n_layers: int) -> Iterator[str]:
-    """The modules that every model of a architecture has; `lm_head` is only in some."""
+    """The modules that every model of an architecture has; `lm_head` is only in some."""
     yield from ("model.embed_tokens", "model.norm")
     for layer in range(n_layers):
         for module in (_INNER | _BY_ARCHITECTURE[architecture]).values():
@@ -61,19 +61,19 @@ def modules(architecture: str, n_layers: int) -> Iterator[str]:
 
 
 def permuted_heads(module: str, architecture: str, n_heads: int, n_kv_heads: int) -> int | None:
-    """How many heads' rows a GGUF has in an order of its own in this module; None for not any."""
+    """How many heads have rows that a GGUF file permutes in this module; None where it does not."""
     if architecture != "llama":
         return None
     return {"q_proj": n_heads, "k_proj": n_kv_heads}.get(module.split(".")[-1])
 
 
 def deinterleave_heads(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
-    """A GGUF's rows in mlx_lm's order: the two halves of each head, which the file interleaves."""
+    """Rows of a GGUF tensor in mlx_lm's order: a head's halves, which the file interleaves."""
     halves = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def interleave_heads(rows: NDArray[Kind], n_heads: int) -> NDArray[Kind]:
-    """The opposite of `deinterleave_heads`."""
+    """Rows of mlx_lm's in the order of a GGUF tensor: the reverse of `deinterleave_heads`."""
     halves = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)

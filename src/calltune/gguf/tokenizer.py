@@ -1,6 +1,7 @@
-"""The tokenizer inside a GGUF file as `tokenizer.json` and what belongs beside it.
+"""Reads the tokenizer in a GGUF file and writes it as `tokenizer.json` and its companions.
 
-How a byte-level tokenizer cuts a text before its merges, by the names that GGUF files use.
+Tokenizers are SentencePiece's BPE (Kudo and Richardson, https://arxiv.org/abs/1808.06226) and BPE
+over bytes, which splits a text before merging, in ways that GGUF files refer to by name.
 """
 
 from dataclasses import dataclass
@@ -25,14 +26,14 @@ SPLITTERS: dict[str, list[dict[str, Json]]] = {
         _BYTES | {"use_regex": False},
     ],
 }
-"""tokenizer.json's pre-tokenizers, in their order."""
+"""The pre-tokenizers of tokenizer.json, in order, by the name that GGUF files use."""
 
 IGNORES_MERGES = {"llama-bpe"}
-"""Those with which a word that is a token is never put together from smaller ones."""
+"""Pre-tokenizers with which a word that is a token is never merged from smaller tokens."""
 
 
 def pre_tokenizer_name(pre_tokenizer: Json) -> str | None:
-    """The name of a tokenizer.json's `pre_tokenizer`; None for one that is not known here."""
+    """The GGUF name of a tokenizer.json's `pre_tokenizer`; None for one that is not known here."""
     document = pre_tokenizer or {}
     steps = document.get("pretokenizers", [document])
     seen = [_without_offsets(step) for step in steps]
@@ -43,12 +44,12 @@ def pre_tokenizer_name(pre_tokenizer: Json) -> str | None:
 
 
 def _without_offsets(step: dict[str, Json]) -> dict[str, Json]:
-    """What decides on the tokens, and not on where they are said to stand."""
+    """The settings that affect the tokens, without those that only affect their offsets."""
     return {key: value for key, value in step.items() if key != "trim_offsets"}
 
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-"""The kinds of tokens in a GGUF file."""
+"""The types of tokens in a GGUF file (`tokenizer.ggml.token_type`)."""
 SPACE = "▁"
 
 GEMMA_TEMPLATE = """\
@@ -65,12 +66,12 @@ GEMMA_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
 """
-"""A system message goes in front of the user turn after it, for Gemma has no system turn."""
+"""The chat template for Gemma files without one; a system message is prepended to the user turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTokenizer:
-    """The fields of a GGUF file that make its tokenizer."""
+    """The tokenizer fields of a GGUF file."""
 
     model: str
     """"llama" is SentencePiece's BPE, "gpt2" BPE over bytes."""
@@ -90,13 +91,13 @@ class GgufTokenizer:
 
     @property
     def stop_tokens(self) -> list[int]:
-        """The ids at which a model stops."""
+        """The ids of the tokens that end an answer."""
         ends = [self.eos, self.end_of_turn]
         ends += [i for i, text in self.marked(CONTROL) if text == "<end_of_turn>"]
         return list(dict.fromkeys(i for i in ends if i is not None))
 
     def marked(self, *kinds: int) -> list[tuple[int, str]]:
-        """The tokens of these kinds with their ids."""
+        """The ids and texts of the tokens of these types."""
         return [
             (i, text)
             for i, (text, kind) in enumerate(zip(self.tokens, self.kinds, strict=True))

@@ -1,6 +1,6 @@
-"""A model folder (llama, gemma3) as one GGUF file, for llama.cpp and what is built on it.
+"""Writes a dense model folder (llama, gemma3) as one GGUF file, for llama.cpp and its users.
 
-The sizes in a model folder's config.json as the fields of a GGUF file.
+The file format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ _ARCHITECTURES: dict[str, Architecture] = {
 
 
 def read_config(folder: Path) -> dict[str, Json]:
-    """What config.json says of the language model.
+    """The fields of a folder's config.json that are about the language model.
 
     Raises:
         DataError: there is none, or it is not JSON.
@@ -57,19 +57,19 @@ def read_config(folder: Path) -> dict[str, Json]:
 
 
 def dimensions_from_config(config: dict[str, Json]) -> Dimensions:
-    """The sizes, with mlx_lm's defaults for what the config leaves out.
+    """The model's dimensions, with mlx_lm's defaults for what the config leaves out.
 
     Raises:
         ModelNotFound: it asks for something that llama.cpp would compute differently.
     """
-    family = _ARCHITECTURES[config["model_type"]]
-    args = _arguments(family, config)
-    _check_gemma(args) if family == "gemma3" else _check_llama(args)
+    architecture = _ARCHITECTURES[config["model_type"]]
+    args = _arguments(architecture, config)
+    _check_gemma(args) if architecture == "gemma3" else _check_llama(args)
     kind, factor = _scaling(args)
-    if kind not in ("default", "linear", "llama3") or (kind, family) == ("llama3", "gemma3"):
+    if kind not in ("default", "linear", "llama3") or (kind, architecture) == ("llama3", "gemma3"):
         raise ModelNotFound(f"its positions are scaled by {kind}, which cannot be written as GGUF")
     return Dimensions(
-        family,
+        architecture,
         args.num_hidden_layers,
         args.hidden_size,
         args.intermediate_size,
@@ -80,12 +80,12 @@ def dimensions_from_config(config: dict[str, Json]) -> Dimensions:
         args.rms_norm_eps,
         args.rope_theta,
         factor if kind == "linear" else None,
-        args.sliding_window if family == "gemma3" else None,
+        args.sliding_window if architecture == "gemma3" else None,
     )
 
 
 def add_dimensions(writer: GGUFWriter, shape: Dimensions, n_vocabulary: int) -> None:
-    """Write the sizes as fields."""
+    """Add the dimensions to the writer's fields."""
     writer.add_context_length(shape.context_length)
     writer.add_embedding_length(shape.hidden)
     writer.add_block_count(shape.n_layers)
@@ -106,9 +106,9 @@ def add_dimensions(writer: GGUFWriter, shape: Dimensions, n_vocabulary: int) -> 
 
 
 def rope_factors(config: dict[str, Json], shape: Dimensions) -> NDArray[np.float32] | None:
-    """By how much each pair's wavelength is stretched in Llama 3.1 and later; None elsewhere.
+    """The factors (head_size / 2,) float32 that stretch the rotary wavelengths of Llama 3.1.
 
-    (head_size / 2,) float32, as mlx_lm stretches them.
+    As mlx_lm computes them; None for models whose positions are not scaled that way.
     """
     if _scaling(_arguments(shape.architecture, config))[0] != "llama3":
         return None
@@ -122,7 +122,7 @@ def rope_factors(config: dict[str, Json], shape: Dimensions) -> NDArray[np.float
     return np.array(rope._freqs / shape.rope_base**half, dtype=np.float32)
 
 
-def _arguments(family: Architecture, config: dict[str, Json]) -> Any:
+def _arguments(architecture: Architecture, config: dict[str, Json]) -> Any:
     """The config as mlx_lm reads it.
 
     Raises:
@@ -130,7 +130,7 @@ def _arguments(family: Architecture, config: dict[str, Json]) -> Any:
     """
     from mlx_lm.models import gemma3_text, llama
 
-    reader = gemma3_text.ModelArgs if family == "gemma3" else llama.ModelArgs
+    reader = gemma3_text.ModelArgs if architecture == "gemma3" else llama.ModelArgs
     try:
         return reader.from_dict(config)
     except TypeError as error:
@@ -194,25 +194,25 @@ class _Planned(NamedTuple):
     weight: _Stored
 
 
-def write_gguf(folder: Path, target: Path, family: str, outtype: OutType = "f16") -> Path:
-    """Write the dense model in `folder` to the file `target`, whole or not at all; `target`.
+def write_gguf(folder: Path, target: Path, prompt_format: str, outtype: OutType = "f16") -> Path:
+    """Write the dense model in `folder` to the file `target`, whole or not at all, and return it.
 
-    `family` names the format that the model was tuned in: it says which token ends an answer, and
-    whether BOS goes before a prompt. Matrices are of `outtype`, vectors float32; with q8_0,
-    matrices whose rows are no whole number of blocks (of 32) are float16.
+    `prompt_format` is the name of the format that the model was tuned in: it says which token ends
+    an answer, and whether BOS goes before a prompt. Matrices are of type `outtype`, vectors are
+    float32; with q8_0, matrices whose rows are not a whole number of blocks of 32 are float16.
 
     Raises:
         ModelNotFound: the folder holds no model, or one that cannot be written.
         OutputError: the file cannot be written.
     """
     try:
-        _export(folder, target, FORMATS[family], outtype)
+        _export(folder, target, FORMATS[prompt_format], outtype)
     except ModelNotFound as error:
         raise ModelNotFound(f"Cannot write {folder} as GGUF: {error}") from None
     return target
 
 
-def _export(folder: Path, target: Path, family: Format, outtype: OutType) -> None:
+def _export(folder: Path, target: Path, prompt_format: Format, outtype: OutType) -> None:
     config = read_config(folder)
     shape = dimensions_from_config(config)
     planned = list(_plan(folder, shape, config.get("tie_word_embeddings", True), outtype))
@@ -223,7 +223,7 @@ def _export(folder: Path, target: Path, family: Format, outtype: OutType) -> Non
     writer.add_file_type(_FILE_TYPES[outtype])
     writer.add_quantization_version(GGML_QUANT_VERSION)
     add_dimensions(writer, shape, n_vocabulary)
-    add_tokenizer(writer, read_folder(folder, family, n_vocabulary))
+    add_tokenizer(writer, read_folder(folder, prompt_format, n_vocabulary))
     factors = rope_factors(config, shape)
     with atomic_write(target) as file:
         _write(file, writer, planned, shape, factors)

@@ -1,4 +1,4 @@
-"""A model folder's tokenizer.json as the fields of a GGUF file."""
+"""Writes a model folder's tokenizer.json as the tokenizer fields of a GGUF file."""
 
 import re
 from dataclasses import replace
@@ -34,15 +34,15 @@ _META = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "never", "
 """With its other schemes a text that begins with a space gets none; llama.cpp adds one always."""
 
 
-def read_folder(folder: Path, family: Format, n_rows: int) -> GgufTokenizer:
-    """The tokenizer in `folder`, with one token for each of the `n_rows` embeddings.
+def read_folder(folder: Path, prompt_format: Format, n_rows: int) -> GgufTokenizer:
+    """The tokenizer in `folder`, with one token for each of the `n_rows` rows of the embedding.
 
-    Rows without a token get one that no text is cut into; tokens without a row are left out. A
-    prompt begins with BOS where the family's does, since that is how the model was tuned.
+    Rows without a token get a token that no text is split into; tokens without a row are left out.
+    A prompt begins with BOS where it does in `prompt_format`, in which the model was tuned.
 
     Raises:
         DataError: a file is missing or not JSON.
-        ModelNotFound: llama.cpp has no such tokenizer, or it lacks the family's tokens.
+        ModelNotFound: llama.cpp has no such tokenizer, or it lacks the prompt format's tokens.
     """
     document: dict[str, Json] = read_json(folder / "tokenizer.json")
     config: dict[str, Json] = read_json(folder / "tokenizer_config.json")
@@ -60,14 +60,16 @@ def read_folder(folder: Path, family: Format, n_rows: int) -> GgufTokenizer:
         kinds=kinds,
         scores=[],
         merges=[] if is_sentencepiece else [" ".join(pair) for pair in merges],
-        bos=_needed(family.bos, ids, family)
-        if family.bos
+        bos=_needed(prompt_format.bos, ids, prompt_format)
+        if prompt_format.bos
         else ids.get(_text(config.get("bos_token"))),
-        eos=_needed(_text(config.get("eos_token")) or family.stop_tokens[-1], ids, family),
+        eos=_needed(
+            _text(config.get("eos_token")) or prompt_format.stop_tokens[-1], ids, prompt_format
+        ),
         unknown=ids.get(_text(config.get("unk_token"))),
         padding=ids.get(_text(config.get("pad_token"))),
-        end_of_turn=_needed(family.stop_tokens[0], ids, family),
-        adds_bos=bool(family.bos),
+        end_of_turn=_needed(prompt_format.stop_tokens[0], ids, prompt_format),
+        adds_bos=bool(prompt_format.bos),
         adds_space=is_sentencepiece and _adds_space(document),
         template=_template(folder, config),
     )
@@ -75,7 +77,7 @@ def read_folder(folder: Path, family: Format, n_rows: int) -> GgufTokenizer:
 
 
 def add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:
-    """Write the tokenizer as fields."""
+    """Add the tokenizer to the writer's fields."""
     writer.add_tokenizer_model(tokenizer.model)
     writer.add_tokenizer_pre(tokenizer.pre)
     writer.add_token_list(_written(tokenizer))
@@ -193,11 +195,11 @@ def _text(token: Json) -> str:
     return (token.get("content") if isinstance(token, dict) else token) or ""
 
 
-def _needed(token: str, ids: dict[str, int], family: Format) -> int:
+def _needed(token: str, ids: dict[str, int], prompt_format: Format) -> int:
     if token not in ids:
         raise ModelNotFound(
-            f"its tokenizer has no token {token}, which the format {family.name} needs; name the "
-            "format that the model was tuned in"
+            f"its tokenizer has no token {token}, which the format {prompt_format.name} needs; "
+            "name the format that the model was tuned in"
         )
     return ids[token]
 

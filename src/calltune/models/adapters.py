@@ -1,7 +1,7 @@
-"""Several LoRA adapters on one model in memory, of which each row of a batch goes through one.
+"""Several LoRA adapters on one model in memory, one of which is selected for each row of a batch.
 
 As in S-LoRA (arXiv 2311.03285) and Punica (arXiv 2310.18547): the model's own products are computed
-once for all rows, and each row's low-rank ones are added.
+once for all rows, and each row's low-rank products are added.
 """
 
 from collections.abc import Sequence
@@ -19,34 +19,34 @@ Array = Any
 
 
 class _Factors(NamedTuple):
-    """One adapter's part of one product: A (in, R), and B (R, out) with the scale in it."""
+    """One adapter's matrices for one layer: A (in, R), and B (R, out) multiplied by the scale."""
 
     a: Array
     b: Array
 
 
 class AdapterSelection:
-    """Which adapter each row of the coming pass goes through; 0 is none."""
+    """Which adapter each row of the next forward pass uses; 0 is the base model."""
 
     def __init__(self) -> None:
         self.one: int | None = 0
-        """The adapter of all rows, where they have the same."""
+        """The adapter of all rows, or None where they differ."""
         self.rows: Array = mx.zeros((1,), mx.int32)
         """The adapter of each row, (B,)."""
 
     def select(self, rows: Sequence[int]) -> None:
-        """Say so before the pass."""
+        """Select the adapter of each row of the next forward pass."""
         self.one = rows[0] if len(set(rows)) == 1 else None
         self.rows = mx.array(list(rows), mx.int32)
 
 
 class AdaptedLinear(nn.Module):  # type: ignore[misc]
-    """A linear layer, and what several adapters add to it."""
+    """A linear layer to which several adapters add their low-rank products."""
 
     def __init__(
         self, linear: Any, factors: Sequence[_Factors | None], selection: AdapterSelection
     ) -> None:
-        """`factors` one for each adapter, None for those that leave this layer as it is."""
+        """`factors` has an entry for each adapter; None for one that leaves it unchanged."""
         super().__init__()
         self.linear = linear
         self.selection = selection
@@ -62,7 +62,7 @@ class AdaptedLinear(nn.Module):  # type: ignore[misc]
         self.lora_b = mx.stack([each.b for each in padded])
 
     def __call__(self, x: Array) -> Array:
-        """The outputs of a pass, (B, N, out), of its inputs, x (B, N, in)."""
+        """The outputs (B, N, out) for inputs x (B, N, in)."""
         y = self.linear(x)
         if self.selection.one is not None:
             place: Any = self._places[self.selection.one]
@@ -74,11 +74,11 @@ class AdaptedLinear(nn.Module):  # type: ignore[misc]
 
 
 def attach_adapters(model: Any, adapters: Sequence[Path], reference: str) -> AdapterSelection:
-    """Put adapters onto a model, in place; what chooses between them, numbered from 1.
+    """Put adapters on a model, in place; returns what selects between them, numbered from 1.
 
     Raises:
-        AdapterMismatch: one is not of low rank (DoRA, full), or does not fit the model.
-        ModelNotFound: one's files are missing.
+        AdapterMismatch: an adapter is not plain LoRA (DoRA, full), or does not fit the model.
+        ModelNotFound: an adapter's files are missing.
     """
     layers = dict(model.named_modules())
     read = [_factors(adapter, layers, reference) for adapter in adapters]
@@ -92,7 +92,7 @@ def attach_adapters(model: Any, adapters: Sequence[Path], reference: str) -> Ada
 
 
 def is_plain_lora(adapter: Path) -> bool:
-    """Whether an adapter is one of low-rank products alone.
+    """Whether an adapter is plain LoRA: low-rank products and nothing else.
 
     Raises:
         ModelNotFound: its files are missing.
@@ -108,8 +108,8 @@ def _factors(adapter: Path, layers: dict[str, Any], reference: str) -> dict[str,
     """An adapter's products by the name of their layer."""
     if not is_plain_lora(adapter):
         raise AdapterMismatch(
-            f"The adapter in {adapter} is no plain LoRA, so it cannot stand beside others; serve "
-            "it alone, or fuse it with calltune export"
+            f"The adapter in {adapter} is not plain LoRA, so it cannot be combined with others; "
+            "serve it alone, or fuse it with calltune export"
         )
     scale = read_json(adapter / CONFIG)["lora_parameters"]["scale"]
     tensors: Any = mx.load(str(adapter / WEIGHTS))

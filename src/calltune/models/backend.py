@@ -1,9 +1,8 @@
 """Where MLX computes: Metal, CUDA, or the CPU with a fast BLAS loaded before it.
 
 MLX's Linux CPU build is linked to a reference BLAS. OpenBLAS loaded into the global symbol scope
-before MLX takes its place, and makes matrix products some forty times faster.
-
-An OpenBLAS that answers to the standard names, for the Linux CPU.
+before MLX takes its place, and makes matrix products some forty times faster. The package
+`scipy-openblas32` brings an OpenBLAS whose symbols have a prefix; a copy without it is made here.
 """
 
 import ctypes
@@ -30,10 +29,11 @@ SYSTEM_NAME = "libopenblas.so.0"
 
 
 def find_openblas() -> Path:
-    """The file, or bare library name, to load.
+    """The path of the OpenBLAS to load, or the bare name of the system's own library.
 
-    The package `scipy-openblas32` names every symbol `scipy_…`; a copy without the prefix is made
-    once for each of its versions. Without the package the system's own OpenBLAS is named.
+    The package `scipy-openblas32` prefixes every symbol with `scipy_`; a copy without the prefix
+    is made once for each of its versions, in the cache folder. Without the package the system's
+    library is named.
 
     Raises:
         FetchError: the copy could not be made.
@@ -86,12 +86,17 @@ def _patchelf() -> str:
 
 
 DEVICES = ("auto", "cpu", "gpu")
+"""What `--device` and MLX_DEFAULT_DEVICE may be."""
 MAX_OPS_PER_BUFFER = 20
+"""Operations that MLX hands to a CUDA device at a time in small steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What was chosen, and why."""
+    """Where MLX computes and how, and why: the one place that answers for the device.
+
+    A value can also be made by hand, to take a device's path through calltune elsewhere.
+    """
 
     device: Literal["metal", "cuda", "cpu"]
     precision: Literal["float32", "as stored"]
@@ -99,7 +104,29 @@ class Backend:
     blas: Path | None
     """The OpenBLAS that MLX's CPU products run through; None where there is none or no need."""
     blas_name: str
+    """The BLAS for people to read, with its version and threads; empty for none."""
     reason: str
+    """Why this device was chosen."""
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether MLX computes on a GPU, Metal or CUDA.
+
+        There steps are compiled, large batches recompute activations, queued memory is limited
+        and batches are padded coarsely; on the CPU activations, attention and loss go through
+        NumPy.
+        """
+        return self.device != "cpu"
+
+    @property
+    def runs_cuda_kernels(self) -> bool:
+        """Whether calltune's own CUDA kernels can run; elsewhere the same steps are MLX's."""
+        return self.device == "cuda"
+
+    @property
+    def has_fast_quantized_products(self) -> bool:
+        """Whether products with quantised weights are as fast as dense ones: on Metal alone."""
+        return self.device == "metal"
 
     def describe(self) -> str:
         """One line for people, such as `CPU, float32, OpenBLAS 0.3.34 (2 threads)`."""
@@ -109,17 +136,19 @@ class Backend:
 
 
 def print_backend(backend: Backend) -> None:
-    """Print what was chosen, and what a user may have to wait for."""
+    """Print the backend in one line, and on CUDA that kernels have to be built first."""
     print(f"Backend: {backend.describe()}", flush=True)
-    if backend.device == "cuda":
+    if backend.runs_cuda_kernels:
         print("The first steps on a machine build GPU kernels; that can take minutes", flush=True)
 
 
 def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
-    """Settle where MLX computes; call it before anything imports MLX.
+    """Choose where MLX computes, and prepare this process for it; call it before MLX is imported.
 
     `device` is auto, cpu or gpu. With auto the environment's `MLX_DEFAULT_DEVICE` decides, and
     without that a GPU is taken where there is one. `is_step_small` calls `configure_small_steps`.
+    Sets MLX's default device; on a Linux CPU it loads OpenBLAS and installs the patches of
+    `cpu_math`, elsewhere it removes them.
 
     Raises:
         OptionError: the device is none of the three, is not there, or MLX cannot be imported.
@@ -158,10 +187,11 @@ def choose(device: str = "auto", is_step_small: bool = False) -> Backend:
 
 
 def configure_small_steps() -> None:
-    """Tell MLX how to queue small steps on CUDA, unless the environment does; call it before one.
+    """Tell MLX how to queue small steps on CUDA; call it before MLX first uses the GPU.
 
-    Making CUDA graphs of them takes longer than it saves. Without graphs an H100 is handed 100
-    operations at a time, which hold their memory until all are done; fewer need much less.
+    It sets environment variables that are not set yet. Making CUDA graphs of small steps takes
+    longer than it saves. Without graphs an H100 is handed 100 operations at a time, which hold
+    their memory until all are done; fewer need much less.
     """
     if sys.platform == "linux":
         os.environ.setdefault("MLX_USE_CUDA_GRAPHS", "0")
@@ -169,7 +199,7 @@ def configure_small_steps() -> None:
 
 
 def preload_line(backend: Backend) -> str:
-    """What to put before another MLX command so that it gets the same BLAS; empty without one."""
+    """A shell prefix that gives another MLX command the same BLAS; empty where there is none."""
     return f"LD_PRELOAD={backend.blas}" if backend.blas else ""
 
 
@@ -188,7 +218,10 @@ def _wanted(device: str) -> tuple[str, str]:
 
 
 def load_openblas(mlx_is_loaded: bool) -> tuple[Path | None, str]:
-    """The OpenBLAS that MLX will use, or None and what stands in the way."""
+    """The OpenBLAS that MLX will use and an empty string, or None and what prevents it.
+
+    Call it before MLX is imported; `mlx_is_loaded` says that it was too late.
+    """
     if (loaded := _global_openblas()) is not None:
         return loaded, ""
     if mlx_is_loaded:

@@ -1,6 +1,6 @@
-"""A model folder written again with float32 weights, for programs that would crawl on less.
+"""Converts a model to float32, or from quantised to dense weights, in memory or as a folder.
 
-A model with other floats: in float32, which the CPU is fast at, or without quantisation.
+A CPU is fast in float32 alone.
 """
 
 import json
@@ -16,7 +16,7 @@ Precision = Literal["float32", "as stored"]
 
 
 def cast_to_float32(model: Any) -> None:
-    """Make every float in a lazily loaded model float32, in place; quantised weights stay so."""
+    """Convert every float of a lazily loaded model to float32, in place; quantised weights stay."""
     import mlx.core as mx
 
     _make_scales_float32(model)
@@ -25,7 +25,7 @@ def cast_to_float32(model: Any) -> None:
 
 
 def dequantize(model: Any, precision: Precision = "float32") -> None:
-    """Dequantise a lazily loaded model, in place; to float32, or to the type of its scales."""
+    """Dequantise a lazily loaded model, in place, to float32 or to the type of its scales."""
     import mlx.core as mx
     from mlx_lm.utils import dequantize_model
 
@@ -38,7 +38,7 @@ def dequantize(model: Any, precision: Precision = "float32") -> None:
 
 
 def _evaluate_one_by_one(model: Any) -> None:
-    """The stored and the new form of only one array are held at a time."""
+    """Hold the stored and the converted form of only one array at a time."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
 

@@ -1,4 +1,4 @@
-"""Models on the model hub, through huggingface_hub."""
+"""Fetches models from the Hugging Face hub."""
 
 import os
 from pathlib import Path
@@ -9,11 +9,11 @@ WANTED = (
     *("*.json", "model*.safetensors", "*.jinja"),
     *("tokenizer.model", "*.tiktoken", "vocab.txt", "merges.txt"),
 )
-"""What mlx_lm reads; never code."""
+"""The files that mlx_lm reads; code is never fetched."""
 
 
 def fetch_model(reference: str) -> Path:
-    """The folder of a hub model in the hub's own cache, fetched where it is missing.
+    """The folder of a hub model in the hub's own cache, fetched if it is not there.
 
     Raises:
         AccessDenied: the model is gated, and there is no token with access to it.

@@ -1,4 +1,4 @@
-"""A model and its tokenizer in memory, ready for the backend that was chosen."""
+"""Loads a model, its tokenizer and its adapter into memory for a backend."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,10 +36,10 @@ def load(
 ) -> LoadedModel:
     """Load the model that `reference` names, with its adapter where one is given.
 
-    On the CPU floats are made float32, so that adapters train and run in float32 too. Quantised
-    weights are dequantised on the CPU, and on a GPU where `compute` says dense; auto settles that
-    for training. Dequantised weights compute the same function. Call `choose` first: this imports
-    MLX.
+    On the CPU all floats become float32, so that adapters train and run in float32 too. Quantised
+    weights are dequantised on the CPU, and on a GPU where `compute` is dense; for training, auto
+    decides. Dequantised weights compute the same function. Call `backend.choose` first: this
+    imports MLX.
 
     Raises:
         ModelNotFound: the model, its files or the adapter's files are missing or broken.
@@ -67,7 +67,7 @@ def load(
 
 
 def load_stored(folder: Path) -> tuple[Any, dict[str, Json]]:
-    """The model in a folder as it is stored there, and its config; weights are read when needed.
+    """The model in a folder as it is stored, and its config; weights are read when first needed.
 
     Raises:
         ModelNotFound: mlx_lm cannot load it.
@@ -85,23 +85,23 @@ def load_stored(folder: Path) -> tuple[Any, dict[str, Json]]:
 
 
 def _is_dense(compute: Compute | None, backend: Backend, folder: Path) -> bool:
-    """Whether the weights are to be dequantised, should they be quantised.
+    """Whether quantised weights are to be dequantised.
 
     Products with quantised weights are fast on Metal alone. Elsewhere `auto` dequantises them
     where their 16 bits, four times what is stored, take less than half of the GPU's memory.
     """
     if compute in ("dense", "quantized"):
         return compute == "dense"
-    if backend.device == "cpu":
+    if not backend.is_gpu:
         return True
-    if compute is None or backend.device == "metal":
+    if compute is None or backend.has_fast_quantized_products:
         return False
     n_stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return 4 * n_stored <= device_bytes(backend) / 2
 
 
 def check_adapter(adapter: Path) -> None:
-    """See that an adapter folder holds what mlx_lm writes.
+    """Check that an adapter folder holds the files that mlx_lm writes.
 
     Raises:
         ModelNotFound: a file is missing.
@@ -115,7 +115,7 @@ def check_adapter(adapter: Path) -> None:
 
 
 def base_model_of(adapter: Path) -> str:
-    """The reference of the model that an adapter was trained on, as its folder names it.
+    """The reference of the base model that an adapter folder names.
 
     Raises:
         ModelNotFound: there is no adapter, or it names no model.
@@ -134,7 +134,7 @@ def base_model_of(adapter: Path) -> str:
 
 
 def attach_adapter(model: Any, adapter: Path, reference: str) -> None:
-    """Put an adapter's layers onto a model, in place.
+    """Put an adapter's layers on a model, in place.
 
     Raises:
         AdapterMismatch: the adapter's tensors do not fit the model.
@@ -164,9 +164,9 @@ def attach_adapter(model: Any, adapter: Path, reference: str) -> None:
 
 @contextmanager
 def disable_adapter(model: Any) -> Iterator[None]:
-    """The model as it is without the LoRA layers of its adapter; they come back at the end.
+    """Run the block with the model's LoRA layers removed; they are put back at its end.
 
-    Weights that were trained whole stay where they are.
+    As PEFT's method of the same name. Fully fine-tuned weights stay in place.
     """
     from mlx.utils import tree_unflatten
 

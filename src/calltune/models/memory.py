@@ -1,4 +1,4 @@
-"""How much memory there is, on the machine and on the device that computes."""
+"""How much memory there is on the machine and on the device, and a limit for queued work."""
 
 import os
 from typing import Any
@@ -7,7 +7,7 @@ from calltune.models.backend import Backend
 
 
 def available_bytes() -> int:
-    """What other programs leave free on this machine, an estimate."""
+    """An estimate of the bytes of memory that other programs leave free on this machine."""
     try:
         with open("/proc/meminfo") as file:
             for line in file:
@@ -19,8 +19,12 @@ def available_bytes() -> int:
 
 
 def device_bytes(backend: Backend) -> int:
-    """What a training run may use where it computes: a GPU's memory, or what is available."""
-    if backend.device == "cpu":
+    """The bytes of memory that calltune may use where it computes.
+
+    That is what is available for the CPU, and for a GPU its size: on Metal the largest working
+    set that the system recommends.
+    """
+    if not backend.is_gpu:
         return available_bytes()
     import mlx.core as mx
 
@@ -30,10 +34,10 @@ def device_bytes(backend: Backend) -> int:
 
 
 def limit_queued_memory(n_bytes: int) -> None:
-    """Let MLX wait for its GPU where `n_bytes` more than now would be in use.
+    """Let MLX wait for queued work before it uses `n_bytes` more than now.
 
-    Work is queued faster than it is done, and what is queued holds its memory. This is no limit
-    to what can be used: with nothing to wait for, MLX goes on.
+    Work is queued faster than it is done, and what is queued holds its memory. This does not limit
+    what a single operation can use: with no work to wait for, MLX goes on.
     """
     import mlx.core as mx
 

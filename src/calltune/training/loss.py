@@ -1,8 +1,10 @@
-"""The loss on completion tokens: the head on those positions alone, a chunk at a time.
+"""The loss on completion tokens: the head runs on those positions alone, chunk by chunk.
 
 The gradient of a cross-entropy is known as soon as its logits are, so it is taken in the forward
-pass and the logits are forgotten; those of a whole sequence never exist. The same idea: Hsu et
-al., Liger Kernel, https://arxiv.org/abs/2410.10989.
+pass and the logits are freed; those of a whole sequence never exist. The same idea: Hsu et al.,
+Liger Kernel, https://arxiv.org/abs/2410.10989.
+
+Shapes: T positions, D hidden size, V vocabulary.
 """
 
 from typing import Any, NamedTuple
@@ -15,11 +17,11 @@ from calltune.training.cuda.interface import Kernels
 from calltune.training.split_model import SplitModel, WholeModel
 
 CHUNK_LOGITS = 2**25
-"""Logits that exist at once, at most: 128 MiB in float32."""
+"""The most logits that exist at once: 128 MiB in float32."""
 
 
 class ChunkLoss(NamedTuple):
-    """What T positions give: the summed loss, and its gradient."""
+    """The loss summed over T positions, and its gradient."""
 
     loss: mx.array
     """Scalar float32, nats."""
@@ -34,9 +36,11 @@ def completion_loss(
     weights: mx.array,
     use_numpy: bool = False,
 ) -> mx.array:
-    """The cross-entropy summed over T positions, a float32 scalar in nats.
+    """The cross-entropy summed over T positions: a float32 scalar in nats, to be differentiated.
 
-    rows (T, D) is the head's input there; targets (T,) int; weights (T,) float32, 0 for padding.
+    `rows` (T, D) is the head's input at these positions, `targets` (T,) int the tokens that
+    follow, `weights` (T,) float32 the factors of their losses, 0 for padding. With `use_numpy` the
+    exponentials of a dense float32 head are NumPy's, which is faster on a Linux CPU.
     """
 
     @mx.custom_function
@@ -69,7 +73,7 @@ def completion_loss_no_grad(
     weights: mx.array,
     use_numpy: bool = False,
 ) -> mx.array:
-    """The same number, for validation: no gradient is taken."""
+    """The number that `completion_loss` gives for the same arguments, without a gradient."""
     total = mx.array(0.0)
     for chunk in _chunks(split_model, rows):
         logits = split_model.logits(mx.depends(rows[chunk], [total]))
@@ -103,7 +107,7 @@ def _chunk_loss(
 def _any_head(
     split_model: SplitModel, rows: mx.array, targets: mx.array, weights: mx.array
 ) -> ChunkLoss:
-    """For quantised heads, and models that do something to their logits."""
+    """For quantised heads, and models that change their logits after the head."""
 
     def loss(rows: mx.array) -> mx.array:
         logits = split_model.logits(rows).astype(mx.float32)
@@ -116,7 +120,7 @@ def _any_head(
 def _dense_head_fused(
     kernels: Kernels, weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
 ) -> ChunkLoss:
-    """Loss and gradient of the logits in one function between two products."""
+    """The loss and the gradient of the logits in one kernel between two products."""
     found = kernels.cross_entropy(rows @ weight.T, targets, weights)
     return ChunkLoss(found.losses.sum(), found.gradient @ weight)
 
@@ -124,7 +128,7 @@ def _dense_head_fused(
 def _dense_head(
     weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
 ) -> ChunkLoss:
-    """D loss / d logits is the probabilities less one at the target; its product with W follows."""
+    """The gradient of the logits, probabilities less one at the target, times the head's matrix."""
     logits = (rows @ weight.T).astype(mx.float32)
     log_total = mx.logsumexp(logits, axis=-1, keepdims=True)
     at_target = mx.take_along_axis(logits, targets[:, None], axis=-1)
@@ -138,9 +142,9 @@ def _dense_head(
 def _dense_head_numpy(
     weight: mx.array, rows: mx.array, targets: mx.array, weights: mx.array
 ) -> ChunkLoss:
-    """The same, with NumPy's exp: MLX's CPU backend takes one number at a time.
+    """The same with NumPy's exp; MLX's CPU backend takes one number at a time.
 
-    Probabilities are never divided by their sum; the product with W is, which is D wide, not V.
+    Not the exponentials (T, V) are divided by their sum, but their product (T, D) with the head.
     """
     logits = rows @ weight.T
     totals, losses = _exponentials(logits, targets)
@@ -150,7 +154,7 @@ def _dense_head_numpy(
 
 
 def _exponentials(logits: mx.array, targets: mx.array) -> tuple[mx.array, mx.array]:
-    """Exponentials in place of fresh `logits` (T, V); their sums (T,), and the losses (T,)."""
+    """The sums (T,) of the exponentials that overwrite `logits` (T, V), and the losses (T,)."""
     mx.eval(logits)
     # Nobody else holds the logits, so they may be overwritten; a second array costs more.
     values = np.array(logits, copy=False)

@@ -1,9 +1,9 @@
-"""LoRA on projections that share their input, as one product each way.
+"""LoRA on projections that share their input, computed as one product in each direction.
 
 q, k and v read the same hidden states, and so do gate and up. Their frozen matrices and LoRA
 matrices are put side by side, so that a step launches a third of the kernels. The function is
-the same as that of mlx_lm's `LoRALinear`; the trained matrices are kept in float32 and rounded
-to the activations' type where they are used, so that nothing is promoted.
+that of mlx_lm's `LoRALinear`; the trained matrices are kept in float32 and rounded to the
+activations' type where they are used, so that nothing is promoted.
 
 LoRA: Hu et al., https://arxiv.org/abs/2106.09685.
 """
@@ -27,22 +27,23 @@ class FrozenProduct(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """One projection of a packed group."""
+    """One projection of a packed group: its full name in the model, and its output size."""
 
     name: str
     n_outputs: int
 
 
 class PackedLoRA(nn.Module):  # type: ignore[misc]
-    """The first projection of a group; it computes all of them.
+    """Takes the place of a group's first projection, and computes all of them.
 
-    a (P * R, D) and b (P * R, O) hold the parts' LoRA matrices one below the other, a transposed
-    and b in blocks on its diagonal; P parts, R rank, D inputs, O the parts' outputs together.
-    They are trained in float32; `StackedParams.for_forward` puts them here in the type of the
-    activations, `scale` times a.
+    a (P * R, D) and b (P * R, O) hold the projections' LoRA matrices one below the other, a
+    transposed and b in blocks on its diagonal; P projections, R rank, D inputs, O the outputs of
+    all projections together. They are trained in float32; `StackedParams.for_forward` puts them
+    here in the type of the activations, `scale` times a.
     """
 
     def __init__(self, parts: Sequence[Projection], layers: Sequence[LoRALinear]) -> None:
+        """Pack `layers`, one for each of `parts`, in their order."""
         super().__init__()
         self.a = mx.concatenate([layer.lora_a.T for layer in layers]).astype(mx.float32)
         self.b = _blocks([layer.lora_b.astype(mx.float32) for layer in layers])
@@ -58,7 +59,10 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
         self._waiting: Callable[[], _Outputs | None] = lambda: None
 
     def __call__(self, x: mx.array) -> mx.array:
-        """The first part's output; the others wait for the modules that stand in their places."""
+        """The first projection's output (…, its outputs) for x (…, D).
+
+        The outputs of the others are kept until their `PackedMember` is called with the same x.
+        """
         if len(self._parts()) == 1:
             return self.product(x)
         split: Any = mx.split
@@ -68,20 +72,23 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
 
     @property
     def n_parts(self) -> int:
-        """How many projections are in it."""
+        """The number of projections in the group."""
         return len(self._parts())
 
     @property
     def n_outputs(self) -> int:
-        """The outputs of all parts together."""
+        """The output size of all projections together."""
         return sum(part.n_outputs for part in self._parts())
 
     def product(self, x: mx.array) -> mx.array:
-        """All parts' outputs for x (…, D), side by side: (…, O)."""
+        """All projections' outputs for x (…, D), side by side: (…, O)."""
         return _product(self.frozen(), x, self.a, self.b)
 
     def other(self, index: int, x: mx.array) -> mx.array:
-        """The output of another part for the same x."""
+        """The output of the projection at `index` (1 or more) for x (…, D).
+
+        It is taken from the last call with the same array, or else computed.
+        """
         waiting = self._waiting()
         if waiting is None or waiting.x is not x:
             self(x)
@@ -92,7 +99,10 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
         return waiting.outputs[index]
 
     def unpack(self, a: mx.array, b: mx.array) -> dict[str, mx.array]:
-        """The parts' matrices by mlx_lm's names, `a` and `b` being this group's."""
+        """The matrices a and b of this group as mlx_lm's `lora_a` (D, R) and `lora_b` (R, outputs).
+
+        By their full names in the model.
+        """
         matrices, rank = {}, self._rank
         starts = [0, *self._borders()]
         for index, part in enumerate(self._parts()):
@@ -103,7 +113,7 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
         return matrices
 
     def pack(self, matrices: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
-        """The reverse of `unpack`: a and b."""
+        """The matrices a (P * R, D) and b (P * R, O) of mlx_lm's: the reverse of `unpack`."""
         names = [part.name for part in self._parts()]
         a = mx.concatenate([matrices[f"{name}.lora_a"].T for name in names])
         return a, _blocks([matrices[f"{name}.lora_b"] for name in names])
@@ -117,14 +127,15 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
 
 
 class PackedMember(nn.Module):  # type: ignore[misc]
-    """Another projection of a group: it hands out what the first one computed."""
+    """Takes the place of another projection of a group, and returns what the first computed."""
 
     def __init__(self, first: PackedLoRA, index: int) -> None:
+        """The projection at `index` (1 or more) of the group that `first` computes."""
         super().__init__()
         self._output: Callable[[mx.array], mx.array] = lambda x: first.other(index, x)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """This part's output for x."""
+        """This projection's output (…, its outputs) for x (…, D)."""
         return self._output(x)
 
 
@@ -134,9 +145,10 @@ class _Outputs(NamedTuple):
 
 
 def pack_layer(layer: Any, prefix: str) -> None:
-    """Pack the LoRA projections of one decoder layer, in place; `prefix` is the layer's name.
+    """Pack the LoRA projections of one decoder layer, in place.
 
-    Layers with dropout stay as they are: each projection drops inputs of its own.
+    `prefix` is the layer's name in the model. Layers with dropout stay as they are, because each
+    projection drops inputs of its own.
     """
     for block_name, block in layer.children().items():
         if not isinstance(block, nn.Module):

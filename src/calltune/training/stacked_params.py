@@ -1,7 +1,7 @@
-"""Trained weights of one shape kept as one array, so that a step touches few arrays.
+"""Trained weights of the same shape stacked into one array, so that a step touches few arrays.
 
-The LoRA matrices of the same projection have the same shape in every layer. Stacked, their type
-is changed, their gradients are scaled and Adam updates them in one kernel, not one a layer.
+The LoRA matrices of one projection have the same shape in every layer. Stacked, their type is
+changed, their gradients are scaled and Adam updates them in one kernel instead of one per layer.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,13 @@ Weights = dict[str, mx.array]
 
 
 class StackedParams:
-    """The stacks of one model's trained weights, by name and shape."""
+    """Which trained weights of a model are stacked, and the way there and back.
+
+    A stack is keyed by what its weights share, such as `a self_attn.q_proj 24x1152 float32`.
+    """
 
     def __init__(self, model: Any, weights: Mapping[str, mx.array]) -> None:
+        """Stack `weights`, the trained weights of `model` by their names in it."""
         self._names: dict[str, list[str]] = {}
         for name, value in weights.items():
             self._names.setdefault(_key(name, value), []).append(name)
@@ -29,14 +33,14 @@ class StackedParams:
         }
 
     def stack(self, weights: Mapping[str, mx.array]) -> Weights:
-        """The stacks (n * rows, …) of named weights (rows, …)."""
+        """The stacks (n * rows, …) of weights (rows, …) given by name."""
         return {
             key: mx.concatenate([weights[name] for name in names])
             for key, names in self._names.items()
         }
 
     def unstack(self, stacks: Mapping[str, mx.array]) -> Weights:
-        """The weights in the stacks, by name."""
+        """The weights (rows, …) in the stacks by name: the reverse of `stack`."""
         weights: Weights = {}
         for key, names in self._names.items():
             parts = mx.split(stacks[key], len(names))
@@ -44,14 +48,17 @@ class StackedParams:
         return weights
 
     def for_forward(self, stacks: Weights, dtype: mx.Dtype) -> Weights:
-        """The weights as the layers use them: packed ones in `dtype`, LoRA's scale in a."""
+        """The weights by name as the layers use them.
+
+        Packed LoRA matrices are in `dtype`, and a is multiplied by LoRA's scale.
+        """
         used = dict(stacks)
         for key in self._packed:
             used[key] = (stacks[key] * self.scale(key)).astype(dtype)
         return self.unstack(used)
 
     def mask_gradients(self, gradients: Weights) -> Weights:
-        """Gradients without those of the zeros between the blocks of packed matrices."""
+        """Stacked gradients, zero between the blocks of packed matrices, which are not trained."""
         kept = dict(gradients)
         for key in gradients:
             if (mask := self.mask(key)) is not None:
@@ -60,15 +67,15 @@ class StackedParams:
         return kept
 
     def mask(self, key: str) -> mx.array | None:
-        """What the gradient of each weight in a stack is multiplied by, if by anything."""
+        """The mask (rows, …) of each weight's gradient in a stack; None where there is none."""
         return self._packed[key].mask() if key in self._packed and key.startswith("b ") else None
 
     def members(self, key: str, of: Mapping[str, mx.array]) -> list[mx.array]:
-        """What `of` has for the weights in a stack, in their order."""
+        """The values of `of`, a mapping by name, for the weights in a stack, in their order."""
         return [of[name] for name in self._names[key]]
 
     def scale(self, key: str) -> float:
-        """What `ready` multiplies the weights in a stack by."""
+        """The factor by which `for_forward` multiplies the weights in a stack."""
         return self._packed[key].scale if key in self._packed and key.startswith("a ") else 1.0
 
 

@@ -1,7 +1,7 @@
-"""One training step: loss, gradients, update; a function of what is trained and a batch.
+"""One training step: loss, gradients and Adam update as functions of the state and a batch.
 
-Nothing here keeps state: trained weights and optimiser state go in and come out, which is what
-lets a run be saved between any two steps and go on exactly.
+Nothing here keeps state: trained weights and optimiser state go in and come out, so that a run can
+be saved between any two steps and resumed exactly.
 """
 
 from collections.abc import Callable
@@ -28,40 +28,44 @@ Weights = dict[str, mx.array]
 
 
 class StepBatch(NamedTuple):
-    """A batch as MLX arrays; the fields are those of `batches.Batch`."""
+    """A batch as MLX arrays: B rows, L positions, T trained positions, D hidden size."""
 
     inputs: mx.array
+    """Tokens (B, L) int32."""
     positions: mx.array
+    """(T,) int32: indices into the flattened inputs."""
     targets: mx.array
+    """(T,) int32: the token after each of these positions."""
     weights: mx.array
+    """(T,) float32: 1 for trained tokens, 0 for padding."""
     frozen: mx.array | None
     """(B, L, D): the frozen layers' output, or None to compute it."""
 
 
 class Gradients(NamedTuple):
-    """What a batch gives: its summed loss in nats and the gradients of that sum, stacked."""
+    """The summed loss of a batch in nats, and the gradients of that sum for stacked weights."""
 
     loss: mx.array
     of: Weights
 
 
 class TrainState(NamedTuple):
-    """What changes in a run."""
+    """What changes from step to step: trained weights and optimiser state."""
 
     weights: Weights
-    """In stacks: see `stacked_params.StackedParams`."""
+    """Stacked: see `stacked_params.StackedParams`."""
     optimizer: dict[str, Any]
     """Adam's state, as `mlx.optimizers` keeps it."""
 
 
 class StepResult(NamedTuple):
-    """A step's result."""
+    """The state after a step, its loss and its gradient's norm."""
 
     trained: TrainState
     loss: mx.array
     """Summed over the trained tokens, nats."""
     norm: mx.array
-    """Of the gradient of the mean loss, before clipping."""
+    """The norm of the mean loss's gradient before clipping; 0 where nothing is clipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +73,26 @@ class StepOptions:
     """How a step is computed."""
 
     clip: float = 0.0
-    """Largest norm of the gradient; 0 leaves it."""
+    """The gradient is scaled down to this norm; 0 leaves it as it is."""
     kept_positions: int | None = None
-    """Keep activations of so many positions a layer; None keeps all.
+    """The positions whose activations each layer may keep for the backward pass; None for all.
 
-    For larger batches as few layers as will do are recomputed, so that all together keep no more.
+    In larger batches as few layers as possible are recomputed, so that all together keep no more
+    (gradient checkpointing: Chen et al., https://arxiv.org/abs/1604.06174).
     """
     compiled: bool = False
-    """Through `mx.compile`; each batch shape is traced once."""
+    """Whether steps go through `mx.compile`; each batch shape is traced once."""
     use_numpy: bool = False
+    """Whether the loss takes NumPy's exponentials: faster on a Linux CPU."""
     norms_are_frozen: bool = True
-    """False in full fine-tuning."""
+    """Whether no norm is trained; False in full fine-tuning."""
 
 
 class Step:
-    """The functions of a step for one model."""
+    """Gradients, updates and losses of one model.
+
+    Adam is `mlx.optimizers.Adam`, without bias correction (https://arxiv.org/abs/1412.6980).
+    """
 
     def __init__(self, split_model: SplitModel, options: StepOptions) -> None:
         self.split_model = split_model
@@ -97,7 +106,7 @@ class Step:
         self._loss = wrap(self._plain_loss)
 
     def begin(self, weights: Weights) -> TrainState:
-        """The state before the first step, of weights by name; call it once, whatever comes."""
+        """The state before the first step, from trained weights by name; call it once, first."""
         self._stacked = StackedParams(self.split_model.model, weights)
         stacks = self._stacked.stack(weights)
         self._optimizer.init(stacks)
@@ -110,13 +119,13 @@ class Step:
         return self._stacked.unstack(stacks)
 
     def gradients(self, weights: Weights, batch: StepBatch) -> Gradients:
-        """Loss and gradients of one batch, nothing changed."""
+        """The loss and the gradients of one batch; nothing is updated."""
         return Gradients(*self._gradients(weights, *batch))
 
     def update(
         self, trained: TrainState, gradients: Gradients, n_trained: float, rate: float
     ) -> StepResult:
-        """One update with gradients summed over `n_trained` tokens."""
+        """One update at learning rate `rate` with gradients summed over `n_trained` tokens."""
         count, lr = mx.array(n_trained), mx.array(rate)
         weights, state, norm = self._update(*trained, gradients.of, count, lr)
         return _step_result(weights, state, norm, gradients.loss)
@@ -124,12 +133,12 @@ class Step:
     def step(
         self, trained: TrainState, batch: StepBatch, n_trained: float, rate: float
     ) -> StepResult:
-        """Gradients and update of one batch in one go."""
+        """The gradients and the update of one batch with `n_trained` trained tokens."""
         count, lr = mx.array(n_trained), mx.array(rate)
         return _step_result(*self._whole(*trained, count, lr, *batch))
 
     def loss(self, weights: Weights, batch: StepBatch) -> mx.array:
-        """The summed loss of a batch."""
+        """The loss of a batch in nats, summed over its trained tokens."""
         return self._loss(weights, *batch)  # type: ignore[no-any-return]
 
     def _plain_gradients(self, weights: Weights, *arrays: Any) -> tuple[mx.array, Weights]:
@@ -156,7 +165,7 @@ class Step:
         return completion_loss(self.split_model, rows, batch.targets, batch.weights, use_numpy)
 
     def _rows(self, used: Weights, batch: StepBatch, recompute: int) -> mx.array:
-        """The head's input at the trained positions, (T, D)."""
+        """The head's input (T, D) at the trained positions."""
         self.split_model.model.update(tree_unflatten(list(used.items())))
         with (
             checkpoint_activations(self._options.norms_are_frozen)
@@ -205,7 +214,7 @@ class Step:
         count: mx.array,
         rate: mx.array,
     ) -> tuple[Weights, dict[str, Any], mx.array]:
-        """What the optimiser does, in one function a stack."""
+        """The optimiser's update, in one kernel for each stack."""
         (beta_1, beta_2), eps = self._optimizer.betas, self._optimizer.eps
         stacks, rates = self._stacked, AdamRates(beta_1, beta_2, eps)
         factors = {scale: scale / count for scale in {stacks.scale(key) for key in weights}}
@@ -226,16 +235,16 @@ class Step:
 
 
 def count_recomputed(n_layers: int, positions: int, kept: int | None) -> int:
-    """How many of the layers are recomputed; the others keep what `kept` positions would in all."""
+    """How many layers are recomputed so that the rest keep what all would for `kept` positions."""
     if kept is None or positions <= kept:
         return 0
     return n_layers - n_layers * kept // positions
 
 
 def estimate_step_bytes(split_model: SplitModel, positions: int) -> int:
-    """What a compiled step of so many positions needs beside weights, about.
+    """An estimate of the bytes that a compiled step of `positions` needs beside the weights.
 
-    Each trained layer keeps some 60 numbers of the hidden size a position (measured on Gemma 3,
+    Each trained layer keeps about 60 numbers of the hidden size per position (measured on Gemma 3,
     whose feed-forward part is 6 times as wide), fused ones 25; the head works in chunks.
     """
     n_layers = len(split_model.model.layers) - split_model.n_frozen
@@ -247,14 +256,14 @@ def estimate_step_bytes(split_model: SplitModel, positions: int) -> int:
 
 
 def add_gradients(one: Gradients | None, other: Gradients) -> Gradients:
-    """Gradients of two batches together."""
+    """The losses and gradients of two batches, summed; `one` may be None."""
     if one is None:
         return other
     return Gradients(one.loss + other.loss, tree_map(mx.add, one.of, other.of))
 
 
 def _with_numpy_ops(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with NumPy's loops where MLX's CPU backend has none."""
+    """The function with NumPy's loops where MLX's CPU backend has no vectorised ones."""
 
     def run(*arguments: Any) -> Any:
         with use_numpy_ops():

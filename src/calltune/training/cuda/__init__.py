@@ -1,1 +1,1 @@
-"""Decoder layers run with few GPU kernels: products by MLX, all that lies between by our own."""
+"""Decoder layers with few CUDA kernels: MLX computes the products, kernels of ours the rest."""

@@ -1,4 +1,7 @@
-"""The parts of a decoder layer as differentiable functions, on `interface.Kernels` of a backend."""
+"""The parts of a decoder layer as differentiable functions on `interface.Kernels`.
+
+Shapes are those of `interface`.
+"""
 
 from typing import Any
 
@@ -17,10 +20,10 @@ from calltune.training.packed_lora import PackedLoRA
 
 
 def first(done: list[mx.array], *arrays: mx.array) -> tuple[mx.array, ...]:
-    """The arrays as they are, computed with after those in `done` are there.
+    """The arrays unchanged, to be used only after those in `done` have been computed.
 
-    MLX computes what is asked for first, and what that needs. Gradients of weights would wait
-    until the lowest layer's are there, and hold all that they are made of in every layer.
+    MLX computes what is asked for first, and what that needs. Gradients of weights would wait for
+    those of the lowest layer, while every layer keeps all that its own are computed from.
     """
     return tuple(mx.depends(list(arrays), done))
 
@@ -28,7 +31,7 @@ def first(done: list[mx.array], *arrays: mx.array) -> tuple[mx.array, ...]:
 def add_and_norm(
     kernels: Kernels, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
 ) -> Sum:
-    """H = x + post(r + z b), y = norm(h) and its product z = y a'. The norms are frozen."""
+    """The sum h = x + post(r + z b), y = norm(h) and z = y a', for x (N, D); norms are frozen."""
     norm = None if following is None else following.norm
 
     def next_of(a: Any) -> Following | None:
@@ -55,7 +58,7 @@ def add_and_norm(
 
 
 def product(packed: PackedLoRA, x: mx.array, z: mx.array) -> mx.array:
-    """The LoRA product of x (N, D), z being x a': (N, O)."""
+    """The LoRA product (N, O) of x (N, D), where z (N, R) is x a'."""
     frozen = packed.frozen()
 
     @mx.custom_function
@@ -75,7 +78,7 @@ def product(packed: PackedLoRA, x: mx.array, z: mx.array) -> mx.array:
 
 
 def branch(packed: PackedLoRA, x: mx.array) -> Branch:
-    """The LoRA product of x (N, D) in its parts."""
+    """The LoRA product of x (N, D), in its parts."""
     frozen = packed.frozen()
 
     @mx.custom_function
@@ -94,7 +97,7 @@ def branch(packed: PackedLoRA, x: mx.array) -> Branch:
 
 
 def attention(kernels: Kernels, packed: mx.array, heads: Heads, n_rows: int) -> mx.array:
-    """Packed q, k, v of B rows, (N, (H + 2 G) D) -> what the heads give, (N, H D)."""
+    """The heads' outputs (N, H D) for packed q, k, v of B rows, (N, (H + 2 G) D)."""
     n_tokens = packed.shape[0]
     apart = packed.reshape(n_rows, n_tokens // n_rows, -1)
     found = _attend(kernels, _split_heads(kernels, apart, heads), heads)
@@ -105,10 +108,10 @@ def attention(kernels: Kernels, packed: mx.array, heads: Heads, n_rows: int) -> 
 
 
 def feed_forward(kernels: Kernels, packed: mx.array, down: PackedLoRA, is_gelu: bool) -> Branch:
-    """Gate and up side by side (N, 2 F) -> what goes back into the sum (N, D).
+    """The feed-forward part's output (N, D), in its parts, for gate and up side by side (N, 2 F).
 
-    What goes into `down` is computed again in the backward pass, by the kernel that is there for
-    the activation's gradient anyway.
+    The input of `down` is recomputed in the backward pass, by the kernel that computes the
+    activation's gradient anyway.
     """
     frozen = down.frozen()
 

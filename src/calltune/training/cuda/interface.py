@@ -1,7 +1,7 @@
-"""What the functions between a layer's products need to know.
+"""The interface of the kernels between a layer's matrix products, and their parameters.
 
-N tokens, B rows, L positions, D hidden size or head size, H query heads, G key heads, F
-feed-forward size, V vocabulary.
+Shapes: N tokens, B rows, L positions, D hidden size or head size, H query heads, G key heads, F
+feed-forward size, V vocabulary, R LoRA rank, T trained positions.
 """
 
 from collections.abc import Sequence
@@ -22,20 +22,24 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heads:
-    """How a packed product becomes queries, keys and values."""
+    """How a packed product is split into queries, keys and values."""
 
     n_queries: int
+    """Query heads, H."""
     n_keys: int
+    """Key heads, and as many value heads, G."""
     size: int
+    """Numbers in a head, D."""
     scale: float
-    """Of attention; queries are multiplied by it."""
+    """Attention's scale; queries are multiplied by it."""
     cosine: mx.array
-    """(longest, D / 2) float32, the rotation at each position."""
+    """(max_length, D / 2) float32: the cosine of each position's rotation angles."""
     sine: mx.array
+    """(max_length, D / 2) float32: their sine."""
     q_norm: Norm | None
     k_norm: Norm | None
     window: int
-    """How many positions a query sees, its own included; 0 is all before it."""
+    """How many positions a query attends to, its own included; 0 is all up to it."""
 
     @property
     def group(self) -> int:
@@ -44,7 +48,7 @@ class Heads:
 
 
 class Branch(NamedTuple):
-    """A LoRA product (N, D) before its two parts are added: r + z b."""
+    """A LoRA product (N, D) in its parts: r + z b."""
 
     r: mx.array
     """(N, D), the frozen product."""
@@ -55,7 +59,7 @@ class Branch(NamedTuple):
 
 
 class Following(NamedTuple):
-    """What comes after a residual sum: a norm, and a LoRA product of what it gives."""
+    """What follows a residual sum: a norm, and the first half of a LoRA product."""
 
     norm: Norm
     a: mx.array
@@ -63,17 +67,18 @@ class Following(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A residual sum (N, D), and what the next part wants of it, where there is one."""
+    """A residual sum (N, D), and what the part that follows needs of it, if one does."""
 
     h: mx.array
+    """(N, D), the sum."""
     y: mx.array | None
-    """(N, D), normed."""
+    """(N, D), the norm of h."""
     z: mx.array | None
     """(N, R), y a'."""
 
 
 class SumGradients(NamedTuple):
-    """With respect to a branch's r and z, and to what it is added to."""
+    """Gradients with respect to a branch's r and z, and to x that it is added to."""
 
     dr: mx.array
     dz: mx.array
@@ -105,7 +110,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AdamRates:
-    """What `mlx.optimizers.Adam` is made with; there is no bias correction."""
+    """The constants of `mlx.optimizers.Adam`; there is no bias correction."""
 
     beta_1: float
     beta_2: float
@@ -113,12 +118,12 @@ class AdamRates:
 
 
 class Kernels(Protocol):
-    """The functions and their gradients, as `plain` writes them down and `cuda` computes them."""
+    """The functions and their gradients: `reference` defines them, `kernels` computes them."""
 
     def add_and_norm(
         self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
     ) -> Sum:
-        """H = x + post(r + z b), y = norm(h) and its product."""
+        """The sum h = x + post(r + z b), y = norm(h) and z = y a', for x (N, D)."""
 
     def add_and_norm_back(
         self,
@@ -128,10 +133,10 @@ class Kernels(Protocol):
         post: Norm | None,
         following: Following | None,
     ) -> SumGradients:
-        """`given` is the gradient with respect to the sum's parts."""
+        """The gradients of `add_and_norm`; `given` are those of the sum's parts."""
 
     def split_heads(self, packed: mx.array, heads: Heads) -> Parts:
-        """Packed (B, L, (H + 2 G) D) -> normed, rotated and, q alone, scaled."""
+        """Queries, keys and values of `packed` (B, L, (H + 2 G) D), normed and rotated."""
 
     def split_heads_back(
         self, packed: mx.array, dq: mx.array, dk: mx.array, dv: mx.array, heads: Heads
@@ -139,21 +144,21 @@ class Kernels(Protocol):
         """The gradient with respect to `packed`."""
 
     def causal_softmax(self, scores: mx.array, heads: Heads) -> mx.array:
-        """Scores (B, G, L * H / G, L) -> shares of the positions that each query sees."""
+        """Attention weights, the causal softmax of `scores` (B, G, L * H / G, L)."""
 
     def causal_softmax_back(self, shares: mx.array, dshares: mx.array, heads: Heads) -> mx.array:
         """The gradient with respect to the scores."""
 
     def gated(self, packed: mx.array, is_gelu: bool) -> mx.array:
-        """Gate and up side by side, (…, 2 F) -> activation(gate) * up, (…, F)."""
+        """activation(gate) * up, (…, F), of gate and up side by side in `packed` (…, 2 F)."""
 
     def gated_back(
         self, packed: mx.array, doutput: mx.array, is_gelu: bool
     ) -> tuple[mx.array, mx.array]:
-        """The gradient with respect to `packed`, and the output again."""
+        """The gradient with respect to `packed`, and the output recomputed."""
 
     def cross_entropy(self, logits: mx.array, targets: mx.array, weights: mx.array) -> Losses:
-        """Logits (T, V), targets (T,) int32, weights (T,) float32 of the rows' losses."""
+        """Losses of `logits` (T, V) for `targets` (T,) int32, times `weights` (T,) float32."""
 
     def adam(
         self,

@@ -1,7 +1,7 @@
-"""The functions between a layer's products as CUDA kernels: `kernels.cuh`, built at first use.
+"""Launches the CUDA kernels of `kernels.cuh`, which are built at their first use.
 
-Each is one launch. MLX builds them with NVRTC through `mx.fast.cuda_kernel` and keeps what it
-built in its cache folder; the names hold a digest of the source, so a change is built anew.
+Each function is one launch. MLX builds kernels with NVRTC through `mx.fast.cuda_kernel` and caches
+them in a folder; their names hold a digest of the source, so that a change is built anew.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class CudaKernels:
     def add_and_norm(
         self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
     ) -> Sum:
-        """H = x + post(r + z b), y = norm(h) and its product."""
+        """The sum h = x + post(r + z b), y = norm(h) and z = y a'."""
         size, n_next = x.shape[-1], 0 if following is None else following.a.shape[0]
         outputs: dict[str, tuple[int, ...]] = {"h": x.shape}
         if following is not None:
@@ -79,7 +79,7 @@ class CudaKernels:
         )
 
     def split_heads(self, packed: mx.array, heads: Heads) -> Parts:
-        """Normed, rotated and, q alone, scaled."""
+        """Queries, keys and values, normed and rotated, queries scaled."""
         n_rows, length, _ = packed.shape
         keys = (n_rows, heads.n_keys, length, heads.size)
         queries = (n_rows, heads.n_keys, length * heads.group, heads.size)
@@ -107,7 +107,7 @@ class CudaKernels:
         return gradient
 
     def causal_softmax(self, scores: mx.array, heads: Heads) -> mx.array:
-        """Shares of the positions that each query sees."""
+        """Attention weights of the positions that each query attends to."""
         (shares,) = _launch(
             f"causal_softmax<T, {heads.group}, {heads.window}>(scores, shares, "
             f"{_queries('scores')});",
@@ -142,7 +142,7 @@ class CudaKernels:
     def gated_back(
         self, packed: mx.array, doutput: mx.array, is_gelu: bool
     ) -> tuple[mx.array, mx.array]:
-        """The gradient with respect to `packed`, and the output again."""
+        """The gradient with respect to `packed`, and the output recomputed."""
         size = packed.shape[-1] // 2
         gradient, output = _launch(
             f"gated_back<T, {size}, {_is(is_gelu)}>(packed, doutput, gradient, output, "

@@ -1,6 +1,6 @@
-"""The functions between a layer's products in MLX operations: what the kernels must equal.
+"""The kernels' functions in plain MLX operations: the reference that the kernels must equal.
 
-They compute in float32 and round once, to the type of what they are given.
+They compute in float32 and round once, to the type of their arguments.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class ReferenceKernels:
     def add_and_norm(
         self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None
     ) -> Sum:
-        """H = x + post(r + z b), y = norm(h) and its product."""
+        """The sum h = x + post(r + z b), y = norm(h) and z = y a'."""
         r = _wide(_added(branch))
         h = (_wide(x) + (r if post is None else _norm(r, post))).astype(x.dtype)
         if following is None:
@@ -56,7 +56,7 @@ class ReferenceKernels:
         return SumGradients(dr, (_wide(dr) @ _wide(branch.b).T).astype(h.dtype), dx)
 
     def split_heads(self, packed: mx.array, heads: Heads) -> Parts:
-        """Normed, rotated and, q alone, scaled."""
+        """Queries, keys and values, normed and rotated, queries scaled."""
         q, k, v = (_wide(part) for part in _apart(packed, heads))
         if heads.q_norm is not None and heads.k_norm is not None:
             q, k = _norm(q, heads.q_norm), _norm(k, heads.k_norm)
@@ -79,7 +79,7 @@ class ReferenceKernels:
         return gradient.reshape(packed.shape)
 
     def causal_softmax(self, scores: mx.array, heads: Heads) -> mx.array:
-        """Shares of the positions that each query sees."""
+        """Attention weights of the positions that each query attends to."""
         seen = _seen(scores.shape[-1], heads)
         wide = mx.where(seen, _wide(scores), -mx.inf)
         return mx.softmax(wide, axis=-1).astype(scores.dtype)
@@ -101,7 +101,7 @@ class ReferenceKernels:
     def gated_back(
         self, packed: mx.array, doutput: mx.array, is_gelu: bool
     ) -> tuple[mx.array, mx.array]:
-        """The gradient with respect to `packed`, and the output again."""
+        """The gradient with respect to `packed`, and the output recomputed."""
         gate, up = mx.split(packed, 2, axis=-1)
         given = _wide(doutput)
         (value,), (dgate,) = mx.vjp(
