@@ -144,3 +144,11 @@ def test_links_to_files_lead_somewhere(path: Path) -> None:
         if "://" not in target:
             file = (path.parent / target).resolve()
             assert file.exists() or file in generated, target
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_of_the_code_that_are_named_exist(path: Path) -> None:
+    folders = [ROOT, ROOT / "src" / "calltune", ROOT / "benchmarks"]
+    for name in re.findall(r"`([\w/]+/[\w]+\.(?:py|toml|md))`", path.read_text("utf-8")):
+        if "NAME" not in name:
+            assert any((folder / name).is_file() for folder in folders), name
