@@ -1,8 +1,6 @@
 """The options for answering, through the command line and a tiny model of random weights."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +9,21 @@ import pytest
 from calltune.errors import OptionError
 from calltune.evaluation.options import AnswerOptions
 
-from support import tiny
-
-
-def calltune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "calltune", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+from support import cli, tiny
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("answering")
     rows = tiny.write_rows(folder / "rows.jsonl", 20)
-    ended = calltune("prep", "--input-file", rows, cwd=folder)
+    ended = cli.run("prep", "--input-file", rows, cwd=folder)
     assert ended.returncode == 0, ended.stderr
     return folder
 
 
 def answered(folder: Path, model: Path, *more: str) -> dict[str, Any]:
     arguments = ["--device", "cpu", *more]
-    ended = calltune("infer", "--model", model, *arguments, cwd=folder)
+    ended = cli.run("infer", "--model", model, *arguments, cwd=folder)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(
         (folder / "data/results/base_model_test_results.json").read_text()

@@ -1,8 +1,6 @@
 """calltune bench bfcl, on rows made here and, marked real, on those of the wheel."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,8 @@ from calltune.data.sources import bfcl
 from calltune.errors import DataError, ModelNotFound, OptionError
 from calltune.evaluation.bfcl import MODEL
 from calltune.types import Json
+
+from support import cli
 
 
 def row(row_id: str, **more: Json) -> dict[str, Json]:
@@ -117,15 +117,10 @@ def test_a_category_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_every_category_is_asked_and_reported(tmp_path: Path, tiny_llama: Path) -> None:
     arguments = ["--model", str(tiny_llama), "--format", "chatml", "--max-tokens", "4"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "calltune", "bench", "bfcl", *arguments, "--num_examples", "2"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = cli.run("bench", "bfcl", *arguments, "--num_examples", "2", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     categories = (*bfcl.CATEGORIES, *bfcl.WITHOUT_CALLS)
     for name in (*categories, "Non-Live AST", "Live AST", "Irrelevance Detection"):

@@ -3,7 +3,6 @@
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +21,8 @@ from calltune.report.chat import Screen
 from calltune.tools import Toolset
 from calltune.tools.sources import MCPOptions, RunnableTools, open_sources
 from calltune.types import Message, ToolCall
+
+from support import cli
 
 MINE = '''
 import sys
@@ -204,14 +205,8 @@ def test_impossible_options_are_refused() -> None:
 
 def chat(here: Path, model: Path, *more: str) -> subprocess.CompletedProcess[str]:
     given = ["--model", str(model), "--device", "cpu", "--max-tokens", "300", "--max-rounds", "2"]
-    return subprocess.run(
-        [sys.executable, "-m", "calltune", "chat", "--tools", "mine.py", *given, *more],
-        cwd=here,
-        input="Double three.\n\nAnd four?",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    typed = "Double three.\n\nAnd four?"
+    return cli.run("chat", "--tools", "mine.py", *given, *more, cwd=here, typed=typed)
 
 
 @pytest.mark.parametrize(
@@ -240,22 +235,10 @@ def test_nobody_is_asked_for_a_result_where_nobody_is_there(
 def test_questions_can_be_piped_into_the_command(tmp_path: Path, tiny_llama: Path) -> None:
     (tmp_path / "mine.py").write_text(MINE)
     given = ["--model", str(tiny_llama), "--device", "cpu", "--max-tokens", "300"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "calltune", "chat", "--tools", "mine.py", *given],
-        cwd=tmp_path,
-        input="Double three.\n\nAnd four?",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    typed = "Double three.\n\nAnd four?"
+    ended = cli.run("chat", "--tools", "mine.py", *given, cwd=tmp_path, typed=typed)
     assert ended.returncode == 0 and ended.stderr == "" and ended.stdout.strip()
-    wrong = subprocess.run(
-        [sys.executable, "-m", "calltune", "chat", "--tools", "yours.py", *given],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    wrong = cli.run("chat", "--tools", "yours.py", *given, cwd=tmp_path)
     assert wrong.returncode == 1 and wrong.stderr == (
         "calltune: No file yours.py; check the path\n"
     )

@@ -11,17 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import tiny
-
-
-def calltune(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "calltune", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from support import cli, tiny
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +19,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data/training as prep writes it by default."""
     folder = tmp_path_factory.mktemp("pipeline")
     tiny.write_rows(folder / "rows", 40)
-    assert calltune("prep", "--input_file", "rows", cwd=folder).returncode == 0
+    assert cli.run("prep", "--input_file", "rows", cwd=folder).returncode == 0
     return folder
 
 
@@ -37,7 +27,7 @@ def train(folder: Path, model: Path, *more: str) -> subprocess.CompletedProcess[
     arguments = ["--train", "--data", "data/training", "--iters", "6", "--save-every", "4"]
     arguments += ["--batch-size", "4", "--num-layers", "2", "--learning-rate", "1e-3"]
     arguments += ["--steps-per-report", "2", "--val-batches", "2", "--grad-checkpoint"]
-    return calltune("train", "--model", model, *arguments, *more, cwd=folder)
+    return cli.run("train", "--model", model, *arguments, *more, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +125,7 @@ def test_the_manuals_own_training_command_runs_on_what_prep_wrote(
     again = [*command, "--resume-adapter-file", "manual/adapters.safetensors"]
     ended = subprocess.run(again, cwd=prepared, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    tested = calltune(
+    tested = cli.run(
         "test", "--adapter-path", "manual", "--num_examples", "2", "--max-tokens", "4", cwd=prepared
     )
     assert tested.returncode == 0, tested.stderr
@@ -148,9 +138,9 @@ def results(folder: Path, name: str) -> dict[str, Any]:
 
 def test_base_and_tuned_are_tested_and_compared(trained: Path, tiny_gemma: Path) -> None:
     few = ("--num_examples", "3", "--max-tokens", "8")
-    infer = calltune("infer", "--model", tiny_gemma, *few, cwd=trained)
+    infer = cli.run("infer", "--model", tiny_gemma, *few, cwd=trained)
     assert infer.returncode == 0, infer.stderr
-    test = calltune("test", "--adapter-path", "adapters", *few, "--verbose", cwd=trained)
+    test = cli.run("test", "--adapter-path", "adapters", *few, "--verbose", cwd=trained)
     assert test.returncode == 0, test.stderr
     assert "Base against tuned on the same 3 examples" in test.stdout
     base = results(trained, "base_model_test_results.json")
@@ -163,7 +153,7 @@ def test_base_and_tuned_are_tested_and_compared(trained: Path, tiny_gemma: Path)
     assert record["verdict"]["reason"] == "cut off"
     named = results(trained, "test_model_results.json")
     assert named == {"results_file": "finetuned_model_test_results.json"}
-    analyze = calltune("analyze", "--verbose", cwd=trained)
+    analyze = cli.run("analyze", "--verbose", cwd=trained)
     assert analyze.returncode == 0, analyze.stderr
     assert (trained / "data" / "results" / "comparison.json").exists()
 
@@ -171,7 +161,7 @@ def test_base_and_tuned_are_tested_and_compared(trained: Path, tiny_gemma: Path)
 def test_what_is_tested_is_not_tested_again(prepared: Path, tiny_gemma: Path) -> None:
     def tested(count: int) -> dict[str, Any]:
         arguments = ["--model", tiny_gemma, "--num_examples", count, "--max-tokens", 9]
-        ended = calltune("infer", *map(str, arguments), "--results-dir", "again", cwd=prepared)
+        ended = cli.run("infer", *map(str, arguments), "--results-dir", "again", cwd=prepared)
         assert ended.returncode == 0, ended.stderr
         path = prepared / "again" / "base_model_test_results.json"
         document: dict[str, Any] = json.loads(path.read_text())
@@ -202,7 +192,7 @@ def test_a_killed_test_goes_on_where_it_was(prepared: Path, tiny_gemma: Path) ->
     with journal.open("ab") as file:
         file.write(b'{"id": "cut off in the mid')
     kept = journal.read_bytes().count(b"\n") - 1
-    ended = calltune("infer", *arguments, cwd=prepared)
+    ended = cli.run("infer", *arguments, cwd=prepared)
     assert ended.returncode == 0, ended.stderr
     path = prepared / "killed" / "base_model_test_results.json"
     document = json.loads(path.read_text())
@@ -225,7 +215,7 @@ def test_a_killed_test_goes_on_where_it_was(prepared: Path, tiny_gemma: Path) ->
     ],
 )
 def test_a_users_mistake_gets_one_line(prepared: Path, arguments: list[str], message: str) -> None:
-    ended = calltune(*arguments, cwd=prepared)
+    ended = cli.run(*arguments, cwd=prepared)
     assert ended.returncode == 1
     lines = ended.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("calltune: ") and message in lines[0]
@@ -245,7 +235,7 @@ def test_an_adapter_of_another_model_is_refused(
     (tmp_path / "wider" / "config.json").write_text(json.dumps(config))
     weights = dict(tree_flatten(tiny.make_model(config).parameters()))
     mx.save_safetensors(str(tmp_path / "wider" / "model.safetensors"), weights)
-    ended = calltune(
+    ended = cli.run(
         "test", "--adapter-path", "adapters", "--model", tmp_path / "wider", cwd=trained
     )
     assert ended.returncode == 1
@@ -258,7 +248,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_one_line(
 ) -> None:
     arguments = ["--data", "data/training", "--iters", "6", "--num-layers", "2"]
     arguments += ["--learning-rate", "1e38", "--steps-per-report", "3", "--adapter-path", "lost"]
-    ended = calltune("train", "--model", tiny_gemma, *arguments, cwd=prepared)
+    ended = cli.run("train", "--model", tiny_gemma, *arguments, cwd=prepared)
     assert ended.returncode == 1
     assert "lower --learning-rate" in ended.stderr
     assert not (prepared / "lost" / "adapters.safetensors").exists()
@@ -267,7 +257,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_one_line(
 def test_look_shows_special_tokens_and_where_training_starts(
     prepared: Path, tiny_gemma: Path
 ) -> None:
-    ended = calltune("look", "--model", tiny_gemma, "--num_examples", "1", cwd=prepared)
+    ended = cli.run("look", "--model", tiny_gemma, "--num_examples", "1", cwd=prepared)
     assert ended.returncode == 0, ended.stderr
     prompt, _, trained_part = ended.stdout.partition("from here on trained")
     assert "<bos><start_of_turn>user" in prompt and "call_id_0" not in prompt
