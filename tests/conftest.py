@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from calltune.models.backend import load_openblas
 
-from support import commands_needed, tiny
+from support import commands_needed, tiers, tiny
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two processes with two threads each would wait for one another.
@@ -20,6 +20,15 @@ if sys.platform == "linux":
 
 settings.register_profile("calltune", deadline=None)
 settings.load_profile("calltune")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    tiers.choose_tier(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tiers.add_to_slow_tier(items)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import serve_fuzz
 from serve_fuzz import Sent
 
@@ -24,6 +25,7 @@ def test_each_fault_is_told_with_its_schema() -> None:
     assert found["seconds"]["max"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_short_run_writes_a_line(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     few = ["--hostile", "6", "--ordinary", "20", "--quiet-s", "1"]

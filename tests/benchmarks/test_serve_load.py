@@ -199,6 +199,7 @@ def test_a_server_that_cannot_start_names_its_log(
     server.stop()
 
 
+@pytest.mark.slow
 def test_both_servers_answer_what_they_answer_alone(tmp_path: Path, tiny_llama: Path) -> None:
     results = tmp_path / "results.jsonl"
     given = ["--model", str(tiny_llama), "--results", str(results)]
@@ -226,6 +227,7 @@ def test_both_servers_answer_what_they_answer_alone(tmp_path: Path, tiny_llama: 
     assert set(lines[4]["statuses"]) == {"200", "429"}
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_turns_that_were_done(
     tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,7 @@ def test_no_test_rows_is_one_line_and_no_folder(adapter: Path, tmp_path: Path) -
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "kind"), [("auto", "f16"), ("8", "q8_0")])
 def test_a_gguf_file_comes_with_its_modelfile_and_is_the_tuned_model(
     tmp_path: Path, bits: Any, kind: str

@@ -85,7 +85,9 @@ def written(folder: Path) -> dict[str, list[dict[str, Json]]]:
     }
 
 
-@pytest.mark.parametrize("files", [PARQUET, ARRAY], ids=["parquet", "array"])
+@pytest.mark.parametrize(
+    "files", [PARQUET, pytest.param(ARRAY, marks=pytest.mark.slow)], ids=["parquet", "array"]
+)
 def test_a_few_rows_are_streamed_without_the_rest(tmp_path: Path, files: dict[str, bytes]) -> None:
     with serving(Hub(files)) as hub:
         done = load(hub, tmp_path, count=20)
@@ -119,7 +121,7 @@ def test_a_gated_dataset_says_how_to_get_access(tmp_path: Path, token: str) -> N
     assert written(tmp_path) == {}
 
 
-@pytest.mark.parametrize("count", [0, 2500])
+@pytest.mark.parametrize("count", [0, pytest.param(2500, marks=pytest.mark.slow)])
 def test_a_download_that_breaks_off_once_still_gives_every_row(tmp_path: Path, count: int) -> None:
     with serving(Hub(ARRAY, n_breaks=1)) as hub:
         done = load(hub, tmp_path, count)

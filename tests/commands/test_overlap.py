@@ -89,6 +89,7 @@ def test_without_splits_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_rows_made_of_bfcl_are_all_found(tmp_path: Path) -> None:
     rows = list(bfcl.rows("parallel", 3))
     lines = [

@@ -13,6 +13,8 @@ from calltune.data.readers.recognise import READERS, parse
 from calltune.schemas.tools import UnusableRow
 from calltune.types import Json
 
+from support.tiers import cases
+
 TOOL = {
     "name": "f",
     "description": "d",
@@ -100,7 +102,8 @@ def test_the_undamaged_row_is_used(schema: str) -> None:
 
 
 @pytest.mark.parametrize("schema", list(READERS))
-@settings(max_examples=150, deadline=None)
+@pytest.mark.both_tiers
+@settings(max_examples=cases(50, 150), deadline=None)
 @given(data=st.data())
 def test_a_damaged_row_is_unusable_or_an_example(schema: str, data: st.DataObject) -> None:
     place = data.draw(st.sampled_from(list(places(GOOD[schema]))))

@@ -11,6 +11,8 @@ from calltune.files import dumps
 from calltune.schemas.tools import UnusableRow
 from calltune.types import MAX_DEPTH, Json, answers_from_json, answers_to_json
 
+from support.tiers import cases
+
 KEYS = (
     "id", "query", "tools", "answers", "question", "function", "ground_truth", "messages",
     "conversations", "functions", "name", "arguments", "parameters", "type", "properties",
@@ -44,7 +46,8 @@ ROWS = st.dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.both_tiers
+@settings(max_examples=cases(100, 300), deadline=None)
 @given(row=ROWS, schema=st.sampled_from([*READERS, "auto"]))
 def test_garbage_is_unusable_or_an_example_and_nothing_else(
     row: dict[str, Json], schema: str

@@ -59,6 +59,7 @@ def tool_calls(calls: list[Call]) -> tuple[ToolCall, ...]:
     return tuple(ToolCall(*pair) for call in calls for pair in call.items())
 
 
+@pytest.mark.slow
 def test_the_verdicts_differ_only_where_the_list_says(checker: Checker) -> None:
     counts: Counter[str] = Counter()
     for category, row, example in rows():

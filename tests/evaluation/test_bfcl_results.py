@@ -106,6 +106,7 @@ def totals(found: Sequence[Section]) -> dict[str, Any]:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_bfcl_reads_every_answer_and_its_verdicts_are_ours(
     scores: Path, records: list[Record]
 ) -> None:
@@ -129,6 +130,7 @@ def test_bfcl_reads_every_answer_and_its_verdicts_are_ours(
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_bfcl_adds_up_to_the_same_accuracies(scores: Path, records: list[Record]) -> None:
     there = totals(bfcl_sections(records))
     overall, non_live = cells(scores, "overall"), cells(scores, "non_live")

@@ -18,7 +18,7 @@ from calltune.models.backend import choose
 
 from support import tuned
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from calltune.formats import FORMATS
 from calltune.formats.format import Format
 from calltune.types import Json, Message, Tool, ToolCall
 
+from support.tiers import cases
+
 FAMILIES = pytest.mark.parametrize("prompt_format", FORMATS.values(), ids=FORMATS.keys())
 
 text = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
@@ -95,7 +97,8 @@ def rendered(tokenizer: Any, prompt_format: Format, conversation: list[Json], of
 
 @FAMILIES
 @given(st.lists(messages, min_size=1, max_size=6), st.lists(tools, max_size=3), st.booleans())
-@settings(max_examples=400)
+@pytest.mark.both_tiers
+@settings(max_examples=cases(60, 400))
 def test_the_template_writes_what_render_writes(
     tokenizer: Any,
     prompt_format: Format,

@@ -15,6 +15,7 @@ from calltune.types import Json, ParsedOutput, Tool, ToolCall
 
 from support import tiny
 from support.random_model import Random, accepts
+from support.tiers import cases
 
 FAMILIES = pytest.mark.parametrize("name", FORMATS)
 
@@ -138,14 +139,17 @@ def check(prompt_format: Format, text: str, tools: Sequence[Tool]) -> ParsedOutp
 
 
 @FAMILIES
+@pytest.mark.both_tiers
 @pytest.mark.parametrize("odd", ODD)
 def test_constrained_answers_parse_and_satisfy_the_schema(
     random_models: dict[str, Random], name: str, odd: str
 ) -> None:
     at_random, tools = random_models[name], [ODD[odd]]
-    texts = at_random.answers(tools, 32)
+    count = cases(12, 32)
+    texts = at_random.answers(tools, count)
     readings = [check(at_random.prompt_format, text, tools) for text in texts]
-    assert len(texts) >= 16 and sum(bool(reading.calls) for reading in readings) >= 8
+    assert len(texts) >= count // 2
+    assert sum(bool(reading.calls) for reading in readings) >= count // 4
 
 
 @FAMILIES
@@ -192,7 +196,8 @@ def in_order(values: dict[str, Json], schema: dict[str, Json]) -> dict[str, Json
 
 
 @FAMILIES
-@settings(max_examples=150)
+@pytest.mark.both_tiers
+@settings(max_examples=cases(40, 150))
 @given(made=st.lists(arguments, max_size=3))
 def test_the_grammar_accepts_what_is_written(
     random_models: dict[str, Random], name: str, made: list[dict[str, Json]]

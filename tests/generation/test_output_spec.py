@@ -16,6 +16,7 @@ from calltune.schemas.validate import satisfies
 from calltune.types import Json, Tool, ToolCall
 
 from support.random_model import Random, accepts
+from support.tiers import cases
 
 FAMILIES = pytest.mark.parametrize("name", FORMATS)
 SIZE = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
@@ -74,7 +75,8 @@ def test_one_call_more_than_the_most_is_refused(
     "wanted", [WORDS, OutputSpec(1, 1, allows_text=True), OutputSpec(0, 0, allows_text=True)]
 )
 @pytest.mark.parametrize("tools", [TOOLS, []], ids=["tools", "no tools"])
-@settings(max_examples=60)
+@pytest.mark.both_tiers
+@settings(max_examples=cases(20, 60))
 @given(text=st.text() | st.lists(st.sampled_from(SHARDS), max_size=6).map("".join))
 def test_words_are_admitted_just_where_nothing_would_take_them_for_calls(
     random_models: dict[str, Random], name: str, tools: list[Tool], wanted: OutputSpec, text: str

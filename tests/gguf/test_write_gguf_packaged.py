@@ -13,7 +13,7 @@ from calltune.gguf.write import write_gguf
 from calltune.models.backend import choose
 from calltune.models.resolve import resolve
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 MODELS = [("pip:smollm2-135m", "chatml"), ("pip:gemma3-270m", "gemma")]
 

@@ -64,6 +64,7 @@ def test_gemma_ids_are_the_published_ones(text: str, ids: list[int]) -> None:
     assert list(gemma_tokenizer().encode(text)) == ids
 
 
+@pytest.mark.slow
 def test_gemma_continues_a_list_of_colours() -> None:
     gemma = loaded("pip:gemma3-270m")
     assert gemma.tokenizer.eos_token_ids == {1, 106}

@@ -23,6 +23,7 @@ from calltune.types import AcceptableArgument, Answer, Example, Json, Message, a
 
 from support.commands_needed import CHROMIUM, find_command, needs
 from support.hostile import HOSTILE, obeyed
+from support.tiers import cases
 from support.verdicts import verdict
 
 NEEDS_CHROMIUM = needs(CHROMIUM)
@@ -222,6 +223,7 @@ def test_a_test_set_that_is_not_at_hand_is_told(tmp_path: Path) -> None:
     assert "only if the test set is still at its original path, test.jsonl, and unchanged" in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alphabet", ["abcdefghijklmnopqrstuvwxyz", '世界人民日本語中文字<&"\\'])
 def test_5000_examples_with_their_prompts_stay_below_5_mb(tmp_path: Path, alphabet: str) -> None:
     rng = random.Random(2)
@@ -288,7 +290,8 @@ def test_filters_and_search_show_what_they_should(
 
 
 @NEEDS_CHROMIUM
-@pytest.mark.parametrize("count", [1, 5000])
+@pytest.mark.both_tiers
+@pytest.mark.parametrize("count", [1, cases(300, 5000)])
 def test_one_example_and_thousands_open_without_a_complaint(tmp_path: Path, count: int) -> None:
     file = tmp_path / "report.html"
     base, tuned = with_test_set(tmp_path, many(count))

@@ -18,7 +18,7 @@ import pytest
 
 from support import tuned
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 # One for each tool; what the model makes of other questions is no matter of the wire.
 QUESTIONS = [tuned.asked()[0], tuned.asked()[-1]]

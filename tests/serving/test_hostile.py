@@ -12,6 +12,7 @@ import pytest
 from support.hostile_answers import judge
 from support.hostile_schemas import Hostile, body, hostile, ordinary
 from support.running import ASK, PAINT, Running, serving
+from support.tiers import cases
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +25,18 @@ def post(server: Running, content: bytes) -> httpx.Response:
     return httpx.post(f"{server.url}/v1/chat/completions", content=content, timeout=60)
 
 
+@pytest.mark.both_tiers
 def test_a_hostile_schema_is_refused_with_a_reason_or_enforced(server: Running) -> None:
+    count = cases(22, 55)
     found: Counter[str] = Counter()
-    for schema in hostile(55):
+    for schema in hostile(count):
         started = time.monotonic()
         reply = post(server, body(schema, "tiny", max_tokens=150))
         seconds = time.monotonic() - started
         verdict = judge(reply.status_code, reply.json(), schema.text, seconds)
         assert verdict.what != "fault", (schema.kind, schema.text[:300], verdict.why)
         found[verdict.what] += 1
-    assert found["refused"] > 10 and found["held"] + found["cut"] > 10, found
+    assert found["refused"] > count // 6 and found["held"] + found["cut"] > count // 6, found
     server.wait_until_idle()
     reply = server.post({"model": "tiny", "messages": ASK, "tools": [PAINT]})
     assert reply.status_code == 200

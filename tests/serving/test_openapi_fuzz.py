@@ -12,6 +12,7 @@ from schemathesis import checks
 from calltune.serving.openapi import openapi_document
 
 from support.running import Running, serving
+from support.tiers import cases
 
 CHECKS = [
     checks.not_a_server_error,
@@ -35,9 +36,10 @@ def server(tiny_llama: Path) -> Iterator[Running]:
         yield running
 
 
+@pytest.mark.both_tiers
 @schemathesis.openapi.from_dict(described()).parametrize()
 @settings(
-    max_examples=40,
+    max_examples=cases(10, 40),
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

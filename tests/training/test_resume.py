@@ -28,6 +28,8 @@ EXACT = [
 ]
 DEADLINE_S = 120
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

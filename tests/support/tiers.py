@@ -1,0 +1,28 @@
+"""How many cases a test tries: few in the default tier, many in the slow one.
+
+`pytest` proves every law on few cases; `pytest -m slow` proves those marked `both_tiers` again, on
+many. The default tier leaves nothing out but what cannot be small.
+"""
+
+import pytest
+
+_is_slow = False
+
+
+def choose_tier(config: pytest.Config) -> None:
+    """Take the tier from the command line's -m; to be called before tests are imported."""
+    global _is_slow
+    _is_slow = config.option.markexpr == "slow"
+
+
+def cases(few: int, many: int) -> int:
+    """The number of cases in the tier that runs; its test is to be marked `both_tiers`."""
+    return many if _is_slow else few
+
+
+def add_to_slow_tier(items: list[pytest.Item]) -> None:
+    """Let -m slow select what is marked `both_tiers`."""
+    if _is_slow:
+        for item in items:
+            if item.get_closest_marker("both_tiers"):
+                item.add_marker("slow")
