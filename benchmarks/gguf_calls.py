@@ -5,9 +5,9 @@ llama.cpp is what `xllamacpp` carries, which is no dependency of calltune:
     uv run --extra cpu --with xllamacpp python benchmarks/gguf_calls.py MODEL.gguf \
         --data data/training --beside data/results/finetuned_model_test_results.json
 
-Prompts go in as text and answers end by themselves, so the file's tokenizer, BOS and end tokens
-are tried as well. One JSON line: how many are right, and how many answers and prompt lengths are
-those of the results beside.
+Prompts go in as text and answers end at the file's own end tokens, so its tokenizer, BOS and end
+tokens are tested as well. The last line of output is JSON: how many answers are right, and with
+--beside how many answers and prompt lengths equal those of `calltune test`.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def read_options() -> argparse.Namespace:
 
 
 def by_id(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Lines by the ids of their rows."""
+    """The lines by the ids of their rows."""
     return {line["id"]: line for line in lines}
 
 
@@ -74,7 +74,7 @@ def open_server(gguf: Path, threads: int) -> Any:
 
 
 def answer(server: Any, row: PreparedRow, prompt: str, max_tokens: int) -> dict[str, Any]:
-    """One row's greedy answer and its verdict. llama.cpp puts BOS in front itself."""
+    """One row's greedy answer and its judgement. llama.cpp adds BOS itself."""
     family = FORMATS[row.format]
     request = {
         "prompt": prompt.removeprefix(family.bos),
@@ -98,7 +98,7 @@ def answer(server: Any, row: PreparedRow, prompt: str, max_tokens: int) -> dict[
 
 
 def summary(records: list[dict[str, Any]], others: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """What is counted over all rows, and what is as in the results beside."""
+    """Counts over all rows, and how many are equal in the results beside."""
     names = ("is_exact", "has_right_names", "is_parsed")
     counts = {"rows": len(records)}
     counts |= {name: sum(record[name] for record in records) for name in names}

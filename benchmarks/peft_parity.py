@@ -5,9 +5,9 @@ By hand, with a second Python that has torch, transformers and peft (they are no
     uv run --extra cpu python benchmarks/peft_parity.py --adapter adapters/smollm2 \
       --data data/smollm2/training --torch-python /path/to/python --rows 4
 
-Prints the greatest difference between the logits of the two, in float32 on the CPU, over every
-position of the test rows; the same of the base models alone, and how far the adapter moves them,
-to hold it against.
+Prints, as JSON, the greatest difference between the logits of the two, in float32 on the CPU, over
+every position of the test rows. For comparison it also prints the same for the base models alone,
+and how much the adapter changes the logits.
 """
 
 import argparse
@@ -41,7 +41,7 @@ with torch.inference_mode():
 
 
 def main() -> None:
-    """Compute both, and compare."""
+    """Compute the logits of both, and print how they compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
@@ -84,7 +84,7 @@ def _ours(options: argparse.Namespace, folder: Path) -> Path:
 
 
 def _compared(folder: Path) -> dict[str, float]:
-    """With the adapter, and as a control without it; and what the adapter changes."""
+    """The differences with the adapter, without it as a control, and what the adapter changes."""
     files = sorted(folder.glob("*.tokens.npy"))
     sides = {
         kind: [np.load(str(file).replace("tokens", kind)) for file in files]

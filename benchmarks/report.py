@@ -1,4 +1,4 @@
-"""From blocks of steps to one line of results, and a table of those lines."""
+"""Lines of results made of measured blocks of steps, and the table of those lines."""
 
 import importlib.metadata
 import json
@@ -37,7 +37,7 @@ def validation_summary(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def effective(tokens_per_second: float, details: dict[str, Any]) -> dict[str, float]:
-    """Tokens per second over whole epochs, the filling of a prefix cache counted in.
+    """Tokens per second over whole epochs, including the time to fill the activation cache.
 
     Keys are the number of epochs; without a cache every epoch runs at `tokens_per_second`.
     """
@@ -49,13 +49,13 @@ def effective(tokens_per_second: float, details: dict[str, Any]) -> dict[str, fl
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Median, minimum and maximum, to five digits."""
     found = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: float(f"{value:.5g}") for name, value in found.items()}
 
 
 def surroundings(commit: str | None) -> dict[str, Any]:
-    """When, which versions and which machine; the commit where no checkout can tell it."""
+    """Time, versions and machine; `commit` is used where there is no checkout to ask."""
     from calltune.provenance import describe
 
     found = describe()
@@ -74,7 +74,7 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """The lines side by side; every ratio is the first engine's speed by this one's."""
+    """The lines as a table; every ratio is the first engine's speed divided by this one's."""
     wanted = ("engine", "tokens/s", "ratio", "it/s", "GB", "padding", "warm-up", "valid tokens/s")
     rows = [wanted, *(_table_row(line, lines[0]) for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(wanted))]

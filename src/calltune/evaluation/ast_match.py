@@ -105,7 +105,7 @@ def _accepts_value(acceptable: AcceptableValue, value: Json, schema: Json) -> bo
         )
     if isinstance(acceptable, str) and isinstance(value, str):
         types = declared_types(schema)
-        # Where text stands for something else, such as the name of a variable, it is not prose.
+        # Text for another type, such as the name of a variable, is compared as it is.
         if types and "string" not in types:
             return acceptable == value
         return standard(acceptable) == standard(value)

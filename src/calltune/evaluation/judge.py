@@ -1,7 +1,8 @@
-"""The place where a model's calls are judged: `judge` gives all that is said about one answer.
+"""Judging of one answer: `judge` is where a model's calls are compared with the right ones.
 
-Its parts are `exact_match` and `ast_match` (is it right?), `failure_reasons` (why not?), `metrics`
-(how much of it is right?) and the validity checks below (do calls satisfy the tools' schemas?).
+It puts together `exact_match` and `ast_match` (are they right?), `failure_reasons` (why not?),
+`metrics` (how much of them is right?) and the checks below (do they satisfy the tools' schemas?).
+A new metric over many answers belongs in `metrics`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 To add a rate: give `Judgement` a field that says for one answer whether it counts, fill it in
 `judge.judge`, give `Summary` or `Details` a field for the rate, and name both in
-`SUMMARY_METRICS` or `DETAIL_METRICS`. What tables call it stands in `report/labels.py`.
+`SUMMARY_METRICS` or `DETAIL_METRICS`. Its label in tables is in `report/labels.py`.
 """
 
 from collections import Counter

@@ -67,7 +67,7 @@ class Record:
     finish: str = "stop"
     """"length" where the token limit ended the text."""
     seconds: float | None = None
-    """From the start of the prompt to the last token, while other answers run beside it."""
+    """From the start of the prompt to the last token, while other answers are generated, too."""
     sample: int = 0
     """Which of several answers to the same example this is, from 0."""
     parsed: ParsedOutput

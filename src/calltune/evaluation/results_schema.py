@@ -22,7 +22,7 @@ from calltune.types import (
 )
 
 LEVELS_AROUND = 10
-"""How deep a value stands in a record, and a few levels more."""
+"""How many levels a record adds around a value, and a few more."""
 
 
 class _Schema(BaseModel):
