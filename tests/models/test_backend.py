@@ -1,12 +1,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
 from calltune.errors import OptionError
+from calltune.models import cpu_math
 from calltune.models.backend import Backend, choose, preload_line
 
 ON_LINUX = sys.platform == "linux"
@@ -24,10 +26,13 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without a GPU; what `choose` installs in this process is removed afterwards."""
     monkeypatch.setattr(mx.metal, "is_available", lambda: False)
     monkeypatch.setattr(mx.cuda, "is_available", lambda: False)
     monkeypatch.delenv("MLX_DEFAULT_DEVICE", raising=False)
+    yield
+    cpu_math.uninstall_cpu_patches()
 
 
 def test_products_run_through_the_blas_that_is_named(tmp_path: Path) -> None:
