@@ -120,6 +120,16 @@ def test_help_imports_no_engine(command: list[str]) -> None:
     assert run("-c", code).stdout.endswith("[]\n")
 
 
+@pytest.mark.parametrize(("command", "imported"), [([], []), (["look"], ["look"])])
+def test_help_imports_no_other_command(command: list[str], imported: list[str]) -> None:
+    code = (
+        "import sys; from calltune.cli import app;"
+        f"app({[*command, '--help']}, result_action='return_value');"
+        "print([m.split('.')[2] for m in sys.modules if m.startswith('calltune.commands.')])"
+    )
+    assert run("-c", code).stdout.endswith(f"{imported}\n")
+
+
 def test_a_command_without_options_is_read_where_pydantic_is_imported() -> None:
     code = (
         "import pydantic; from calltune.cli import app;"

@@ -1,4 +1,4 @@
-"""Questions and tools in, calls out: with tiny models of random weights, or answers put in."""
+"""`Caller` on tiny models with random weights, and on answers that stand in for the model's."""
 
 import json
 import subprocess
@@ -38,13 +38,13 @@ def paint(color: Color, at: Point, twice: bool = False) -> str:
 
 
 def größe(of: int) -> int:
-    """A name that formats do not carry."""
+    """A function whose name prompts cannot contain."""
     return of * 2
 
 
 @pytest.fixture(scope="module", autouse=True)
 def left_as_it_was() -> Iterator[None]:
-    """A caller settles where and how this process computes; later tests compute as before."""
+    """Undo what a caller settles about how this process computes."""
     device = mx.default_device()
     yield
     mx.set_default_device(device)
@@ -60,14 +60,14 @@ def caller(request: pytest.FixtureRequest, tiny_gemma: Path, tiny_llama: Path) -
 
 
 @pytest.fixture
-def says(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts an answer in the model's mouth."""
+def answers(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what the model answers."""
 
-    def say(*calls: ToolCall, text: str | None = None) -> None:
+    def set_answer(*calls: ToolCall, text: str | None = None) -> None:
         answer = caller.prompt_format.render_calls(calls) if text is None else text
         monkeypatch.setattr(Caller, "_answer", lambda *_: answer)
 
-    return say
+    return set_answer
 
 
 def test_a_model_of_random_weights_makes_calls_that_can_be_made(caller: Caller) -> None:
@@ -77,20 +77,20 @@ def test_a_model_of_random_weights_makes_calls_that_can_be_made(caller: Caller) 
 
 
 def test_functions_are_run_with_what_their_hints_say(
-    caller: Caller, says: Callable[..., None]
+    caller: Caller, answers: Callable[..., None]
 ) -> None:
     first = ToolCall("paint", {"color": "red", "at": {"x": 3}})
     second = ToolCall("paint", {"color": "blue", "at": {"x": 1, "y": 2}, "twice": True})
-    says(first, second)
+    answers(first, second)
     found = caller.run("Paint.", [paint, größe])
     assert [outcome.call for outcome in found] == [first, second]
     assert [outcome.value for outcome in found] == ["RED at 3, 0", "BLUE at 1, 2, twice"]
-    says()
+    answers()
     assert caller.run("Do nothing.", [paint]) == []
 
 
 def test_no_function_is_run_where_one_call_is_wrong(
-    caller: Caller, says: Callable[..., None]
+    caller: Caller, answers: Callable[..., None]
 ) -> None:
     ran: list[int] = []
 
@@ -104,32 +104,32 @@ def test_no_function_is_run_where_one_call_is_wrong(
         ToolCall("note", {"number": 1, "more": 2}),
         ToolCall("other", {}),
     ):
-        says(right, wrong)
+        answers(right, wrong)
         with pytest.raises(UnusableAnswer, match=wrong.name):
             caller.run("Note it.", [note])
-    says(text="I had rather not.")
+    answers(text="I had rather not.")
     with pytest.raises(UnusableAnswer, match="I had rather not"):
         caller.run("Note it.", [note])
     assert ran == []
 
 
-def test_a_turn_is_calls_words_or_a_problem(caller: Caller, says: Callable[..., None]) -> None:
+def test_a_turn_is_calls_text_or_a_problem(caller: Caller, answers: Callable[..., None]) -> None:
     tools, asked = from_functions([paint]), [Message("user", "Paint.")]
     call = ToolCall("paint", {"color": "red", "at": {"x": 3}})
-    says(call)
+    answers(call)
     assert caller.next_turn(asked, tools) == ModelTurn((call,))
-    says()
+    answers()
     assert caller.next_turn(asked, tools) == ModelTurn(())
-    says(text=" Which color? ")
+    answers(text=" Which color? ")
     assert caller.next_turn(asked, tools) == ModelTurn((), "Which color?")
-    # What is no call although only calls were wanted is no answer.
+    # A text is a problem where only calls are allowed.
     assert caller.next_turn(asked, tools, OutputSpec()).problem
-    says(text=caller.prompt_format.render_calls([call])[:-30])
+    answers(text=caller.prompt_format.render_calls([call])[:-30])
     cut = caller.next_turn(asked, tools)
     assert cut.calls == () and cut.text == "" and cut.problem
 
 
-def test_a_held_turn_is_what_is_wanted(caller: Caller) -> None:
+def test_a_constrained_turn_is_as_its_output_spec_says(caller: Caller) -> None:
     tools, asked = from_functions([größe]), [Message("user", "How large is it?")]
     for _ in range(2):
         turn = caller.next_turn(asked, tools, OutputSpec(min_calls=1, max_calls=1))
@@ -153,7 +153,7 @@ def test_control_tokens_in_what_is_asked_start_no_turn(
         assert counts[:3] == counts[3:]
 
 
-def test_an_answer_that_is_cut_off_is_said_to_be(tiny_gemma: Path) -> None:
+def test_a_truncated_answer_is_reported(tiny_gemma: Path) -> None:
     with pytest.raises(UnusableAnswer, match="allow more tokens"):
         Caller(str(tiny_gemma), device="cpu", max_tokens=9).call("Paint it.", [paint])
 

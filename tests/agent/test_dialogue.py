@@ -1,4 +1,4 @@
-"""Questions answered by a model whose turns are put in its mouth."""
+"""`reply` with a model whose turns are given."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,8 +30,8 @@ ONE, TWO = ToolCall("add", {"n": 1}), ToolCall("take", {"n": 2})
 
 
 @dataclass
-class Said:
-    """Says its turns one after the other, then for ever the last one."""
+class ScriptedModel:
+    """Takes the given turns in order, and repeats the last one."""
 
     turns: list[ModelTurn]
     has_adapter: bool = True
@@ -53,8 +53,8 @@ class Said:
 
 
 @dataclass
-class Ran:
-    """Runs calls by giving their number back."""
+class RecordingRunner:
+    """Records calls, and returns their number as the result."""
 
     calls: list[ToolCall] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -70,14 +70,22 @@ class Ran:
         self.warnings.append(text)
 
 
-def answer(model: Said, runner: Ran, *, max_rounds: int = 8, text_from: TextFrom = "base") -> Reply:
+def answer(
+    model: ScriptedModel,
+    runner: RecordingRunner,
+    *,
+    max_rounds: int = 8,
+    text_from: TextFrom = "base",
+) -> Reply:
     return reply(model, QUESTION, TOOLS, runner, max_rounds=max_rounds, text_from=text_from)
 
 
 def test_results_come_back_in_order_and_the_model_is_asked_again() -> None:
     model, runner = (
-        Said([ModelTurn((ONE, TWO)), ModelTurn((ToolCall("add", {"n": 3}),)), ModelTurn(())]),
-        Ran(),
+        ScriptedModel(
+            [ModelTurn((ONE, TWO)), ModelTurn((ToolCall("add", {"n": 3}),)), ModelTurn(())]
+        ),
+        RecordingRunner(),
     )
     found = answer(model, runner)
     assert [call.arguments["n"] for call in runner.calls] == [1, 2, 3]
@@ -101,8 +109,10 @@ def test_results_come_back_in_order_and_the_model_is_asked_again() -> None:
 def test_a_call_that_was_made_already_is_not_made_again() -> None:
     swapped = ToolCall("add", {"n": 1})
     model, runner = (
-        Said([ModelTurn((ONE, ONE)), ModelTurn((TWO, swapped)), ModelTurn((swapped, TWO))]),
-        Ran(),
+        ScriptedModel(
+            [ModelTurn((ONE, ONE)), ModelTurn((TWO, swapped)), ModelTurn((swapped, TWO))]
+        ),
+        RecordingRunner(),
     )
     found = answer(model, runner)
     assert runner.calls == [ONE, TWO]
@@ -123,8 +133,8 @@ def test_a_call_that_was_made_already_is_not_made_again() -> None:
     ],
 )
 def test_who_may_write_the_text(has_adapter: bool, text_from: TextFrom, may_write: bool) -> None:
-    model = Said([ModelTurn((ONE,)), ModelTurn(())], has_adapter)
-    found = answer(model, Ran(), text_from=text_from)
+    model = ScriptedModel([ModelTurn((ONE,)), ModelTurn(())], has_adapter)
+    found = answer(model, RecordingRunner(), text_from=text_from)
     assert model.outputs == [OutputSpec(allows_text=may_write)] * 2
     if text_from == "none":
         assert found.text == "" and model.told == []
@@ -134,15 +144,18 @@ def test_who_may_write_the_text(has_adapter: bool, text_from: TextFrom, may_writ
         assert [is_tuned for _, is_tuned in model.told] == [text_from == "tuned"]
 
 
-def test_words_of_the_model_itself_end_the_rounds() -> None:
-    model = Said([ModelTurn((ONE,)), ModelTurn((), "It is one.")], has_adapter=False)
-    found = answer(model, Ran())
+def test_a_text_of_the_model_itself_ends_the_rounds() -> None:
+    model = ScriptedModel([ModelTurn((ONE,)), ModelTurn((), "It is one.")], has_adapter=False)
+    found = answer(model, RecordingRunner())
     assert found.text == "It is one." == found.messages[-1].content
     assert model.told == [] and len(found.messages) == 3
 
 
-def test_rounds_without_end_end_in_words() -> None:
-    model, runner = Said([ModelTurn((ToolCall("add", {"n": n}),)) for n in range(99)]), Ran()
+def test_endless_rounds_end_in_a_text() -> None:
+    model, runner = (
+        ScriptedModel([ModelTurn((ToolCall("add", {"n": n}),)) for n in range(99)]),
+        RecordingRunner(),
+    )
     found = answer(model, runner, max_rounds=3)
     assert len(runner.calls) == 3 and found.text == "words"
     assert len(model.told[0][0]) == 1 + 6 and "3 rounds" in runner.warnings[0]
@@ -157,15 +170,18 @@ def test_rounds_without_end_end_in_words() -> None:
         (ToolCall("other", {"n": 1}), "no tool other"),
     ],
 )
-def test_a_wrong_call_is_told_to_the_model_and_never_run(call: ToolCall, message: str) -> None:
-    model, runner = Said([ModelTurn((call,)), ModelTurn((ONE,)), ModelTurn(())]), Ran()
+def test_the_model_is_told_of_a_wrong_call_which_never_runs(call: ToolCall, message: str) -> None:
+    model, runner = (
+        ScriptedModel([ModelTurn((call,)), ModelTurn((ONE,)), ModelTurn(())]),
+        RecordingRunner(),
+    )
     found = answer(model, runner)
     assert runner.calls == [ONE] and message in runner.warnings[0]
     assert message in found.messages[1].content and found.messages[1].role == "tool"
 
 
-def test_an_answer_that_cannot_be_read_is_said_and_followed_by_words() -> None:
-    runner = Ran()
-    found = answer(Said([ModelTurn((), "", "unclosed brace: '['")]), runner)
+def test_an_answer_that_cannot_be_read_is_reported_and_followed_by_a_text() -> None:
+    runner = RecordingRunner()
+    found = answer(ScriptedModel([ModelTurn((), "", "unclosed brace: '['")]), runner)
     assert found == Reply("words", (Message("assistant", "words"),))
     assert runner.warnings == ["The model's calls cannot be read (unclosed brace: '[')"]

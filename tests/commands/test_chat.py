@@ -1,4 +1,4 @@
-"""Conversations on a terminal that is none, with a model whose turns are put in its mouth."""
+"""Chats without a terminal, with a model whose turns are given."""
 
 import io
 import json
@@ -47,8 +47,8 @@ LISTED = {"name": "look_up", "parameters": {"type": "object", "properties": {}}}
 DOUBLE = ToolCall("double", {"n": 3})
 
 
-class Speaks:
-    """Makes one call for each question, then says the last result; sees what it is told."""
+class ScriptedModel:
+    """Makes one given call for each question, then answers with its result; keeps its messages."""
 
     has_adapter = True
 
@@ -89,7 +89,7 @@ def screen(*lines: str) -> Screen:
 def test_a_call_runs_once_it_is_confirmed_and_its_result_goes_back(
     offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Speaks(DOUBLE)
+    model = ScriptedModel(DOUBLE)
     talk(model, offer, screen("Twice three?", "y", "And now?"), ChatOptions(system="Be brief."))
     assert ran() == "3 "
     out = capsys.readouterr().out
@@ -105,19 +105,19 @@ def test_a_call_runs_once_it_is_confirmed_and_its_result_goes_back(
 def test_a_call_that_is_not_confirmed_does_not_run_and_the_model_is_told(
     offer: RunnableTools, said: str
 ) -> None:
-    model = Speaks(DOUBLE)
+    model = ScriptedModel(DOUBLE)
     talk(model, offer, screen("Twice three?", said), ChatOptions())
     assert ran() == "" and "declined" in model.seen[0][-1].content
 
 
 def test_nothing_runs_where_the_input_ends_before_the_consent(offer: RunnableTools) -> None:
-    talk(Speaks(DOUBLE), offer, screen("Twice three?"), ChatOptions())
+    talk(ScriptedModel(DOUBLE), offer, screen("Twice three?"), ChatOptions())
     assert ran() == ""
 
 
 def test_always_holds_for_one_tool(offer: RunnableTools) -> None:
     more = [DOUBLE, ToolCall("double", {"n": 4}), ToolCall("fail", {"how": "so"}), DOUBLE]
-    model = Speaks(*more)
+    model = ScriptedModel(*more)
     talk(model, offer, screen("a?", "a", "b?", "c?", "n", "d?"), ChatOptions())
     assert ran() == "3 4 3 "
     assert [seen[-1].content for seen in model.seen] == [
@@ -127,7 +127,7 @@ def test_always_holds_for_one_tool(offer: RunnableTools) -> None:
 
 @pytest.mark.parametrize(("how", "told"), [("so", "LookupError: so"), ("leave", "SystemExit: 3")])
 def test_an_exception_of_a_function_is_a_result(offer: RunnableTools, how: str, told: str) -> None:
-    model = Speaks(ToolCall("fail", {"how": how}))
+    model = ScriptedModel(ToolCall("fail", {"how": how}))
     talk(model, offer, screen("Fail.", "y"), ChatOptions())
     assert json.loads(model.seen[0][-1].content) == {"error": told}
 
@@ -135,7 +135,7 @@ def test_an_exception_of_a_function_is_a_result(offer: RunnableTools, how: str, 
 def test_an_interrupted_question_is_forgotten_and_the_next_one_answered(
     offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Speaks(ToolCall("fail", {"how": "interrupted"}))
+    model = ScriptedModel(ToolCall("fail", {"how": "interrupted"}))
     talk(model, offer, screen("Fail.", "y", "Hello?"), ChatOptions())
     assert "Interrupted" in capsys.readouterr().out
     assert model.seen == [[Message("user", "Hello?")]]
@@ -144,7 +144,7 @@ def test_an_interrupted_question_is_forgotten_and_the_next_one_answered(
 def test_without_words_calls_are_run_and_that_is_all(
     offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Speaks(DOUBLE)
+    model = ScriptedModel(DOUBLE)
     talk(model, offer, screen("Twice three?", "y", "And now?"), ChatOptions(words="none"))
     out = capsys.readouterr().out
     assert ran() == "3 " and model.seen == []
@@ -152,7 +152,7 @@ def test_without_words_calls_are_run_and_that_is_all(
 
 
 def test_a_conversation_can_begin_anew(offer: RunnableTools) -> None:
-    model = Speaks()
+    model = ScriptedModel()
     talk(model, offer, screen("One.", "Two.", "/new", "Three."), ChatOptions(system="Be brief."))
     assert [len(seen) for seen in model.seen] == [2, 4, 2]
     assert model.seen[2][0].content == "Be brief."
@@ -165,7 +165,7 @@ def test_a_conversation_can_begin_anew(offer: RunnableTools) -> None:
 def test_the_user_says_what_a_tool_returns_that_nothing_here_runs(
     offer: RunnableTools, typed: str, told: str
 ) -> None:
-    model = Speaks(ToolCall("look_up", {}))
+    model = ScriptedModel(ToolCall("look_up", {}))
     talk(model, offer, screen("Look it up.", typed), ChatOptions(yes=True))
     assert told in model.seen[0][-1].content
 
@@ -173,7 +173,7 @@ def test_the_user_says_what_a_tool_returns_that_nothing_here_runs(
 def test_what_a_model_or_a_tool_writes_is_shown_and_not_obeyed(
     offer: RunnableTools, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Speaks(ToolCall("fail", {"how": "\x1b[2J[red]\u202e"}))
+    model = ScriptedModel(ToolCall("fail", {"how": "\x1b[2J[red]\u202e"}))
     talk(model, offer, screen("Fail.", "y"), ChatOptions())
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\u202e" not in out and "[red]" in out
@@ -216,7 +216,7 @@ def test_where_nobody_can_be_asked_calls_run_only_if_all_are_allowed(
     offer: RunnableTools, monkeypatch: pytest.MonkeyPatch, is_allowed: bool, told: str, left: str
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Twice three?\n\ny\n"))
-    model = Speaks(DOUBLE)
+    model = ScriptedModel(DOUBLE)
     talk(model, offer, Screen(), ChatOptions(yes=is_allowed))
     assert told in model.seen[0][-1].content and ran() == left
     # The line after the question is the next question, not a consent.
@@ -227,7 +227,7 @@ def test_nobody_is_asked_for_a_result_where_nobody_is_there(
     offer: RunnableTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Look it up.\n5\n"))
-    model = Speaks(ToolCall("look_up", {}))
+    model = ScriptedModel(ToolCall("look_up", {}))
     talk(model, offer, Screen(), ChatOptions(yes=True))
     assert "no result" in model.seen[0][-1].content
 
