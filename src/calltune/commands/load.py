@@ -26,7 +26,7 @@ class LoadOptions:
     """How many rows, from the top; all of them by default. Of several categories of
     pip:bfcl-eval each gives its share."""
     output_dir: Path = Path("data/training")
-    """The folder for the file <name>_<split>_<n>examples, n being the rows written."""
+    """Folder for the file NAME_SPLIT_Nexamples, where N is the number of rows that were written."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
