@@ -1,10 +1,8 @@
-"""The frozen layers' output for each row, computed once and read in every step.
+"""Caches the frozen layers' output for each row, in memory or in a file, to be read in every step.
 
-With the lower layers frozen, what they give for a row never changes: not in a later epoch, not
-in validation, not in another run with other rates. It is computed in bulk before training.
+With the lower layers frozen, their output for a row never changes: not in a later epoch, not in
+validation, not in another run with other rates. It is computed in bulk before training.
 Prior work: AutoFreeze (arXiv 2102.01386), Skip2-LoRA (arXiv 2410.21073).
-
-Where the frozen layers' output is kept in a run: in memory, in a file, or nowhere.
 """
 
 import hashlib
@@ -27,29 +25,30 @@ CacheMode = Literal["auto", "memory", "disk", "off"]
 Tokens = tuple[int, ...]
 
 MAX_BATCH_POSITIONS = 2048
-"""Positions in a bulk batch, at most, or one row."""
+"""The most positions in a batch of the computation before training, if not a single row."""
 
 
 class ActivationCache:
-    """Outputs of the frozen layers, one after the other: N positions of D numbers.
-
-    `data` is (N, D): an MLX array, or a mapped file of unsigned integers of the width of `dtype`.
-    """
+    """Outputs of the frozen layers for rows, one after the other: N positions of D numbers."""
 
     def __init__(self, data: Any, dtype: mx.Dtype, starts: dict[Tokens, int]) -> None:
+        """Take `data` (N, D) of type `dtype`, in which a row's outputs begin at `starts`.
+
+        It is an MLX array, or a mapped file of unsigned integers of the size of `dtype`.
+        """
         self._data = data
         self._starts = starts
         self._dtype = dtype
 
     @property
     def n_bytes(self) -> int:
-        """The size of the cache."""
+        """The size of the cache in bytes."""
         return int(self._data.nbytes)
 
     def gather(self, rows: Sequence[TokenRow], shape: tuple[int, int]) -> mx.array:
-        """The rows' outputs (B, L, D), `shape` being (B, L).
+        """The outputs (B, L, D) of at most B rows, where `shape` is (B, L).
 
-        Padding holds outputs of other positions, which no trained position sees.
+        Padding holds outputs of other positions, to which no trained position attends.
         """
         n_rows, length = shape
         starts = [self._starts[row.tokens] for row in rows] + [0] * (n_rows - len(rows))
@@ -66,7 +65,7 @@ class ActivationCache:
 
 
 class CacheKey(NamedTuple):
-    """What a cached output depends on, beside the tokens."""
+    """What a cached output depends on besides the tokens."""
 
     model: str
     """A digest of the model's files."""
@@ -83,8 +82,8 @@ def fill_cache(
 ) -> ActivationCache:
     """The cache of these rows, in memory or in `file`.
 
-    A file that is there, whole and of this key is read, not computed again. `advance` is told
-    how many rows are done. Rows with equal tokens are computed once.
+    A file that exists, is whole and has this key is read instead of computed. Rows with equal
+    tokens are computed once. `advance` is called with the number of rows done since the last call.
 
     Raises:
         OutputError: the file cannot be written.
@@ -104,7 +103,7 @@ def fill_cache(
 
 
 def cache_file(folder: Path, key: CacheKey, rows: Sequence[TokenRow]) -> Path:
-    """Where the cache of these rows is kept: the name says all it depends on."""
+    """The file for the cache of these rows; its name is a digest of all that it depends on."""
     digest = hashlib.sha256(json.dumps(key).encode())
     for tokens in _starts(rows):
         digest.update(np.array([len(tokens), *tokens], np.int32).tobytes())
@@ -112,7 +111,7 @@ def cache_file(folder: Path, key: CacheKey, rows: Sequence[TokenRow]) -> Path:
 
 
 def count_positions(rows: Sequence[TokenRow]) -> int:
-    """How many positions the cache of these rows has."""
+    """The number of positions in the cache of these rows."""
     return sum(len(tokens) - 1 for tokens in _starts(rows))
 
 
@@ -178,12 +177,14 @@ def _write(file: Path, outputs: Iterator[mx.array], n_positions: int, key: Cache
 
 
 def _read(file: Path, starts: dict[Tokens, int], key: CacheKey) -> ActivationCache | None:
-    """The cache in `file`; None where it is missing, cut short, or another one."""
+    """The cache in `file`; None where it is missing, truncated, or has another key."""
     n_positions = sum(len(tokens) - 1 for tokens in starts)
     try:
         with file.open("rb") as opened:
             header = json.loads(opened.read(_HEADER_BYTES))
-        width, dtype = int(header["width"]), getattr(mx, header["dtype"])
+        dtype = _DTYPES.get(str(header.get("dtype"))) if isinstance(header, dict) else None
+        if dtype is None or not isinstance(width := header.get("width"), int):
+            return None
         if header != _header(key, n_positions, width, dtype):
             return None
         n_bytes = _HEADER_BYTES + n_positions * width * dtype.size
@@ -191,7 +192,7 @@ def _read(file: Path, starts: dict[Tokens, int], key: CacheKey) -> ActivationCac
             return None
         kind = f"uint{8 * dtype.size}"
         data = np.memmap(file, kind, "r", _HEADER_BYTES, (n_positions, width))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return None
     return ActivationCache(data, dtype, starts)
 
@@ -203,23 +204,24 @@ def _header(key: CacheKey, n_positions: int, width: int, dtype: mx.Dtype) -> dic
 
 _HEADER_BYTES = 4096
 _UNSIGNED = {2: mx.uint16, 4: mx.uint32}
+_DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 MAX_MEMORY_SHARE = 0.25
-"""The part of the memory that the cache may take with `auto`."""
+"""The fraction of the memory that the cache may take with `auto`."""
 
 
 class CachePlacement(NamedTuple):
-    """Where the cache is to go."""
+    """Where the cache goes, how large it is, and why."""
 
     mode: CacheMode
-    """memory, disk or off."""
+    """memory, disk or off; never auto."""
     n_bytes: int
     reason: str
 
 
 class CacheSource(NamedTuple):
-    """What makes cached outputs this model's, and where files with them go."""
+    """The model that cached outputs are of, and the folder for files with them."""
 
     model_folder: Path
     precision: str
@@ -259,7 +261,7 @@ def build_cache(
     source: CacheSource,
     advance: Callable[[int], None],
 ) -> ActivationCache | None:
-    """The cache at its place, filled; the frozen layers' memory is given back."""
+    """The filled cache at its place, or None for off; frees the memory of the frozen layers."""
     if place.mode == "off":
         return None
     if place.mode == "memory":
