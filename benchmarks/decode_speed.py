@@ -16,7 +16,7 @@ from typing import Any
 
 from decode_task import STOCK, Task, task_of
 from engine_process import PLANS, environment, four_bits
-from turns import alternating
+from interleave import interleaved
 
 import report
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task = Task.read(path)
     workers = [Worker(name, path, given) for name in names]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for index, worker in alternating(workers, given.rounds):
+    for index, worker in interleaved(workers, given.rounds):
         rounds = {STOCK: 1, "manual": given.manual_rounds}.get(worker.name)
         if len(found[worker.name]) == rounds:
             continue

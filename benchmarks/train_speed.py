@@ -2,8 +2,8 @@
 
 python benchmarks/train_speed.py --setting cpu --engine calltune,mlx_lm
 
-The engines train the same rows and the same model in turns. Each engine's line goes to
-benchmarks/results.jsonl. See README.md beside this file.
+The engines train the same rows and the same model, in interleaved rounds. Each engine's line goes
+to benchmarks/results.jsonl. See README.md beside this file.
 """
 
 import argparse
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from engine_process import PLANS, EngineProcess
+from interleave import measure
 from make_rows import random_splits
 from rows import describe_rows, read_rows, write_rows
 from settings import SETTINGS, Setting
-from turns import measure
 
 import report
 
@@ -37,7 +37,7 @@ OVERRIDES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the engines in turns, write their lines and print a table."""
+    """Run the engines in interleaved rounds, write their lines and print a table."""
     given = _parser().parse_args(arguments)
     # A time limit ends it as Ctrl-C does: with the lines of what was measured.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

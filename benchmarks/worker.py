@@ -1,7 +1,7 @@
-"""One engine in a process of its own: commands in on stdin, answers out on stdout, as JSON lines.
+"""One engine in a process of its own: commands on stdin, answers on stdout, as JSON lines.
 
-Its own process gives each engine its own BLAS, its own device memory and its own failures. What
-the engine's libraries print goes to stderr, so that stdout carries answers alone.
+A process of its own gives each engine its own BLAS, device memory and failures. What the engine's
+libraries print goes to stderr, so that stdout carries only answers.
 """
 
 import importlib
@@ -18,13 +18,13 @@ from settings import Setting
 
 
 class Block(NamedTuple):
-    """What a number of steps, or a validation, came to."""
+    """What was measured in a number of steps, or in a validation."""
 
     seconds: float
     steps: int
     """Training steps, or batches validated."""
     tokens: int
-    """Real tokens, prompts included."""
+    """Tokens in the rows, prompts included and padding not."""
     padded_tokens: int
     """Tokens with the padding: rows times the width of their batch."""
     loss: float | None = None
@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 class Engine(Protocol):
-    """What every engine can be asked for between its blocks of steps."""
+    """What every engine does between its blocks of steps."""
 
     def validate(self) -> Block:
         """The loss over the validation rows, once through."""
@@ -41,7 +41,7 @@ class Engine(Protocol):
         """The most memory the engine's arrays took at once so far, in GB; None if not counted."""
 
     def release(self) -> None:
-        """Give memory that is only kept for reuse back, for the engine whose turn is next."""
+        """Free memory that is only kept for reuse, for the engine that runs next."""
 
     def details(self) -> dict[str, Any]:
         """What else belongs in the result: versions, device, choices the engine made."""
@@ -51,20 +51,20 @@ class SteppingEngine(Engine, Protocol):
     """An engine that can train a few steps and come back."""
 
     def steps(self, count: int) -> Block:
-        """Train `count` steps further over its stream of rows; done when the device is."""
+        """Train on the next `count` batches; return when the device is done."""
 
 
-class Desk:
-    """Where an engine takes its work from and hands its answers in."""
+class WorkerChannel:
+    """Reads commands for an engine, and writes its answers."""
 
     def __init__(self, commands: TextIO, answers: TextIO) -> None:
         self._commands = commands
         self._answers = answers
 
     def blocks(self, engine: Engine) -> Iterator[int]:
-        """How many steps to train next, again and again; answer each with `done`.
+        """The number of steps to train next, each time; each must be answered with `done`.
 
-        What else is asked for is answered here.
+        Other commands are answered here.
         """
         for line in self._commands:
             command = json.loads(line)
@@ -84,16 +84,16 @@ class Desk:
                     raise AssertionError(f"no command {unknown}")
 
     def serve(self, engine: SteppingEngine) -> None:
-        """Do every block of an engine that can be stepped."""
+        """Train every block that is asked for, with an engine that can be stepped."""
         for count in self.blocks(engine):
             self.done(engine.steps(count))
 
     def done(self, block: Block) -> None:
-        """Hand in a block."""
+        """Answer with what was measured in a block."""
         self.answer(block._asdict())
 
     def answer(self, values: dict[str, Any]) -> None:
-        """Hand in one line."""
+        """Write one answer."""
         self._answers.write(json.dumps(values) + "\n")
         self._answers.flush()
 
@@ -102,14 +102,14 @@ def main() -> None:
     """Run the engine module named on the command line until stdin ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    desk = Desk(sys.stdin, answers)
+    channel = WorkerChannel(sys.stdin, answers)
     try:
         setting = Setting.from_json(json.loads(sys.stdin.readline()))
         engine = importlib.import_module(f"engines.{sys.argv[1]}")
-        engine.serve(_rows(setting), setting, desk)
+        engine.serve(_rows(setting), setting, channel)
     except Exception as error:
         # An engine that runs out of memory is a result; the others go on.
-        desk.answer({"failed": f"{type(error).__name__}: {str(error)[:300]}"})
+        channel.answer({"failed": f"{type(error).__name__}: {str(error)[:300]}"})
         raise
 
 

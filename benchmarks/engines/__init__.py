@@ -1,1 +1,1 @@
-"""The engines: each module has `serve(rows, setting, desk)`, which trains until the desk closes."""
+"""The engines: `serve(rows, setting, channel)` of a module trains until the channel is closed."""

@@ -18,7 +18,7 @@ from mlx_lm.tuner import trainer
 from mlx_lm.tuner.datasets import CacheDataset
 from rows import Row, Rows
 from settings import Setting
-from worker import Block, Desk
+from worker import Block, WorkerChannel
 
 from engines import mlx_model
 
@@ -54,19 +54,19 @@ class MlxLm:
         self._train = CacheDataset(TokenDataset(rows.train))
         self._valid = CacheDataset(TokenDataset(rows.valid))
 
-    def train(self, desk: Desk) -> None:
-        """Run mlx_lm's trainer over the blocks that the desk asks for."""
+    def train(self, channel: WorkerChannel) -> None:
+        """Run mlx_lm's trainer over the blocks that the channel asks for."""
         np.random.seed(self._setting.seed)
 
         def batches(**arguments: Any) -> Iterator[Batch]:
             theirs = trainer.iterate_batches(**arguments)
-            for count in desk.blocks(self):
+            for count in channel.blocks(self):
                 seen: list[Batch] = []
                 started = time.perf_counter()
                 for batch in islice(theirs, count):
                     seen.append(batch)
                     yield batch
-                desk.done(_block(time.perf_counter() - started, seen))
+                channel.done(_block(time.perf_counter() - started, seen))
 
         with tempfile.TemporaryDirectory() as scratch:
             arguments = trainer.TrainingArgs(
@@ -119,9 +119,9 @@ class MlxLm:
         return {"device": mlx_model.device_name()}
 
 
-def serve(rows: Rows, setting: Setting, desk: Desk) -> None:
-    """Train until the desk closes."""
-    MlxLm(rows, setting).train(desk)
+def serve(rows: Rows, setting: Setting, channel: WorkerChannel) -> None:
+    """Train until the channel is closed."""
+    MlxLm(rows, setting).train(channel)
 
 
 def _block(seconds: float, seen: list[Batch], loss: float | None = None) -> Block:

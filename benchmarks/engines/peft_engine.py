@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from rows import Row, Rows
 from settings import Setting
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
-from worker import Block, Desk
+from worker import Block, WorkerChannel
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTIONS = ("sdpa", "eager")
@@ -168,9 +168,9 @@ class Peft:
         return time.perf_counter()
 
 
-def serve(rows: Rows, setting: Setting, desk: Desk) -> None:
-    """Train until the desk closes."""
-    desk.serve(Peft(rows, setting))
+def serve(rows: Rows, setting: Setting, channel: WorkerChannel) -> None:
+    """Train until the channel is closed."""
+    channel.serve(Peft(rows, setting))
 
 
 def _config(setting: Setting) -> Gemma3TextConfig:

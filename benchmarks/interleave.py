@@ -1,4 +1,4 @@
-"""Engines taking turns: a block of one, then a block of the next, in a new order each round."""
+"""Interleaved rounds: a block of one engine, then of the next, in another order each round."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,8 +12,8 @@ SETTLE_STEPS = 1
 """Steps before a block that are not counted: the engine gave its spare memory back before."""
 
 
-class Turns:
-    """What one engine has done so far; an engine that failed is left alone."""
+class EngineRounds:
+    """The measurements of one engine; an engine that failed is not asked again."""
 
     def __init__(self, setting: Setting, process: EngineProcess) -> None:
         self.name = process.name
@@ -30,7 +30,7 @@ class Turns:
         self._details = self._process.ask("details")
 
     def warm_up(self) -> None:
-        """Steps in which engines compile."""
+        """Run the steps in which engines compile."""
         if self._is_capped:
             return
         block = self._process.ask("steps", self._setting.warm_up_steps)
@@ -38,7 +38,7 @@ class Turns:
         self._process.ask("release")
 
     def train(self) -> None:
-        """One block."""
+        """Measure one block."""
         if self._is_capped:
             if not self._blocks:
                 self._blocks.append(self._process.ask("steps", 1))
@@ -49,13 +49,13 @@ class Turns:
         self._process.ask("release")
 
     def validate(self) -> None:
-        """One validation."""
+        """Measure one validation."""
         if not (self._is_capped and self._validations):
             self._validations.append(self._process.ask("validate"))
             self._process.ask("release")
 
-    def attempt(self, what: Callable[["Turns"], None]) -> None:
-        """Do one of the above, or note why the engine cannot."""
+    def attempt(self, what: Callable[["EngineRounds"], None]) -> None:
+        """Do one of the above, or note why the engine failed."""
         if "failed" in self._found:
             return
         try:
@@ -67,7 +67,7 @@ class Turns:
 
     @property
     def has_result(self) -> bool:
-        """Whether there is a round, or a failure, to tell of."""
+        """Whether there is a round, or a failure, to report."""
         return bool(self._blocks) or "failed" in self._found
 
     def stop(self) -> None:
@@ -95,40 +95,40 @@ class Turns:
 
 
 def measure(engines: Sequence[Callable[[], EngineProcess]], setting: Setting) -> list[Any]:
-    """What each engine came to, as JSON without the surroundings.
+    """The results of each engine, as JSON, without versions and machine.
 
     Engines are started one after the other, so that none loads while another is timed. An
     interrupt ends the rounds; what was measured until then counts, and says how many they were.
     """
-    turns: list[Turns] = []
+    running: list[EngineRounds] = []
     try:
         for start in engines:
-            turns.append(Turns(setting, start()))
-            _say(f"loading {turns[-1].name}")
-            turns[-1].attempt(Turns.load)
-        for turn in turns:
-            _say(f"warming up {turn.name}")
-            turn.attempt(Turns.warm_up)
-        for index, turn in alternating(turns, setting.rounds):
-            _say(f"round {index + 1}: {turn.name}")
-            turn.attempt(Turns.train)
-        for index, turn in alternating(turns, setting.validation_rounds):
-            _say(f"validation {index + 1}: {turn.name}")
-            turn.attempt(Turns.validate)
+            running.append(EngineRounds(setting, start()))
+            _say(f"loading {running[-1].name}")
+            running[-1].attempt(EngineRounds.load)
+        for engine in running:
+            _say(f"warming up {engine.name}")
+            engine.attempt(EngineRounds.warm_up)
+        for index, engine in interleaved(running, setting.rounds):
+            _say(f"round {index + 1}: {engine.name}")
+            engine.attempt(EngineRounds.train)
+        for index, engine in interleaved(running, setting.validation_rounds):
+            _say(f"validation {index + 1}: {engine.name}")
+            engine.attempt(EngineRounds.validate)
     except KeyboardInterrupt:
         _say("interrupted: these are the rounds that were done")
     finally:
-        for turn in turns:
-            turn.stop()
-    return [turn.result() for turn in turns if turn.has_result]
+        for engine in running:
+            engine.stop()
+    return [engine.result() for engine in running if engine.has_result]
 
 
-def alternating(turns: Sequence[Any], rounds: int) -> Iterator[tuple[int, Any]]:
+def interleaved(engines: Sequence[Any], rounds: int) -> Iterator[tuple[int, Any]]:
     """Every engine once a round; each round begins with another, so that drift hits all alike."""
     for index in range(rounds):
-        first = index % len(turns)
-        for turn in [*turns[first:], *turns[:first]]:
-            yield index, turn
+        first = index % len(engines)
+        for engine in [*engines[first:], *engines[:first]]:
+            yield index, engine
 
 
 def _say(text: str) -> None:
