@@ -4,7 +4,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn
 
@@ -133,14 +133,6 @@ def _leave_quietly() -> NoReturn:
     sys.exit(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions(train.TrainOptions):
-    """Options of `calltune plan`: those of train, and another machine's memory."""
-
-    memory_gb: float | None = None
-    """Plan for a machine with so many GB, 10⁹ bytes each; with --device gpu, of a GPU."""
-
-
 class _Command(NamedTuple):
     name: str
     """A second word is the name in a group of commands."""
@@ -160,7 +152,7 @@ _COMMANDS = (
     _Command("load", load.LoadOptions, load.run, "Load a dataset."),
     _Command("prep", prep.PrepOptions, prep.run, "Turn a dataset into prompts, and split it."),
     _Command("look", look.LookOptions, look.run, "Show rows as the trainer sees them."),
-    _Command("plan", PlanOptions, plan.run, "Estimate the memory that training needs."),
+    _Command("plan", plan.PlanOptions, plan.run, "Estimate the memory that training needs."),
     _Command("train", train.TrainOptions, train.run, "Fine-tune a model: train an adapter."),
     _Command("infer", infer.InferOptions, infer.run, "Evaluate the base model."),
     _Command("test", test.TestOptions, test.run, "Evaluate the tuned model, and compare."),

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import interleave
 import numpy as np
 import pytest
-import turns
 from engine_process import PLANS, EngineFailed, EngineProcess
 from make_rows import random_splits
 from rows import Row, Rows, cut, read_rows, write_rows
 from settings import SETTINGS, Setting
-from worker import Desk
+from worker import WorkerChannel
 
 import report
 
@@ -72,7 +72,7 @@ def test_filling_the_cache_is_paid_once_however_many_epochs() -> None:
 
 
 def test_each_round_has_every_engine_once_and_starts_with_another() -> None:
-    assert [name for _, name in turns.alternating("abc", 2)] == ["a", "b", "c", "b", "c", "a"]
+    assert [name for _, name in interleave.interleaved("abc", 2)] == ["a", "b", "c", "b", "c", "a"]
 
 
 def test_the_ratio_is_the_first_engine_by_the_other() -> None:
@@ -102,7 +102,7 @@ class FakeProcess:
 
 
 def measured(*processes: FakeProcess) -> list[dict[str, Any]]:
-    return turns.measure([lambda p=p: p for p in processes], TINY)  # type: ignore[misc]
+    return interleave.measure([lambda p=p: p for p in processes], TINY)  # type: ignore[misc]
 
 
 def test_an_engine_that_fails_says_why_and_the_others_go_on() -> None:
@@ -137,7 +137,7 @@ def test_steps_that_warm_up_or_settle_an_engine_are_not_counted() -> None:
     (found,) = measured(process := FakeProcess("mlx_lm"))
 
     assert found["steps_per_round"] == TINY.steps and found["rounds"] == TINY.rounds
-    assert process.asked.count(f"steps {turns.SETTLE_STEPS}") == TINY.rounds
+    assert process.asked.count(f"steps {interleave.SETTLE_STEPS}") == TINY.rounds
 
 
 def test_stock_mlx_lm_gets_one_step_and_its_line_says_so() -> None:
@@ -157,7 +157,7 @@ def answers() -> list[dict[str, Any]]:
     sent = io.StringIO("".join(json.dumps(command) + "\n" for command in commands))
     written = io.StringIO()
     rows = Rows(splits["train"][:6], splits["valid"][:5], 0)
-    mlx_lm_engine.serve(rows, TINY, Desk(sent, written))
+    mlx_lm_engine.serve(rows, TINY, WorkerChannel(sent, written))
     return [json.loads(line) for line in written.getvalue().splitlines()]
 
 
@@ -191,3 +191,23 @@ def test_a_process_that_cannot_start_its_engine_names_the_reason(
 ) -> None:
     with pytest.raises(EngineFailed, match="no_such_engine"):
         lost_engine.ask("details")
+
+
+def test_calltunes_engine_trains_blocks_of_the_products_own_run(tmp_path: Path) -> None:
+    splits = random_splits((TINY.shape or {})["vocab_size"], 0)
+    path = tmp_path / "rows.npz"
+    write_rows(path, splits["train"][:6], splits["valid"][:5])
+    process = EngineProcess("calltune", replace(TINY, rows=str(path)), tmp_path / "log", 120)
+    try:
+        details = process.ask("details")
+        first, validation, second = (
+            process.ask(*command) for command in (("steps", 2), ("validate",), ("steps", 1))
+        )
+    finally:
+        process.stop()
+    assert details["prefix_gb"] > 0 and details["fused_layers"] is False
+    # Three steps of two rows are one epoch of the six rows.
+    lengths = [len(row.tokens) for row in splits["train"][:6]]
+    assert first["tokens"] + second["tokens"] == sum(lengths)
+    assert validation["tokens"] == sum(len(row.tokens) for row in splits["valid"][:5])
+    assert np.isfinite(validation["loss"]) and first["padded_tokens"] >= first["tokens"]

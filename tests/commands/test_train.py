@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from calltune.training.schedule import LearningRate
 from support import tiny
 
 ADAPTER = Path("adapter")
+OLD = Path(tiny.__file__).parent / "old"
 WEIGHTS = "adapters.safetensors"
 
 
@@ -227,7 +229,7 @@ def test_other_options_start_anew_and_say_so(
     train(tiny_gemma)
     train(tiny_gemma, iters=2, learning_rate=1e-3)
     out = capsys.readouterr().out
-    assert "0000004 was made with other options or rows" in out and "Going on" not in out
+    assert "0000004 was made with other options or rows" in out and "Resuming" not in out
     assert steps("train_loss") == [1, 2] and listed(ADAPTER / "state") == ["0000002"]
 
 
@@ -256,7 +258,7 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_anew(
     cut(ADAPTER / "state" / "0000004" / "weights.safetensors")
     train(tiny_gemma)
     out = capsys.readouterr().out
-    assert "0000004 is damaged" in out and "Going on" not in out
+    assert "0000004 is damaged" in out and "Resuming" not in out
     assert steps("train_loss") == [1, 2, 3, 4] and file_digest(ADAPTER / WEIGHTS) == whole
 
 
@@ -271,7 +273,7 @@ def test_a_checkpoint_of_another_version_is_named_and_training_starts_anew(
         file.write_text(json.dumps(state | {"layout": 1}))
     train(tiny_gemma)
     out = capsys.readouterr().out
-    assert "another version" in out and "Going on" not in out
+    assert "another version" in out and "Resuming" not in out
     assert file_digest(ADAPTER / WEIGHTS) == whole
 
 
@@ -285,7 +287,7 @@ def test_a_run_that_was_killed_before_its_last_files_writes_them(
     if not gone.startswith("best"):
         (ADAPTER / gone).unlink()
     train(tiny_gemma)
-    assert "Going on after step 4" in capsys.readouterr().out
+    assert "Resuming after step 4" in capsys.readouterr().out
     assert file_digest(ADAPTER / gone) == before and (ADAPTER / "run.json").exists()
 
 
@@ -338,6 +340,19 @@ def test_a_rate_that_is_too_high_from_the_start_writes_no_adapter(tiny_gemma: Pa
     with pytest.raises(Diverged):
         train(tiny_gemma, learning_rate=1e30)
     assert not (ADAPTER / WEIGHTS).exists() and not (ADAPTER / "state").exists()
+
+
+def test_a_run_that_the_version_before_left_is_resumed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its options and rows are known again by what it wrote of them (tests/support/old)."""
+    shutil.copytree(OLD / "run_after_step_2", ADAPTER)
+    train(tiny.write_gemma(Path("gemma")))
+    assert "Resuming after step 2" in capsys.readouterr().out
+    assert steps("train_loss") == [1, 2, 3, 4]
+    recorded = json.loads((ADAPTER / "run.json").read_text())
+    state = json.loads((OLD / "run_after_step_2" / "state" / "0000002" / "state.json").read_text())
+    assert {name: recorded[name] for name in state["made_from"]} == state["made_from"]
 
 
 def write_quantised(folder: Path, like: Path) -> Path:

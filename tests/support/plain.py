@@ -1,25 +1,24 @@
 """What training must equal, taken from the definition; and small models and rows to try it on."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from calltune.data.batching import FINE, Buckets, TokenRow
+from calltune.data.batching import FINE, Buckets, Splits, TokenRow
+from calltune.models.loading import LoadedModel
 from calltune.training import activation_cache, adapter
 from calltune.training.adapter import AdapterShape, Kind
-from calltune.training.distributed import DistributedGroup
-from calltune.training.loader import Loader
-from calltune.training.split_model import split_at
+from calltune.training.dry_run import Machine
+from calltune.training.options import TrainOptions
+from calltune.training.run import Run, build_run
 from calltune.training.step import (
     Gradients,
-    Step,
     StepBatch,
     StepOptions,
-    TrainState,
     add_gradients,
 )
 
@@ -46,20 +45,13 @@ CAPPED = {
 """Gemma 2: it does something to its logits after the head."""
 CONFIGS = {"gemma": GEMMA, "llama": LLAMA, "llama untied": UNTIED, "capped": CAPPED}
 
+CPU = Machine("cpu", "float32", memory=10**10, free_disk=10**10)
+
 ROUNDING = 5e-6
 """How far apart float32 results of the same sums may lie, as `difference` measures it: a BLAS adds
 up in another order where a product has another shape."""
 ROWS_OF = (20, 90, 131, 150, 40, 33, 77)
 """Some shorter and some longer than the sliding window of 64."""
-
-
-class Run(NamedTuple):
-    """A model under training."""
-
-    model: Any
-    step: Step
-    trained: TrainState
-    loader: Loader
 
 
 def random_rows(lengths: tuple[int, ...] = ROWS_OF, seed: int = 0) -> list[TokenRow]:
@@ -102,21 +94,36 @@ def start(
     model: Any,
     shape: AdapterShape,
     rows: list[TokenRow],
-    options: StepOptions | None = None,
+    step_options: StepOptions | None = None,
     buckets: Buckets = FINE,
     batch_size: int = 3,
 ) -> Run:
-    """Training as `calltune train` sets it up, of a model that has its adapter."""
-    adapter.pack_layers(model)
-    step = Step(split_at(model, shape.n_frozen(model)), options or StepOptions())
-    trained = step.begin(adapter.trainable(model))
-    return Run(model, step, trained, Loader(rows, batch_size, 3, buckets, DistributedGroup()))
+    """Training as `calltune train` sets it up on a CPU, of a model that has its adapter."""
+    options = TrainOptions(
+        fine_tune_type=shape.fine_tune_type,
+        num_layers=shape.num_layers,
+        rank=shape.rank,
+        scale=shape.scale,
+        dropout=shape.dropout,
+        modules=shape.modules,
+        batch_size=batch_size,
+        seed=3,
+    )
+    return build_run(
+        LoadedModel(model, None, Path(), "tiny"),
+        Splits(rows, []),
+        options,
+        CPU,
+        has_adapter=True,
+        step_options=step_options or StepOptions(),
+        buckets=buckets,
+    )
 
 
 def keep_frozen(run: Run, rows: list[TokenRow], file: Path | None = None) -> None:
     """From now on the frozen layers' output is read from memory, or from `file`."""
     key = activation_cache.CacheKey("tiny", run.step.split_model.n_frozen, "float32")
-    run.loader.prefix = activation_cache.fill_cache(
+    run.loader.cache = activation_cache.fill_cache(
         run.step.split_model, rows, lambda _: None, file, key
     )
     run.step.split_model.release_frozen()
@@ -139,7 +146,7 @@ def summed(run: Run, given: list[StepBatch] | None = None) -> Gradients:
 
 def named(run: Run, stacks: Arrays) -> Arrays:
     """Weights or gradients of a run by mlx_lm's names."""
-    return adapter.exported(run.model, run.step.unstack(stacks))
+    return run.adapter_weights(stacks)
 
 
 def n_trained(rows: list[TokenRow]) -> int:

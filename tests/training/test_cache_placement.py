@@ -6,17 +6,18 @@ import pytest
 from mlx.utils import tree_flatten
 
 from calltune.errors import OptionError
-from calltune.training import activation_cache
+from calltune.training import run as training_run
 from calltune.training.activation_cache import (
     CachePlacement,
     CacheSource,
     build_cache,
     choose_placement,
+    free_on_disk,
 )
 from calltune.training.split_model import SplitModel, WholeModel, split_at
 
 from support import tiny
-from support.plain import GEMMA, ROUNDING, difference, random_rows
+from support.plain import GEMMA, ROUNDING, attach, difference, random_rows, shape_of, start
 
 ROWS = random_rows((20, 33))
 N_BYTES = (19 + 32) * 32 * 4
@@ -32,14 +33,9 @@ def source(tmp_path: Path) -> CacheSource:
     return CacheSource(model, "float32", tmp_path / "cache")
 
 
-def test_auto_takes_memory_then_disk_then_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    missing = tmp_path / "not" / "yet"
-
+def test_auto_takes_memory_then_disk_then_nothing() -> None:
     def mode(memory: int, on_disk: int) -> str:
-        monkeypatch.setattr(activation_cache, "_free_on_disk", lambda _: on_disk)
-        place = choose_placement(split_model_of(), ROWS, "auto", memory, missing)
+        place = choose_placement(1, N_BYTES, "auto", memory, on_disk)
         assert place.n_bytes == N_BYTES
         return place.mode
 
@@ -49,27 +45,35 @@ def test_auto_takes_memory_then_disk_then_nothing(
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_measured(tmp_path: Path) -> None:
-    assert (
-        choose_placement(split_model_of(), ROWS, "auto", 0, tmp_path / "not" / "yet").mode == "disk"
-    )
+    assert free_on_disk(tmp_path / "not" / "yet") == pytest.approx(free_on_disk(tmp_path), rel=0.1)
 
 
 @pytest.mark.parametrize("mode", ["memory", "disk", "off"])
-def test_what_was_asked_for_is_done(mode: Any, tmp_path: Path) -> None:
-    assert choose_placement(split_model_of(), ROWS, mode, 0, tmp_path) == CachePlacement(
-        mode, N_BYTES, "asked for"
-    )
+def test_what_was_asked_for_is_done(mode: Any) -> None:
+    assert choose_placement(1, N_BYTES, mode, 0, 0) == CachePlacement(mode, N_BYTES, "asked for")
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["all layers are trained", "not cut"])
-def test_without_frozen_layers_there_is_no_cache(whole: bool, tmp_path: Path) -> None:
-    split_model = WholeModel(tiny.make_model(GEMMA)) if whole else split_model_of(0)
+def test_without_frozen_layers_there_is_no_cache() -> None:
     for mode in ("auto", "off"):
-        place = choose_placement(split_model, ROWS, mode, 10**9, tmp_path)  # type: ignore[arg-type]
+        place = choose_placement(0, N_BYTES, mode, 10**9, 10**9)  # type: ignore[arg-type]
         assert place.mode == "off" and "no layer is frozen" in place.reason
     for mode in ("memory", "disk"):
         with pytest.raises(OptionError, match=f"--prefix-cache {mode} needs frozen layers"):
-            choose_placement(split_model, ROWS, mode, 10**9, tmp_path)  # type: ignore[arg-type]
+            choose_placement(0, N_BYTES, mode, 10**9, 10**9)  # type: ignore[arg-type]
+
+
+def test_the_cache_of_a_run_is_as_large_as_its_rows() -> None:
+    model = tiny.make_model(GEMMA)
+    shape = shape_of()
+    attach(model, shape)
+    assert start(model, shape, ROWS).plan.cache == CachePlacement("memory", N_BYTES, "it fits")
+
+
+def test_a_model_that_cannot_be_split_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run, "cut", lambda model, _: WholeModel(model))
+    model = tiny.make_model(GEMMA)
+    attach(model, shape_of())
+    assert start(model, shape_of(), ROWS).plan.cache.mode == "off"
 
 
 @pytest.mark.parametrize("mode", ["memory", "disk"])

@@ -147,8 +147,8 @@ def test_two_processes_train_what_one_trains(place: Path) -> None:
 
     (place / "together" / "run.json").unlink()
     again = train(place, "together", 2, *more)
-    assert [line for line in again if "Going on" in line] == [
-        "Going on after step 8, where the run was interrupted"
+    assert [line for line in again if "Resuming" in line] == [
+        "Resuming after step 8, where the run was interrupted"
     ]
     assert_same_weights(place / "together", place / "alone")
     done = train(place, "together", 2, *more)

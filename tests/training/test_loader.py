@@ -19,7 +19,7 @@ BUCKETS = pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coars
 
 
 class Rank(DistributedGroup):
-    """One of several processes, without the others."""
+    """One of several group, without the others."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -132,7 +132,7 @@ def test_frozen_outputs_stand_where_their_rows_do(buckets: Buckets) -> None:
     split_model = split_at(tiny.make_model(GEMMA), 1)
     for size in (1, 2):
         loader = loader_of(buckets, size=size, rank=size - 1, batch=1)
-        loader.prefix = activation_cache.fill_cache(split_model, ROWS, lambda _: None)
+        loader.cache = activation_cache.fill_cache(split_model, ROWS, lambda _: None)
         for device_batch in loader.training(0, 3):
             frozen = device_batch.arrays.frozen
             assert frozen is not None and frozen.shape == (*device_batch.host.inputs.shape, 32)

@@ -13,7 +13,7 @@ from calltune.data.batching import TokenRow
 from calltune.training.adapter import Kind
 from calltune.training.checkpoint import Position
 from calltune.training.distributed import DistributedGroup
-from calltune.training.logging import Diverged, Progress
+from calltune.training.logging import Diverged, RunLogger
 from calltune.training.loop import Loop, SaveCallbacks, Schedule
 from calltune.training.schedule import LearningRate
 from calltune.training.step import StepOptions, TrainState, Weights
@@ -54,10 +54,8 @@ def started(dropout: float = 0.0, kind: Kind = "lora", clip: float = 0.5) -> pla
 def loop(run: plain.Run, notes: Notes, valid: Sequence[TokenRow] = (), **changes: Any) -> Loop:
     wanted = {"iters": 8, "learning_rate": LearningRate(1e-2), "save_every": 3}
     schedule = Schedule(**(wanted | {"steps_per_report": 2, "steps_per_eval": 2} | changes))
-    progress = Progress(schedule.iters, None, shown=False)
-    return Loop(
-        run.step, run.loader, valid, schedule, DistributedGroup(), progress, notes.callbacks
-    )
+    logger = RunLogger(schedule.iters, None, shown=False)
+    return Loop(run.step, run.loader, valid, schedule, DistributedGroup(), logger, notes.callbacks)
 
 
 def losing(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
@@ -207,7 +205,7 @@ def test_weights_that_are_not_finite_are_not_saved(monkeypatch: pytest.MonkeyPat
 def test_metrics_are_the_means_since_the_last_report() -> None:
     run, reports = started(), []
 
-    class Heard(Progress):
+    class Heard(RunLogger):
         def step(self, report: Any) -> None:
             reports.append(report)
 

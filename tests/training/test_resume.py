@@ -126,7 +126,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(
             return bool(seen) and time.monotonic() - seen[0] >= wait
 
         assert killed_when(place, is_time)
-    assert "Going on after step" in finish(place)
+    assert "Resuming after step" in finish(place)
     assert taken(place, "killed") == uninterrupted
 
 
@@ -148,5 +148,5 @@ def test_a_run_killed_inside_a_save_ends_as_if_it_had_not_been(
         n_cut_off += any(name.startswith(".") for name in os.listdir(state))
     # The others were renamed in before the signal came.
     assert n_cut_off >= 1
-    assert "Going on after step" in finish(place)
+    assert "Resuming after step" in finish(place)
     assert taken(place, "cut off") == uninterrupted

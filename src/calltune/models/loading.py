@@ -54,7 +54,12 @@ def load(
     from mlx_lm.utils import load_tokenizer
 
     model, config = load_stored(folder)
-    if _is_dense(compute, backend, folder):
+    if compute is None:
+        dequantizes = backend.device == "cpu"
+    else:
+        memory = device_bytes(backend)
+        dequantizes = is_dense(compute, backend.device, stored_bytes(folder), memory)
+    if dequantizes:
         dequantize(model, backend.precision)
     elif backend.precision == "float32":
         cast_to_float32(model)
@@ -84,20 +89,23 @@ def load_stored(folder: Path) -> tuple[Any, dict[str, Json]]:
     return model, config
 
 
-def _is_dense(compute: Compute | None, backend: Backend, folder: Path) -> bool:
-    """Whether quantised weights are to be dequantised.
+def is_dense(
+    compute: Compute, device: Literal["metal", "cuda", "cpu"], stored_bytes: int, memory: int
+) -> bool:
+    """Whether a training dequantizes the weights, should they be quantized.
 
-    Products with quantised weights are fast on Metal alone. Elsewhere `auto` dequantises them
-    where their 16 bits, four times what is stored, take less than half of the GPU's memory.
+    Products with quantized weights are fast on Metal alone. Elsewhere `auto` dequantizes them; on
+    CUDA only where their 16 bits, four times the `stored_bytes` of the weight files, take at most
+    half of the GPU's `memory`, in bytes.
     """
-    if compute in ("dense", "quantized"):
+    if compute != "auto":
         return compute == "dense"
-    if not backend.is_gpu:
-        return True
-    if compute is None or backend.has_fast_quantized_products:
-        return False
-    n_stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return 4 * n_stored <= device_bytes(backend) / 2
+    return device == "cpu" or (device == "cuda" and 4 * stored_bytes <= memory / 2)
+
+
+def stored_bytes(folder: Path) -> int:
+    """The size of a model's weight files."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def check_adapter(adapter: Path) -> None:

@@ -229,27 +229,27 @@ class CacheSource(NamedTuple):
 
 
 def choose_placement(
-    split_model: SplitModel, rows: Sequence[TokenRow], mode: CacheMode, memory: int, folder: Path
+    n_frozen: int, n_bytes: int, mode: CacheMode, memory: int, free_disk: int
 ) -> CachePlacement:
-    """Settle `auto`, for these rows and `memory` bytes.
+    """Settle `auto` for a cache of `n_bytes` bytes.
+
+    `memory` and `free_disk` are the bytes that a run may use and that the disk has free.
 
     Raises:
         OptionError: a cache was asked for and no layer is frozen.
     """
-    if not split_model.n_frozen:
+    if not n_frozen:
         if mode in ("memory", "disk"):
             raise OptionError(
                 f"--prefix-cache {mode} needs frozen layers, and every layer is trained; "
                 "give fewer --num-layers, or leave it out"
             )
         return CachePlacement("off", 0, "no layer is frozen")
-    output = split_model.run_frozen(mx.zeros((1, 2), mx.int32))
-    n_bytes = count_positions(rows) * output.shape[-1] * output.dtype.size
     if mode != "auto":
         return CachePlacement(mode, n_bytes, "asked for")
     if n_bytes <= memory * MAX_MEMORY_SHARE:
         return CachePlacement("memory", n_bytes, "it fits")
-    if n_bytes * 2 <= _free_on_disk(folder):
+    if n_bytes * 2 <= free_disk:
         return CachePlacement("disk", n_bytes, "it is too large for memory")
     return CachePlacement("off", n_bytes, "it is too large for memory and disk")
 
@@ -281,7 +281,8 @@ def _digest(folder: Path) -> str:
     return hashlib.sha256("".join(file_digest(file) for file in files).encode()).hexdigest()
 
 
-def _free_on_disk(folder: Path) -> int:
+def free_on_disk(folder: Path) -> int:
+    """Bytes free on the disk of `folder`, which need not be there yet."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""Adapters: put on a model, and written as mlx_lm writes them."""
+"""Adapters: attached to a model, resumed from, and saved as mlx_lm saves them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,29 +21,29 @@ Weights = dict[str, mx.array]
 
 @dataclass(frozen=True, slots=True)
 class AdapterShape:
-    """Which weights are trained, in mlx_lm's terms."""
+    """Which weights are trained, in the terms of mlx_lm's adapter_config.json."""
 
     fine_tune_type: Kind
     num_layers: int
-    """Counted from the top of the model; -1 is all."""
+    """Layers with an adapter, counted from the top of the model; -1 for all."""
     rank: int
     scale: float
     """Multiplies the low-rank product; rsLoRA divides it by the root of the rank
     (Kalajdzievski, https://arxiv.org/abs/2312.03732)."""
     dropout: float
     modules: tuple[str, ...] = ()
-    """Names of the linear layers that get LoRA, such as q_proj; none means all."""
+    """Names of the linear layers that get LoRA, such as q_proj; all of them where it is empty."""
 
     @property
     def multiplier(self) -> float:
-        """What the low-rank product is multiplied by."""
+        """The factor of the low-rank product."""
         return self.scale / self.rank**0.5 if self.fine_tune_type == "rslora" else self.scale
 
     def to_json(self, keys: Sequence[str] | None = None) -> dict[str, Json]:
         """The part of adapter_config.json that mlx_lm needs to load the adapter.
 
-        `keys` are the adapted layers' names within a decoder layer, None for all. An rsLoRA
-        adapter is a LoRA adapter of another scale.
+        `keys` are the names of the adapted linear layers within a decoder layer, None for all. An
+        rsLoRA adapter is a LoRA adapter with another scale.
         """
         lora: dict[str, Json] = {
             "rank": self.rank,
@@ -59,44 +59,57 @@ class AdapterShape:
             "lora_parameters": None if kind == "full" else lora,
         }
 
-    def n_frozen(self, model: Any) -> int:
+    def n_trained(self, n_layers: int) -> int:
+        """How many layers of a model with `n_layers` are trained.
+
+        Raises:
+            OptionError: the model has too few layers.
+        """
+        if self.num_layers > n_layers:
+            raise OptionError(
+                f"--num-layers is {self.num_layers}, but the model has {n_layers} layers; "
+                "give that many or fewer, or -1 for all"
+            )
+        return n_layers if self.num_layers == -1 else self.num_layers
+
+    def n_frozen(self, n_layers: int) -> int:
         """How many layers lie below the trained ones."""
-        return 0 if self.num_layers == -1 else len(model.layers) - self.num_layers
+        return n_layers - self.n_trained(n_layers)
 
 
 def check_trainable(shape: AdapterShape, model_folder: Path, reference: str) -> None:
-    """Refuse to change quantised weights themselves: 4 bits cannot take in what a step adds.
+    """Refuse to train quantized weights themselves: 4 bits cannot hold what a step adds.
 
-    The folder decides: weights that were dequantised for training would not fit it.
+    The files in `model_folder` decide: weights that were dequantized for training would not fit
+    them. `reference` is the name of the model in the error.
 
     Raises:
-        OptionError: full fine-tuning was asked for, and the model's files are quantised.
+        OptionError: full fine-tuning was asked for, and the model's files are quantized.
     """
+    if shape.fine_tune_type != "full":
+        return
     config = read_json(model_folder / "config.json")
-    is_quantised = any(config.get(key) for key in ("quantization", "quantization_config"))
-    if shape.fine_tune_type == "full" and is_quantised:
+    if any(config.get(key) for key in ("quantization", "quantization_config")):
         raise OptionError(
-            f"--fine-tune-type full needs a model that is not quantised, and {reference} is; "
+            f"--fine-tune-type full needs a model that is not quantized, and {reference} is; "
             f"make one with calltune model {reference} --dense, or use --fine-tune-type lora"
         )
 
 
 def attach(model: Any, shape: AdapterShape, seed: int) -> dict[str, Json]:
-    """Freeze the model and put trainable weights of this shape on it; the shape as JSON.
+    """Freeze the model and attach trainable weights, in place; the shape as JSON.
+
+    The JSON is the part of adapter_config.json that mlx_lm needs. `seed` decides the initial
+    weights.
 
     Raises:
-        OptionError: the model has too few layers or none of the modules.
+        OptionError: the model has too few layers, or lacks one of the modules.
     """
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    if shape.num_layers > len(model.layers):
-        raise OptionError(
-            f"--num-layers is {shape.num_layers}, but the model has {len(model.layers)} layers; "
-            "give that many or fewer, or -1 for all"
-        )
+    layers = model.layers[shape.n_frozen(len(model.layers)) :]
     mx.random.seed(seed)
     model.freeze()
-    layers = model.layers[-max(shape.num_layers, 0) :]
     config = shape.to_json(_keys(layers, shape.modules))
     if shape.fine_tune_type == "full":
         for layer in layers:
@@ -112,7 +125,7 @@ def attach(model: Any, shape: AdapterShape, seed: int) -> dict[str, Json]:
 
 
 def resume(model: Any, weights_file: Path) -> None:
-    """Start from the trained weights in `weights_file`; before `pack_layers`.
+    """Load trained weights into a model that has its adapter; call it before `pack_layers`.
 
     Raises:
         ModelNotFound: there is no such file, it is broken, or it was not made for this model
@@ -139,19 +152,22 @@ def resume(model: Any, weights_file: Path) -> None:
 
 
 def pack_layers(model: Any) -> None:
-    """Let LoRA layers that share their input be computed together, in place."""
+    """Let LoRA layers that share their input be computed as one product, in place."""
     names = {id(module): name for name, module in model.named_modules()}
     for layer in model.layers:
         pack_layer(layer, names[id(layer)])
 
 
 def trainable(model: Any) -> Weights:
-    """The trained weights by their names in this model."""
+    """The trainable weights, by their names in this model."""
     return dict(tree_flatten(model.trainable_parameters()))
 
 
 def exported(model: Any, weights: Weights) -> Weights:
-    """Trained weights by the names that mlx_lm gives them."""
+    """Trained weights, or their gradients, by the names that mlx_lm gives them.
+
+    `weights` has the names that `trainable` gives once the layers are packed.
+    """
     packed = {n: m for n, m in model.named_modules() if isinstance(m, PackedLoRA)}
     result: Weights = {}
     for name, module in packed.items():
@@ -167,10 +183,13 @@ def save(
     number: int | None = None,
     keep: int = 1,
 ) -> None:
-    """Write trained weights, named as mlx_lm names them, and their config.
+    """Write trained weights, named as by `exported`, and their config to an adapter's folder.
 
-    With `number` the weights go to a numbered checkpoint as well, as mlx_lm does; the last
-    `keep` of those stay.
+    With `number`, a step, the weights go to a numbered checkpoint as well, as in mlx_lm; the last
+    `keep` of those up to this one stay.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
     if number is not None:
         _save_weights(folder / f"{number:07d}_{WEIGHTS}", weights)

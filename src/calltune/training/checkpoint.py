@@ -1,9 +1,7 @@
-"""What a run needs to go on exactly where it was, in numbered folders.
+"""Checkpoints: what a run needs to be resumed exactly, in numbered folders.
 
 `state/0000100/` holds weights.safetensors, optimizer.safetensors and state.json, which names the
 SHA-256 of the other two. A folder is made under another name, flushed to disk and renamed in.
-
-What an earlier part of a run, or another run, left in an adapter's folder.
 """
 
 import re
@@ -35,23 +33,23 @@ LAYOUT = 2
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a run is; with the seed it also tells which rows come next."""
+    """How far a run has come; with the seed this also decides which rows come next."""
 
     step: int = 0
     """Steps done."""
     tokens: int = 0
-    """Real tokens seen, prompts included."""
+    """Tokens trained on so far, prompts included and padding not."""
     best_loss: float | None = None
     """The lowest validation loss so far."""
     best_step: int = 0
     worse: int = 0
     """Validations since the best one."""
     elapsed_s: float = 0.0
-    """Seconds of training, those of earlier parts of a run included."""
+    """Seconds of training, those before an interruption included."""
 
 
 class Checkpoint(NamedTuple):
-    """A saved run."""
+    """The state of a run that was saved, and how far the run had come."""
 
     trained: TrainState
     position: Position
@@ -62,7 +60,8 @@ def save(
 ) -> None:
     """Write a checkpoint, then remove all but the last `keep`.
 
-    `run_fingerprint` says what the run is: a checkpoint is found again only with the same.
+    `folder` is the one that holds the numbered folders. `run_fingerprint` is what decides the
+    weights of a run: only a run with an equal one is resumed from this checkpoint.
 
     Raises:
         OutputError: the folder cannot be written; earlier checkpoints are kept.
@@ -83,30 +82,33 @@ def save(
 def latest(
     folder: Path, run_fingerprint: Json, tell: Callable[[str], None] = print
 ) -> Checkpoint | None:
-    """The newest whole checkpoint of this run, or None; `tell` hears of those passed over."""
+    """The newest checkpoint with this fingerprint that is not damaged, or None.
+
+    `tell` gets a line about each newer one that is skipped.
+    """
     for candidate in reversed(_numbered(folder)):
         try:
             return _read(candidate, run_fingerprint)
-        except (_PassedOver, DataError, OSError, KeyError, TypeError, AttributeError) as error:
-            reason = error if isinstance(error, _PassedOver) else "is damaged"
-            tell(f"The checkpoint {candidate} {reason}; it is passed over")
+        except (_Unusable, DataError, OSError, KeyError, TypeError, AttributeError) as error:
+            reason = error if isinstance(error, _Unusable) else "is damaged"
+            tell(f"The checkpoint {candidate} {reason}; it is skipped")
     return None
 
 
-class _PassedOver(Exception):
-    """Why a checkpoint is not this run's, or not whole."""
+class _Unusable(Exception):
+    """Why a checkpoint is not this run's, or damaged."""
 
 
 def _read(folder: Path, run_fingerprint: Json) -> Checkpoint:
     """The checkpoint in `folder`, if it is whole and of this run."""
     state = read_json(folder / STATE)
     if state["made_from"] != run_fingerprint:
-        raise _PassedOver("was made with other options or rows")
+        raise _Unusable("was made with other options or rows")
     if state.get("layout") != LAYOUT:
-        raise _PassedOver("was written by another version of calltune")
+        raise _Unusable("was written by another version of calltune")
     digests = state["sha256"]
     if any(file_digest(folder / name) != digests[name] for name in (WEIGHTS, OPTIMIZER)):
-        raise _PassedOver("is damaged")
+        raise _Unusable("is damaged")
     position = Position(**state["position"])
     weights: Any = mx.load(str(folder / WEIGHTS))
     optimizer: Any = mx.load(str(folder / OPTIMIZER))
@@ -124,7 +126,7 @@ def _write_arrays(path: Path, arrays: dict[str, mx.array]) -> None:
 def _flat(state: dict[str, Any]) -> dict[str, mx.array]:
     """Adam's state with one name for each array: `learning_rate`, `NAME/m`.
 
-    MLX's own flattening takes the dots in our names for levels.
+    MLX's own flattening would take the dots in the names for levels.
     """
     flat: dict[str, mx.array] = {}
     for name, value in state.items():
@@ -161,9 +163,10 @@ def _remove(folder: Path) -> None:
 
 
 def truncate_run(folder: Path, step: int) -> None:
-    """Remove what was recorded after `step`: it speaks for weights that are no longer there.
+    """Remove what a run recorded after `step`, and what a killed process left half written.
 
-    So is what a killed process left half written. Adapters stay until others take their place.
+    `folder` is that of the adapter; it is made where it is missing. Step 0 removes the state and
+    the best adapter too. Other adapter files stay until new ones take their place.
 
     Raises:
         OutputError: the folder cannot be made or written.
@@ -183,7 +186,7 @@ def truncate_run(folder: Path, step: int) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove half-written files and checkpoints; by their names, nothing else that is hidden."""
+    """Remove half-written files and checkpoints, known by their names, from a folder."""
     for path in folder.glob(".*") if folder.is_dir() else ():
         if re.fullmatch(r"\.\d{7,}\.\w+", path.name):
             _remove(path)

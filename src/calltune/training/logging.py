@@ -1,10 +1,6 @@
-"""What a training run shows and records while it goes on.
+"""What a training run logs: a progress bar, printed lines, metrics.jsonl, and trackers.
 
-metrics.jsonl: what a training run measured, one JSON object a line, each with its step.
-
-The line of a terminal that changes while a run goes on.
-
-How much of a run's time is training.
+metrics.jsonl holds one JSON object a line, each with its step.
 """
 
 import json
@@ -25,9 +21,10 @@ from calltune.types import Json
 
 
 class ProgressBar:
-    """A bar on the terminal's last line, and printed lines above it.
+    """A progress bar on the terminal's last line, and printed lines above it.
 
-    Where there is no terminal the printed lines are all; with `shown` false there is nothing.
+    Where the output is no terminal there are only the printed lines; with `shown` false there is
+    nothing.
     """
 
     def __init__(self, total: int, done: int, shown: bool) -> None:
@@ -49,17 +46,17 @@ class ProgressBar:
         self.start, self.stop = self._bar.start, self._bar.stop
 
     def update(self, done: int, note: str) -> None:
-        """Show how many steps are done, and the note beside them."""
+        """Show how many steps are done, and a note beside the bar."""
         self._bar.update(self._task, completed=done, note=note)
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""
-        # A log's reader has no use for lines broken at a width that nobody chose.
+        # Lines of a log file should not be wrapped at an arbitrary width.
         self._console.print(text, soft_wrap=True)
 
     @contextmanager
-    def instead(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Another bar in the place of the ones shown."""
+    def replaced(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show another bar in place of this one; the function that is yielded advances it."""
         shown = [task.id for task in self._bar.tasks if task.visible]
         for task in shown:
             self._bar.update(task, visible=False)
@@ -73,8 +70,12 @@ class ProgressBar:
                 self._bar.update(task, visible=True)
 
 
-def append(path: Path, record: dict[str, Json]) -> None:
-    """Add a line in one write, so that a killed run leaves at most the last one cut."""
+def append_metrics(path: Path, record: dict[str, Json]) -> None:
+    """Append a record to a metrics file in one write: a killed run truncates at most the last one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
@@ -84,12 +85,12 @@ def append(path: Path, record: dict[str, Json]) -> None:
 
 
 def truncate_metrics(metrics_file: Path, step: int) -> int:
-    """Take what was recorded after `step` out of a metrics file; the number of lines taken out.
+    """Remove what was recorded after `step` from a metrics file; the number of lines removed.
 
-    So is a last line that was cut short. Without a file there is nothing to do.
+    A last line that was truncated is removed too. A missing file is left missing.
 
     Raises:
-        DataError: a whole line is no record of a step.
+        DataError: a complete line is no record of a step.
         OutputError: the file cannot be written.
     """
     if not metrics_file.exists():
@@ -110,61 +111,61 @@ def _step_of(line: bytes, path: Path, number: int) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}, line {number}: no record of a step; mend or remove it") from error
+        raise DataError(
+            f"{path}, line {number}: no record of a step; repair or remove it"
+        ) from error
 
 
 class Stopwatch:
-    """Seconds since it was made, and how many of them were training."""
+    """Seconds since it was created, in all and without pauses."""
 
     def __init__(self) -> None:
-        self._started, self._away_s = perf_counter(), 0.0
+        self._started, self._paused_s = perf_counter(), 0.0
 
     def elapsed_s(self) -> float:
-        """All of them."""
+        """All seconds since it was created."""
         return perf_counter() - self._started
 
     def training_s(self) -> float:
-        """Those outside `away`."""
-        return self.elapsed_s() - self._away_s
+        """The seconds outside `paused` blocks."""
+        return self.elapsed_s() - self._paused_s
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """What the block takes is not training; a block in another counts once."""
-        before_s, started = self._away_s, perf_counter()
+    def paused(self) -> Iterator[None]:
+        """Leave the time of the block out of `training_s`; nested blocks count once."""
+        before_s, started = self._paused_s, perf_counter()
         try:
             yield
         finally:
-            self._away_s = before_s + perf_counter() - started
+            self._paused_s = before_s + perf_counter() - started
 
 
 class Diverged(CalltuneError):
-    """The loss is no longer a number."""
+    """The loss or a weight is no longer a finite number."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One training step, over all processes that took part in it."""
+    """One training step, summed over all processes."""
 
     step: int
     """Counted from 1."""
     loss_sum: float
-    """Nats, summed over the trained tokens."""
+    """Loss in nats, summed over the trained tokens."""
     n_trained: int
-    """Tokens that the loss is of."""
+    """Number of tokens that the loss was computed on."""
     n_tokens: int
-    """Tokens of the rows, prompts included."""
+    """Number of tokens in the rows, prompts included."""
     n_padded: int
-    """Positions computed: `n_tokens` and the padding."""
+    """Number of positions computed: `n_tokens` and the padding."""
     learning_rate: float
-    grad_norm: float | None
-    """Length of the gradient before it was clipped, where it is known."""
 
 
-class Progress:
-    """One live line, a printed line at each report, a line in metrics.jsonl, and trackers.
+class RunLogger:
+    """Logs a run: a progress bar, a printed line at each report, metrics.jsonl, and trackers.
 
-    Without a terminal there is no live line, and with `shown` false nothing is printed at all.
-    A tracker that fails is let go with a note; training goes on.
+    With `shown` false nothing is printed. A tracker that fails is dropped with a note; training
+    goes on.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class Progress:
         first_tokens: int = 0,
         first_elapsed_s: float = 0.0,
     ) -> None:
-        """`first_…` are the steps, tokens and seconds behind a run that goes on where it was."""
+        """`first_…` are the steps, tokens and seconds that a resumed run has behind it."""
         self._total_steps, self._first_step = total_steps, first_step
         self._file = metrics_file
         self._trackers = list(trackers)
@@ -190,34 +191,33 @@ class Progress:
         self._start_clock()
 
     def __enter__(self) -> Self:
-        """Start the live line and the clock."""
+        """Show the progress bar and start the clock."""
         self._start_clock()
         self._line.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Take the live line away and finish the trackers, however training ended."""
+        """Remove the progress bar and finish the trackers, however training ended."""
         self._line.stop()
         for tracker in list(self._trackers):
-            with self._let_go_if_failing(tracker):
+            with self._drop_if_failing(tracker):
                 tracker.finish()
 
     def step(self, report: StepReport) -> None:
-        """One step is done: bring the live line up to date.
+        """Count a step, and update the progress bar.
 
         Raises:
-            Diverged: the loss or the gradient is not finite.
+            Diverged: the loss is not finite.
         """
         _check_finite("loss", report.loss_sum, report.step)
-        _check_finite("gradient's length", report.grad_norm or 0.0, report.step)
         self._sums.add(report)
         self._tokens += report.n_tokens
         if self._first_step_s is None:
             self._first_step_s = self._watch.training_s()
-        self._line.update(report.step, self._in_words(report.step, self._measured()))
+        self._line.update(report.step, self._summary(report.step, self._measured()))
 
     def report(self, step: int) -> None:
-        """Print and record the means over the steps since the last report; nothing without any.
+        """Print and record the means over the steps since the last report, if there were any.
 
         `train_loss` is per trained token, `learning_rate` the last step's, `elapsed_s` all time
         spent; `tokens_per_second` is without the time of phases.
@@ -226,7 +226,7 @@ class Progress:
             return
         metrics = self._measured()
         self._sums, self._reported_s = _Sums(), self._watch.training_s()
-        self._line.print(f"  step {step:>5}  train {self._in_words(step, metrics)}")
+        self._line.print(f"  step {step:>5}  train {self._summary(step, metrics)}")
         self._record(step, metrics)
 
     def validated(self, step: int, loss: float, seconds: float, is_best: bool) -> None:
@@ -242,15 +242,16 @@ class Progress:
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show something else that goes on; what is yielded adds to how much of it is done.
+        """Show the progress of something other than training, `total` items long.
 
-        The time of the block is no training time. A phase may hold another.
+        The function that is yielded takes the number of items done since its last call. The time
+        of the block does not count as training time. Phases can be nested.
         """
-        with self._watch.away(), self._line.instead(name, total) as advance:
+        with self._watch.paused(), self._line.replaced(name, total) as advance:
             yield advance
 
     def note(self, text: str) -> None:
-        """Print one line above the live one."""
+        """Print one line above the progress bar."""
         self._line.print(text)
 
     def _start_clock(self) -> None:
@@ -258,7 +259,7 @@ class Progress:
         self._first_step_s = None
 
     def _measured(self) -> dict[str, float]:
-        """What metrics.jsonl says of the steps since the last report."""
+        """The metrics of the steps since the last report."""
         training_s = self._watch.training_s() - self._reported_s
         return self._sums.means() | {
             "tokens_per_second": self._sums.n_tokens / training_s,
@@ -267,7 +268,7 @@ class Progress:
             "elapsed_s": self._first_elapsed_s + self._watch.elapsed_s(),
         }
 
-    def _in_words(self, step: int, metrics: dict[str, float]) -> str:
+    def _summary(self, step: int, metrics: dict[str, float]) -> str:
         left_s = self._left_s(step)
         left = f"{left_s / 60:.1f} min" if left_s < 5400 else f"{left_s / 3600:.1f} h"
         return (
@@ -276,7 +277,7 @@ class Progress:
         )
 
     def _left_s(self, step: int) -> float:
-        """Training time that the steps to come will take at the pace so far."""
+        """Estimated training time of the remaining steps, in seconds."""
         n_done, spent_s = step - self._first_step, self._watch.training_s()
         if n_done > 1 and self._first_step_s is not None:
             # Kernels are compiled in the first step, so it says little about the others.
@@ -285,19 +286,19 @@ class Progress:
 
     def _record(self, step: int, metrics: dict[str, float]) -> None:
         if self._file is not None:
-            append(self._file, {"step": step} | metrics)
+            append_metrics(self._file, {"step": step} | metrics)
         for tracker in list(self._trackers):
-            with self._let_go_if_failing(tracker):
+            with self._drop_if_failing(tracker):
                 tracker.log(step, metrics)
 
     @contextmanager
-    def _let_go_if_failing(self, tracker: Tracker) -> Iterator[None]:
+    def _drop_if_failing(self, tracker: Tracker) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             self._trackers.remove(tracker)
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self.note(f"{tracker.name} failed and gets nothing more ({reason})")
+            self.note(f"{tracker.name} failed and is not used any more ({reason})")
 
 
 def _check_finite(what: str, value: float, step: int) -> None:
@@ -310,7 +311,7 @@ def _check_finite(what: str, value: float, step: int) -> None:
 
 @dataclass(slots=True)
 class _Sums:
-    """What the steps since the last report add up to."""
+    """Sums over the steps since the last report."""
 
     n_steps: int = 0
     n_trained: int = 0
@@ -318,8 +319,6 @@ class _Sums:
     n_padded: int = 0
     loss: float = 0.0
     learning_rate: float = 0.0
-    grad_norm: float = 0.0
-    n_grad_norms: int = 0
 
     def add(self, report: StepReport) -> None:
         self.n_steps += 1
@@ -328,16 +327,10 @@ class _Sums:
         self.n_padded += report.n_padded
         self.loss += report.loss_sum
         self.learning_rate = report.learning_rate
-        if report.grad_norm is not None:
-            self.grad_norm += report.grad_norm
-            self.n_grad_norms += 1
 
     def means(self) -> dict[str, float]:
-        means = {
+        return {
             "train_loss": self.loss / self.n_trained,
             "learning_rate": self.learning_rate,
             "padding_share": 1 - self.n_tokens / self.n_padded,
         }
-        if self.n_grad_norms:
-            means["grad_norm"] = self.grad_norm / self.n_grad_norms
-        return means

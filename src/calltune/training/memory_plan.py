@@ -1,196 +1,66 @@
-"""How much memory a training run takes, from shapes and row lengths alone.
+"""How much memory a training takes, from shapes and row lengths alone: `Planner` gives a `Plan`.
 
-The terms say which arrays exist at once; `plan_layer` has those inside a layer. Checked against
-`mx.get_peak_memory()` of CPU runs, and of fused ones on an H100.
-
-What the memory planner is told: the machine, the code's limits, a run's choices and rows.
-
-How many numbers a position the arrays inside one decoder layer have.
-
-Eager steps (CPU) keep every array of the forward pass. Compiled ones (GPU) keep what their
-kernels give, with norms and rotations as one kernel each; `fused/` keeps what its functions take.
+The terms say which arrays exist at once; `layer_memory` has those inside a layer. Checked against
+`mx.get_peak_memory()` of CPU runs, and of runs with the CUDA kernels on an H100.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
-from calltune.data.batching import Buckets, TokenRow, batches_by_length, epoch
-from calltune.training.model_shape import Linear, ModelShape
+from calltune.data.batching import Splits, TokenRow, batches_by_length
+from calltune.files import read_json
+from calltune.models import loading
+from calltune.training.distributed import DistributedGroup
+from calltune.training.dry_run import (
+    LIMITS,
+    DryRun,
+    Limits,
+    Machine,
+    ModelSize,
+    buckets_for,
+    dry_run,
+)
+from calltune.training.layer_memory import LayerNumbers, Size, lora_numbers, mask_numbers
+from calltune.training.model_shape import ModelShape, float_bytes, shape_of
+from calltune.training.options import TrainOptions
+from calltune.training.packed_lora import SHARED_INPUT_GROUPS
 from calltune.training.step import count_recomputed
-
-Place = Literal["memory", "disk", "off"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """Where a step is computed."""
-
-    is_eager: bool
-    """Array by array on a CPU, not compiled."""
-    number_bytes: int
-    """Bytes of an activation, and of a weight that is not quantised."""
-    memory: int
-    """Bytes a run may use."""
-    is_fused: bool = False
-    """The trained layers run as `fused/` does, given that it knows the model's family."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the training code holds itself to, in positions, numbers and bytes."""
-
-    kept_positions: int
-    valid_positions: int
-    bulk_positions: int
-    chunk_logits: int
-    fill_bytes: int
-    cache_share: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """What of a run's options decides its memory."""
-
-    batch_size: int
-    n_trained: int
-    """Layers that are trained, from the top."""
-    rank: int = 8
-    kind: Literal["lora", "rslora", "dora", "full"] = "lora"
-    modules: tuple[str, ...] = ()
-    """Linear layers with LoRA; none means all."""
-    has_dropout: bool = False
-    grad_checkpoint: bool = True
-    prefix_cache: Literal["auto", "memory", "disk", "off"] = "auto"
-    is_dense: bool = True
-    """Quantised weights are dequantised."""
-    iters: int = 500
-    seed: int = 42
-
-
-class Rows(NamedTuple):
-    """The rows of a run; those of validation are the ones that it uses."""
-
-    train: Sequence[TokenRow]
-    valid: Sequence[TokenRow]
-
-
-class Size(NamedTuple):
-    """A batch: B * L positions, L of them a row, T trained."""
-
-    positions: int
-    length: int
-    targets: int
-
-
-def is_adapted(linear: Linear, chosen: Choices) -> bool:
-    """Whether LoRA is put on a linear layer."""
-    return chosen.kind != "full" and (not chosen.modules or linear.name in chosen.modules)
-
-
-def lora_numbers(group: tuple[Linear, ...], chosen: Choices) -> int:
-    """Numbers in a group's LoRA matrices; packed ones are zero between their blocks."""
-    adapted = [linear for linear in group if is_adapted(linear, chosen)]
-    is_packed = len(adapted) == len(group) and chosen.kind != "dora" and not chosen.has_dropout
-    outputs = sum(linear.n_outputs for linear in adapted)
-    inputs = sum(linear.n_inputs for linear in adapted)
-    return chosen.rank * (inputs + outputs * (len(group) if is_packed else 1))
-
-
-def mask_numbers(group: tuple[Linear, ...], chosen: Choices) -> int:
-    """Numbers in the mask that keeps a packed group's zeros."""
-    is_packed = len(group) > 1 and all(is_adapted(linear, chosen) for linear in group)
-    outputs = sum(linear.n_outputs for linear in group)
-    return chosen.rank * len(group) * outputs if is_packed else 0
-
-
-class LayerNumbers(NamedTuple):
-    """What one layer of a model needs on a machine."""
-
-    shape: ModelShape
-    machine: Machine
-
-    @property
-    def carried(self) -> int:
-        """Numbers that a recomputed layer keeps: its input, and that input's norm if fused."""
-        return self.shape.hidden * (2 if self.machine.is_fused else 1)
-
-    def kept(self, size: Size, chosen: Choices) -> int:
-        """Numbers that are kept for the backward pass."""
-        shape, is_eager = self.shape, self.machine.is_eager
-        if self.machine.is_fused:
-            # q k v side by side, then apart; the scores after the softmax.
-            attention = 3 * shape.queries + 4 * shape.keys + shape.heads * size.length
-            inner = sum(len(group) for group in shape.groups) * chosen.rank
-            return 6 * shape.hidden + attention + 2 * shape.ffn + inner
-        norms = shape.norms * (3 if is_eager else 1)
-        rotations = (shape.queries + shape.keys) * (4 if is_eager else 1)
-        attention = 2 * shape.queries
-        if is_eager:
-            attention += shape.queries + shape.heads * size.length
-        between = 2 * (shape.ffn + shape.hidden)
-        return norms + self._products(chosen) + rotations + attention + between
-
-    def backward(self, size: Size) -> int:
-        """Numbers in the backward pass, beside all that is kept."""
-        shape, scores = self.shape, self.shape.heads * size.length
-        if self.machine.is_fused:
-            return 4 * shape.ffn + 4 * shape.hidden + 2 * scores
-        if not self.machine.is_eager:
-            return 8 * shape.ffn + 4 * shape.hidden + 3 * scores
-        # When attention's turn comes, what the feed-forward part kept is gone.
-        return max(6 * shape.ffn, 3 * scores - 6 * shape.ffn - 5 * shape.hidden)
-
-    def forward(self, size: Size) -> int:
-        """Numbers that a forward pass needs at once when nothing is kept."""
-        shape = self.shape
-        attention = 4 * (shape.hidden + shape.queries + shape.keys)
-        if self.machine.is_eager:
-            attention += shape.heads * size.length
-        return max(attention, 4 * (shape.hidden + shape.ffn))
-
-    def _products(self, chosen: Choices) -> int:
-        """Outputs of linear layers: frozen, and with LoRA's added; LoRA's inner ones."""
-        total = 0
-        for group in self.shape.groups:
-            outputs = sum(linear.n_outputs for linear in group)
-            adapted = [linear for linear in group if is_adapted(linear, chosen)]
-            total += outputs + sum(linear.n_outputs + chosen.rank for linear in adapted)
-            if chosen.has_dropout:
-                total += sum(2 * linear.n_inputs + linear.n_outputs for linear in adapted)
-        return total
 
 
 class Part(NamedTuple):
-    """One thing that takes memory."""
+    """Something that takes memory, and how much."""
 
     name: str
     n_bytes: int
 
 
 class Phase(NamedTuple):
-    """What exists at the worst moment of one phase of a run."""
+    """What exists in memory at the worst moment of one phase of a run."""
 
     name: str
     parts: tuple[Part, ...]
 
     @property
     def n_bytes(self) -> int:
-        """All parts together."""
+        """Bytes of all parts together."""
         return _total(self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run's memory by phase."""
+    """A run's memory by phase, and what the run would be."""
 
     phases: tuple[Phase, ...]
-    place: Place
-    """Where the frozen layers' output goes."""
+    run: DryRun
+    is_dense: bool
+    """Quantized weights are dequantized."""
 
     @property
     def largest(self) -> Phase:
-        """The phase that needs most."""
+        """The phase that needs the most memory."""
         return max(self.phases, key=lambda phase: phase.n_bytes)
 
     @property
@@ -201,103 +71,152 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """What a run's phases need."""
+    """What the phases of a run need: of one model, on one machine."""
 
     shape: ModelShape
     machine: Machine
-    limits: Limits
-    buckets: Buckets
+    number_bytes: int
+    """Bytes of an activation, and of a weight that is not quantized."""
+    stored_bytes: int
+    """Bytes of the model's weight files."""
+    limits: Limits = LIMITS
 
-    def plan(self, rows: Rows, chosen: Choices) -> Plan:
-        """The plan of a run with these rows and options."""
-        used = [row for batch in self._batches(rows, chosen) for row in batch]
-        cached = self._cache(rows, used, chosen)
-        place = self._place(cached, chosen)
-        released = chosen.n_trained if place != "off" else self.shape.n_layers
-        held = (
-            Part("weights", self._weights(released, chosen)),
-            Part("trained: values, Adam's state", self._trained(chosen)),
-            Part("output of the frozen layers", cached if place == "memory" else 0),
+    def plan(self, rows: Splits[TokenRow], options: TrainOptions) -> Plan:
+        """The plan of a run with these rows and options, in one process.
+
+        Raises:
+            OptionError: the options do not fit the model.
+        """
+        is_dense = loading.is_dense(
+            options.compute, self.machine.device, self.stored_bytes, self.machine.memory
         )
-        phases = [
-            Phase("loading", (Part("weights", self._loading(chosen)),)),
-            Phase("training", (*held, *self._training(rows, chosen))),
-        ]
-        if rows.valid:
-            validation = self._validation(rows.valid, chosen)
-            phases.append(Phase("validation", (*held, *validation)))
-        if place != "off":
-            phases.insert(1, self._filling(held, [*used, *rows.valid], chosen))
-        return Plan(tuple(phases), place)
+        weights = _Weights(self.shape, self.number_bytes, is_dense)
+        size = ModelSize(
+            self.shape.n_layers, self.shape.hidden, self.number_bytes, weights.of_all_layers
+        )
+        run = dry_run(size, rows, options, self.machine, DistributedGroup(), limits=self.limits)
+        phases = _RunPhases(self, run, weights)
+        return Plan(tuple(phases.all()), run, is_dense)
 
-    def _batches(self, rows: Rows, chosen: Choices) -> list[list[TokenRow]]:
-        batches = epoch(rows.train, chosen.batch_size, chosen.seed, 0, self.buckets)
-        return batches[: chosen.iters]
 
-    def _sizes(self, batches: Iterator[list[TokenRow]], n_rows: int) -> Iterator[Size]:
-        for batch in batches:
-            length = self.buckets.length(max(len(row.tokens) for row in batch) - 1)
-            count = max(len(batch), n_rows if self.buckets.pads_rows else 1)
-            targets = sum(len(row.tokens) - row.completion_start for row in batch)
-            yield Size(count * length, length, self.buckets.targets(targets))
+def planner_for(folder: Path, machine: Machine) -> Planner:
+    """The planner for the model in a folder; its weights are not read.
 
-    def _weights(self, n_layers: int, chosen: Choices) -> int:
-        shape, size = self.shape, self.machine.number_bytes
-        if chosen.is_dense or not shape.is_quantised:
-            return (n_layers * shape.layer_weights + shape.outside_weights) * size
+    Raises:
+        ModelNotFound: mlx_lm cannot load the model.
+        OptionError: the model is no decoder with one feed-forward part a layer.
+    """
+    model, _ = loading.load_stored(folder)
+    number_bytes = 4 if machine.precision == "float32" else float_bytes(model)
+    shape = shape_of(model, read_json(folder / "config.json"), SHARED_INPUT_GROUPS, number_bytes)
+    return Planner(shape, machine, number_bytes, loading.stored_bytes(folder))
+
+
+class _Weights(NamedTuple):
+    """The bytes of a model's weights while training."""
+
+    shape: ModelShape
+    number_bytes: int
+    is_dense: bool
+
+    @property
+    def of_all_layers(self) -> int:
+        return self.of_layers(self.shape.n_layers)
+
+    def of_layers(self, n_layers: int) -> int:
+        """Those of `n_layers` layers, and of what is in no layer."""
+        shape = self.shape
+        if self.is_dense or not shape.is_quantized:
+            return (n_layers * shape.layer_weights + shape.outside_weights) * self.number_bytes
         return n_layers * shape.layer_bytes + shape.outside_bytes
 
-    def _loading(self, chosen: Choices) -> int:
-        """All weights; or the largest matrix while it is unpacked, which is the first."""
+    def loading(self, is_eager: bool) -> int:
+        """All of them; or the largest matrix while it is dequantized, which is the first."""
         shape = self.shape
-        whole = self._weights(shape.n_layers, chosen)
-        if not (self.machine.is_eager and chosen.is_dense and shape.is_quantised):
-            return whole
+        if not (is_eager and self.is_dense and shape.is_quantized):
+            return self.of_all_layers
         # MLX's CPU unpacks into one array and scales that into another.
-        unpacking = 2 * shape.largest_matrix * self.machine.number_bytes
-        return max(whole, unpacking + shape.largest_matrix_bytes)
+        unpacking = 2 * shape.largest_matrix * self.number_bytes
+        return max(self.of_all_layers, unpacking + shape.largest_matrix_bytes)
 
-    def _trained_numbers(self, chosen: Choices) -> int:
-        if chosen.kind == "full":
-            return chosen.n_trained * self.shape.layer_weights
-        return chosen.n_trained * sum(lora_numbers(group, chosen) for group in self.shape.groups)
 
-    def _trained(self, chosen: Choices) -> int:
+class _RunPhases:
+    """The phases of one run, and what exists at the worst moment of each."""
+
+    def __init__(self, planner: Planner, run: DryRun, weights: _Weights) -> None:
+        self._run, self._weights = run, weights
+        self._shape, self._limits = planner.shape, planner.limits
+        self._number_bytes = planner.number_bytes
+        self._buckets = buckets_for(planner.machine)
+        self._is_eager = planner.machine.is_cpu
+        is_lora = run.adapter.fine_tune_type in ("lora", "rslora") and not run.adapter.modules
+        # Given that the kernels know the model's family.
+        self._is_fused = planner.machine.device == "cuda" and is_lora and not run.adapter.dropout
+        self._layer = LayerNumbers(self._shape, run.adapter, self._is_eager, self._is_fused)
+
+    def all(self) -> Iterator[Phase]:
+        """From loading to validation."""
+        run = self._run
+        is_cached = run.cache.mode != "off"
+        layers = run.n_trained if is_cached else run.n_layers
+        lasting = (
+            Part("weights", self._weights.of_layers(layers)),
+            Part("trained: values, Adam's state", self._trained()),
+            Part(
+                "output of the frozen layers",
+                run.cache.n_bytes if run.cache.mode == "memory" else 0,
+            ),
+        )
+        yield Phase("loading", (Part("weights", self._weights.loading(self._is_eager)),))
+        if is_cached:
+            yield self._filling(lasting)
+        yield Phase("training", (*lasting, *self._training()))
+        if run.valid_rows:
+            yield Phase("validation", (*lasting, *self._validation()))
+
+    def _sizes(self, batches: Iterator[list[TokenRow]], n_rows: int) -> Iterator[Size]:
+        buckets = self._buckets
+        for batch in batches:
+            length = buckets.length(max(len(row.tokens) for row in batch) - 1)
+            count = max(len(batch), n_rows if buckets.pads_rows else 1)
+            targets = sum(len(row.tokens) - row.completion_start for row in batch)
+            yield Size(count * length, length, buckets.targets(targets))
+
+    def _trained_numbers(self) -> int:
+        run = self._run
+        if run.adapter.fine_tune_type == "full":
+            return run.n_trained * self._shape.layer_weights
+        return run.n_trained * sum(lora_numbers(g, run.adapter) for g in self._shape.groups)
+
+    def _trained(self) -> int:
         """In the model, in stacks, and Adam's two moments; where blocks are zero, a mask."""
-        copies = 3 if chosen.kind == "full" else 4
+        adapter = self._run.adapter
+        copies = 3 if adapter.fine_tune_type == "full" else 4
         masks = 0
-        if chosen.kind in ("lora", "rslora") and not chosen.has_dropout:
-            masks = sum(mask_numbers(group, chosen) for group in self.shape.groups)
-        return 4 * (copies * self._trained_numbers(chosen) + chosen.n_trained * masks)
+        if adapter.fine_tune_type in ("lora", "rslora") and not adapter.dropout:
+            masks = sum(mask_numbers(group, adapter) for group in self._shape.groups)
+        return 4 * (copies * self._trained_numbers() + self._run.n_trained * masks)
 
-    def _cache(self, rows: Rows, used: Sequence[TokenRow], chosen: Choices) -> int:
-        n_positions = sum(len(tokens) - 1 for tokens in {r.tokens for r in [*used, *rows.valid]})
-        return n_positions * self.shape.hidden * self.machine.number_bytes
-
-    def _place(self, n_bytes: int, chosen: Choices) -> Place:
-        if chosen.n_trained == self.shape.n_layers:
-            return "off"
-        if chosen.prefix_cache != "auto":
-            return chosen.prefix_cache
-        is_small = n_bytes <= self.machine.memory * self.limits.cache_share
-        return "memory" if is_small else "disk"
-
-    def _filling(self, held: tuple[Part, ...], rows: Sequence[TokenRow], chosen: Choices) -> Phase:
-        _, trained, cache = held
-        sizes = self._sizes(batches_by_length(rows, self.limits.bulk_positions), 1)
+    def _filling(self, lasting: tuple[Part, ...]) -> Phase:
+        _, trained, cache = lasting
+        rows = self._run.used_rows
+        sizes = self._sizes(batches_by_length(rows, self._limits.bulk_positions), 1)
         forward = max(self._bytes(size, self._layer.forward(size)) for size in sizes)
-        if not self.machine.is_eager:
+        if not self._is_eager:
             # What is queued may take so much.
-            forward = max(forward, self.limits.fill_bytes - cache.n_bytes)
-        weights = Part("weights", self._weights(self.shape.n_layers, chosen))
+            forward = max(forward, self._limits.fill_bytes - cache.n_bytes)
+        weights = Part("weights", self._weights.of_all_layers)
         return Phase("frozen layers", (weights, trained, cache, Part("activations", forward)))
 
-    def _training(self, rows: Rows, chosen: Choices) -> tuple[Part, ...]:
-        sizes = self._sizes(iter(self._batches(rows, chosen)), chosen.batch_size)
-        return max((self._step(size, chosen) for size in sizes), key=_total)
+    def _training(self) -> tuple[Part, ...]:
+        loader, n_steps = self._run.loader, self._run.schedule.iters
+        # Later epochs have the same rows in other company.
+        batches = islice(loader.global_batches(), min(n_steps, loader.steps_per_epoch))
+        sizes = self._sizes(batches, loader.batch_size)
+        return max((self._step(size) for size in sizes), key=_total)
 
-    def _validation(self, rows: Sequence[TokenRow], chosen: Choices) -> tuple[Part, ...]:
-        copies = Part("rounded copies", self._copies(chosen))
+    def _validation(self) -> tuple[Part, ...]:
+        copies = Part("rounded copies", self._copies())
 
         def needed(size: Size) -> tuple[Part, ...]:
             # The last chunk's logits are held until the next ones are there.
@@ -305,54 +224,47 @@ class Planner:
             forward = self._bytes(size, self._layer.forward(size))
             return Part("activations", forward), Part("head", logits), copies
 
-        sizes = self._sizes(batches_by_length(rows, self.limits.valid_positions), 1)
-        return max(map(needed, sizes), key=_total)
+        rows, limit = self._run.valid_rows, self._limits.valid_positions
+        return max(map(needed, self._sizes(batches_by_length(rows, limit), 1)), key=_total)
 
-    def _step(self, size: Size, chosen: Choices) -> tuple[Part, ...]:
+    def _step(self, size: Size) -> tuple[Part, ...]:
         return (
-            Part("activations of the largest batch", self._activations(size, chosen)),
+            Part("activations of the largest batch", self._activations(size)),
             *self._after_forward(size),
-            Part("rounded copies", self._copies(chosen)),
+            Part("rounded copies", self._copies()),
         )
 
     def _after_forward(self, size: Size) -> tuple[Part, ...]:
         """The head, then the top layer's backward pass; what is queued holds both on a GPU."""
-        machine = self.machine
-        n_chunks = 1 if machine.is_eager else 2 if machine.is_fused else 6
+        n_chunks = 1 if self._is_eager else 2 if self._is_fused else 6
         head = Part("head", self._chunk(size) * n_chunks)
         backward = self._bytes(size, self._layer.backward(size))
         layer = Part("backward pass of one layer", backward)
-        if machine.is_eager:
+        if self._is_eager:
             return (max(head, layer, key=lambda part: part.n_bytes),)
         return head, layer
 
-    def _copies(self, chosen: Choices) -> int:
+    def _copies(self) -> int:
         """Trained weights as the layers use them: in stacks, and one by one."""
-        return 2 * 4 * self._trained_numbers(chosen)
+        return 2 * 4 * self._trained_numbers()
 
-    def _activations(self, size: Size, chosen: Choices) -> int:
+    def _activations(self, size: Size) -> int:
         """Bytes that a step keeps for the backward pass."""
-        limit = self.limits.kept_positions if chosen.grad_checkpoint else None
-        if self.machine.is_eager:
-            limit = None
-        recomputed = count_recomputed(chosen.n_trained, size.positions, limit)
+        n_trained = self._run.n_trained
+        recomputed = count_recomputed(n_trained, size.positions, self._run.step.kept_positions)
         # A recomputed layer keeps its input, and all else when its turn comes.
-        whole = max(chosen.n_trained - recomputed, min(1, recomputed))
-        numbers = whole * self._layer.kept(size, chosen) + recomputed * self._layer.carried
+        whole = max(n_trained - recomputed, min(1, recomputed))
+        numbers = whole * self._layer.kept(size) + recomputed * self._layer.carried
         return self._bytes(size, numbers)
 
     def _bytes(self, size: Size, numbers: int) -> int:
         """Of so many numbers a position."""
-        return numbers * size.positions * self.machine.number_bytes
-
-    @property
-    def _layer(self) -> LayerNumbers:
-        return LayerNumbers(self.shape, self.machine)
+        return numbers * size.positions * self._number_bytes
 
     def _chunk(self, size: Size) -> int:
         """Bytes of the logits that exist at once, in float32."""
-        most = max(64, self.limits.chunk_logits // self.shape.vocabulary // 64 * 64)
-        return min(size.targets, most) * self.shape.vocabulary * 4
+        limit = max(64, self._limits.chunk_logits // self._shape.vocabulary // 64 * 64)
+        return min(size.targets, limit) * self._shape.vocabulary * 4
 
 
 def _total(parts: Sequence[Part]) -> int:

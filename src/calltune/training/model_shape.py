@@ -1,4 +1,4 @@
-"""A decoder's sizes, as the memory planner needs them."""
+"""A decoder's sizes, as the memory planner needs them, read from a model and its config."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from calltune.errors import OptionError
 
 
 class Linear(NamedTuple):
-    """A linear layer: (…, n_inputs) -> (…, n_outputs)."""
+    """A linear layer: (…, n_inputs) → (…, n_outputs)."""
 
     name: str
     n_inputs: int
@@ -17,7 +17,7 @@ class Linear(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A decoder's sizes, counted in numbers unless they say bytes."""
+    """A decoder's sizes, in numbers where the name does not say bytes."""
 
     hidden: int
     ffn: int
@@ -27,18 +27,18 @@ class ModelShape:
     vocabulary: int
     n_layers: int
     norms: int
-    """The outputs of one layer's norms at one position, together."""
+    """Outputs of one layer's norms at one position, in all."""
     groups: tuple[tuple[Linear, ...], ...]
-    """One layer's linear layers, those that LoRA computes as one product together."""
+    """The linear layers of one decoder layer; a group is computed by LoRA as one product."""
     layer_weights: int
     outside_weights: int
-    """Weights that are in no layer: embedding, head (once where the two are tied), last norm."""
+    """Weights outside the layers: embedding, head (once where the two are tied), last norm."""
     largest_matrix: int
     layer_bytes: int
-    """One layer's weights as stored, quantised or not."""
+    """One layer's weights as stored, quantized or not."""
     outside_bytes: int
     largest_matrix_bytes: int
-    is_quantised: bool
+    is_quantized: bool
 
     @property
     def queries(self) -> int:
@@ -57,10 +57,10 @@ def shape_of(
     together: Sequence[tuple[str, ...]],
     number_bytes: int,
 ) -> ModelShape:
-    """The sizes of mlx_lm's `model`, whose weights may be unread, and of its config.json.
+    """The sizes of an mlx_lm model, whose weights may be unread, with its config.json.
 
-    `together` names the linear layers that LoRA computes as one product; `number_bytes` are the
-    bytes of a float once the model is loaded.
+    `together` names the linear layers that LoRA computes as one product. `number_bytes` is the size
+    of a float once the model is loaded.
 
     Raises:
         OptionError: the model is no decoder with one feed-forward part a layer.
@@ -100,12 +100,12 @@ def shape_of(
         layer_bytes=in_layers.n_bytes // n_layers,
         outside_bytes=whole.n_bytes - in_layers.n_bytes,
         largest_matrix_bytes=largest_counts.n_bytes,
-        is_quantised=any("scales" in module for module in matrices),
+        is_quantized=any("scales" in module for module in matrices),
     )
 
 
 def float_bytes(model: Any) -> int:
-    """The bytes of a float in the model as it is stored."""
+    """The size in bytes of a float in the model as it is stored."""
     from mlx.utils import tree_flatten
 
     arrays: Any = tree_flatten(model.layers[-1].parameters())
@@ -118,7 +118,7 @@ class _Counts(NamedTuple):
 
 
 def _counts(module: Any, number_bytes: int) -> _Counts:
-    """The weights in a module, scales of quantised ones left out, and its bytes with them."""
+    """The weights in a module, scales of quantized ones left out, and its bytes with them."""
     from mlx.utils import tree_flatten
 
     weights, n_bytes = 0, 0

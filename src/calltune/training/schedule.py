@@ -1,4 +1,4 @@
-"""Learning rates over a run."""
+"""The learning rate of each update: warm-up, then constant, linear or cosine."""
 
 import math
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ Kind = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class LearningRate:
-    """A rate for every update: a linear warm-up from 0, then constant or down to 0."""
+    """A learning rate schedule: linear warm-up from 0, then constant or a decay to 0."""
 
     peak: float
     kind: Kind = "constant"
     warmup: int = 0
-    """Updates until the peak is reached."""
+    """Number of updates until the peak is reached."""
     total: int = 1
-    """Updates in the whole run."""
+    """Number of updates in the whole run."""
 
     def at(self, update: int) -> float:
-        """The rate of an update, counted from 0."""
+        """The learning rate of update number `update`, counted from 0."""
         if update < self.warmup:
             return self.peak * (update + 1) / self.warmup
         done = (update - self.warmup) / max(1, self.total - self.warmup)

@@ -1,88 +1,107 @@
-"""What to change so that a run fits into memory, in the order of least harm."""
+"""Changes of options that make a run fit into memory, in the order of least harm."""
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from calltune.training.memory_plan import Choices, Plan, Planner, Rows
+from calltune.data.batching import Splits, TokenRow
+from calltune.training.memory_plan import Plan, Planner
+from calltune.training.options import TrainOptions
 
-LENGTHS_TRIED = 16
+Rows = Splits[TokenRow]
+
+MAX_LENGTHS_TRIED = 16
 """Limits on the length of rows that are tried, at most."""
 
 
 class Suggestion(NamedTuple):
-    """A change of options, and the plan with it."""
+    """A change of one option, what it costs, and the plan of the run with it."""
 
     option: str
     cost: str
     plan: Plan
 
 
-def suggest_changes(planner: Planner, rows: Rows, chosen: Choices, limit: int) -> list[Suggestion]:
-    """Changes that need less than the run as it is, each on its own; `limit` in bytes.
+def suggest_changes(
+    planner: Planner, rows: Rows, options: TrainOptions, limit: int
+) -> list[Suggestion]:
+    """Changes that need less memory than the run as it is, each of them alone.
 
-    Of lengths, batch sizes and numbers of layers the mildest that fits is given, or the last one
-    that can be tried.
+    `limit` is the memory of the machine in bytes. Of shorter rows, smaller batches and fewer layers
+    the mildest one that fits is given, or the last one where none fits.
     """
-    peak = planner.plan(rows, chosen).peak
+    run = _PlannedRun(planner, rows, options, planner.plan(rows, options))
     tried = [
-        *_recomputed(planner, rows, chosen),
-        *_other_places(planner, rows, chosen),
-        *_first_fitting(_shorter(planner, rows, chosen), limit),
-        *_first_fitting(_smaller(planner, rows, chosen), limit),
-        *_first_fitting(_shallower(planner, rows, chosen), limit),
-        *_quantised(planner, rows, chosen),
+        *_checkpointing(run),
+        *_other_caches(run),
+        *_first_fitting(_shorter_rows(run), limit),
+        *_first_fitting(_smaller_batches(run), limit),
+        *_first_fitting(_fewer_layers(run), limit),
+        *_quantized_weights(run),
     ]
-    return [suggestion for suggestion in tried if suggestion.plan.peak < peak]
+    return [suggestion for suggestion in tried if suggestion.plan.peak < run.plan.peak]
 
 
-def _recomputed(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
-    if not chosen.grad_checkpoint:
-        plan = planner.plan(rows, replace(chosen, grad_checkpoint=True))
+class _PlannedRun(NamedTuple):
+    """A run as it is, and its plan."""
+
+    planner: Planner
+    rows: Rows
+    options: TrainOptions
+    plan: Plan
+
+    def changed(self, **changes: Any) -> Plan:
+        """The plan with other options."""
+        return self.planner.plan(self.rows, replace(self.options, **changes))
+
+
+def _checkpointing(run: _PlannedRun) -> Iterator[Suggestion]:
+    if not run.options.grad_checkpoint:
+        plan = run.changed(grad_checkpoint=True)
         yield Suggestion("--grad-checkpoint", "more time a step", plan)
 
 
-def _other_places(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
-    place = planner.plan(rows, chosen).place
+def _other_caches(run: _PlannedRun) -> Iterator[Suggestion]:
+    place = run.plan.run.cache.mode
     if place == "memory":
-        plan = planner.plan(rows, replace(chosen, prefix_cache="disk"))
+        plan = run.changed(prefix_cache="disk")
         yield Suggestion("--prefix-cache disk", "reads from the disk in every step", plan)
     if place != "off":
-        plan = planner.plan(rows, replace(chosen, prefix_cache="off"))
+        plan = run.changed(prefix_cache="off")
         yield Suggestion("--prefix-cache off", "computes the frozen layers in every step", plan)
 
 
-def _shorter(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
+def _shorter_rows(run: _PlannedRun) -> Iterator[Suggestion]:
+    rows = run.rows
     lengths = sorted({-(-len(row.tokens) // 32) * 32 for row in rows.train}, reverse=True)[1:]
-    for length in lengths[:: -(-len(lengths) // LENGTHS_TRIED) or 1]:
-        kept = Rows(*([row for row in part if len(row.tokens) <= length] for part in rows))
+    for length in lengths[:: -(-len(lengths) // MAX_LENGTHS_TRIED) or 1]:
+        kept = Splits(*([row for row in part if len(row.tokens) <= length] for part in rows))
         if not kept.train:
             return
         lost = 1 - len(kept.train) / len(rows.train)
         cost = f"leaves out {len(rows.train) - len(kept.train)} rows ({lost:.0%})"
-        yield Suggestion(f"--max-seq-length {length}", cost, planner.plan(kept, chosen))
+        yield Suggestion(f"--max-seq-length {length}", cost, run.planner.plan(kept, run.options))
 
 
-def _smaller(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
-    size = chosen.batch_size
+def _smaller_batches(run: _PlannedRun) -> Iterator[Suggestion]:
+    size = run.options.batch_size
     while size > 1:
         size //= 2
         cost = "noisier steps, unless --grad-accumulation-steps makes up for it"
-        plan = planner.plan(rows, replace(chosen, batch_size=size))
-        yield Suggestion(f"--batch-size {size}", cost, plan)
+        yield Suggestion(f"--batch-size {size}", cost, run.changed(batch_size=size))
 
 
-def _shallower(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
-    count = chosen.n_trained
+def _fewer_layers(run: _PlannedRun) -> Iterator[Suggestion]:
+    count = run.plan.run.n_trained
     while count > 1:
         count //= 2
-        plan = planner.plan(rows, replace(chosen, n_trained=count))
+        plan = run.changed(num_layers=count)
         yield Suggestion(f"--num-layers {count}", "trains less of the model", plan)
 
 
-def _quantised(planner: Planner, rows: Rows, chosen: Choices) -> Iterator[Suggestion]:
-    if chosen.is_dense and planner.shape.is_quantised and chosen.kind != "full":
-        plan = planner.plan(rows, replace(chosen, is_dense=False))
+def _quantized_weights(run: _PlannedRun) -> Iterator[Suggestion]:
+    if run.plan.is_dense and run.planner.shape.is_quantized:
+        plan = run.changed(compute="quantized")
         yield Suggestion("--compute quantized", "slower, much so on a CPU", plan)
 
 

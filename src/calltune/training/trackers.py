@@ -1,8 +1,8 @@
-"""A run's numbers in TensorBoard, Trackio or Weights & Biases.
+"""Experiment trackers: a run's metrics in TensorBoard, Trackio or Weights & Biases.
 
-None is needed and none is opened unless it is named: wandb sends what it gets to its makers'
-service, tensorboard and trackio keep it on this machine (trackio asks the Hugging Face hub who the
-user is when a token is there). Functions called: https://docs.wandb.ai/ref/python and
+None is required, and none is opened unless it is named: wandb sends what it gets to its makers'
+service; tensorboard and trackio keep it on this machine (trackio asks the Hugging Face Hub who the
+user is where there is a token). APIs: https://docs.wandb.ai/ref/python and
 https://huggingface.co/docs/trackio.
 
 TensorBoard's files are written by tensorboardX, which needs numpy and protobuf only;
@@ -23,48 +23,49 @@ from calltune.errors import CalltuneError, OptionError
 from calltune.files import dumps, output_error
 from calltune.types import Json
 
+PROJECT = "calltune"
+"""The project that runs are listed under in wandb and trackio."""
+
 
 class Tracker(Protocol):
-    """Somewhere else that a run's numbers go."""
+    """Another place that a run's metrics go to."""
 
     @property
     def name(self) -> str:
-        """What the user calls it."""
+        """The name of the tracker, as in --report-to."""
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Take the numbers of one report."""
+        """Take the metrics of one report."""
 
     def finish(self) -> None:
-        """Write out what waits; nothing is logged afterwards."""
+        """Write what is buffered; nothing is logged afterwards."""
 
 
 def open_trackers(
-    names: Sequence[str],
-    folder: Path,
-    config: dict[str, Json],
-    first_step: int = 0,
-    project: str = "calltune",
+    names: Sequence[str], folder: Path, config: dict[str, Json], first_step: int = 0
 ) -> list[Tracker]:
-    """The trackers of these names, open; each once.
+    """The named trackers, opened, each once.
 
-    A run that goes on appears as one run in tensorboard and trackio, as a second one in wandb.
+    `folder` is that of the adapter, `config` what is shown of the run, and `first_step` the number
+    of steps that a resumed run has behind it. A resumed run appears as one run in tensorboard and
+    trackio, and as a second run in wandb.
 
     Raises:
         OptionError: an unknown name, a library that is not installed, or one that does not start.
-        OutputError: no event file can be made in `folder`.
+        OutputError: no event file can be created in `folder`.
     """
     for name in names:
         if name not in _OPENERS:
             raise OptionError(f"No tracker {name!r}; known are {', '.join(_OPENERS)}")
-    run = _Run(folder, config, first_step, project)
+    run = _Run(folder, config, first_step)
     opened: list[Tracker] = []
     try:
         for name in dict.fromkeys(names):
-            with _one_line_for(name):
+            with _startup_errors(name):
                 opened.append(_OPENERS[name](run))
     except BaseException:
         for tracker in opened:
-            # That one could not be opened is the news.
+            # The error to report is that a tracker could not be opened.
             with suppress(Exception):
                 tracker.finish()
         raise
@@ -73,26 +74,25 @@ def open_trackers(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a tracker is told of a run when it is opened."""
+    """What a tracker is told about a run when it is opened."""
 
     folder: Path
     """The adapter's folder; its name is the run's."""
     config: dict[str, Json]
     first_step: int
-    """Steps already made: above 0 when the run goes on where it was."""
-    project: str
+    """Steps already done: above 0 where the run is resumed."""
 
     @property
     def name(self) -> str:
-        """The run's name in lists of runs."""
+        """The name of the run in the tracker's list."""
         return self.folder.resolve().name
 
 
 class _TensorBoard:
-    """An event file in the folder `tensorboard`, written through at each report.
+    """An event file in the folder `tensorboard`, flushed at each report.
 
-    tensorboardX's SummaryWriter gives events to a thread and waits for ever once that thread has
-    failed to write; its EventsWriter writes in the caller's.
+    tensorboardX's SummaryWriter hands events to a thread, and waits for ever once that thread has
+    failed to write; its EventsWriter writes in the calling thread.
     """
 
     name = "tensorboard"
@@ -105,13 +105,13 @@ class _TensorBoard:
         folder = run.folder / "tensorboard"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # The file's name has whole seconds only: two starts in one must not meet.
+            # File names have whole seconds only: two runs may start within one.
             self._file = events_writer(str(folder / "events"), f".{os.getpid()}")
         except OSError as error:
             raise output_error(folder, error) from error
         if run.first_step:
-            self._forget_after(run.first_step)
-        # The page takes it for Markdown, in which indented text is shown as it is.
+            self._hide_after(run.first_step)
+        # The page renders Markdown, in which indented text is shown as it is.
         options = textwrap.indent(dumps(run.config, indent=2), "    ")
         self._write(run.first_step, summary=text("options", options))
 
@@ -124,8 +124,8 @@ class _TensorBoard:
         """Close the file."""
         self._file.close()
 
-    def _forget_after(self, step: int) -> None:
-        """Let TensorBoard leave out what an earlier file says of later steps."""
+    def _hide_after(self, step: int) -> None:
+        """Let TensorBoard ignore what an earlier file recorded after `step`."""
         session = _library("tensorboardX.proto.event_pb2", "SessionLog")
         self._write(step + 1, session_log=session(status=session.START))
 
@@ -143,20 +143,20 @@ class _Service:
     end: Callable[[], object]
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Hand the numbers on; the library sends them when it likes."""
+        """Pass the metrics on; the library decides when to send them."""
         self.send(metrics, step=step)
 
     def finish(self) -> None:
-        """End the run, which waits until all is written or sent."""
+        """End the run, once all is written or sent."""
         self.end()
 
 
 def _wandb(run: _Run) -> _Service:
     init = _library("wandb", "init")
     run.folder.mkdir(parents=True, exist_ok=True)
-    # What is printed is the user's, and the live line would be sent over and over.
+    # The output is the user's, and every update of the progress bar would be sent.
     opened = init(
-        project=run.project,
+        project=PROJECT,
         name=run.name,
         dir=str(run.folder),
         config=run.config,
@@ -168,7 +168,7 @@ def _wandb(run: _Run) -> _Service:
 def _trackio(run: _Run) -> _Service:
     init = _library("trackio", "init")
     resume = "allow" if run.first_step else "never"
-    init(project=run.project, name=run.name, config=run.config, resume=resume)
+    init(project=PROJECT, name=run.name, config=run.config, resume=resume)
     return _Service("trackio", _library("trackio", "log"), _library("trackio", "finish"))
 
 
@@ -181,7 +181,7 @@ _OPENERS: dict[str, Callable[[_Run], Tracker]] = {
 
 
 @contextmanager
-def _one_line_for(name: str) -> Iterator[None]:
+def _startup_errors(name: str) -> Iterator[None]:
     try:
         yield
     except CalltuneError:
@@ -192,7 +192,7 @@ def _one_line_for(name: str) -> Iterator[None]:
 
 
 def _library(module: str, member: str) -> Any:
-    """A member of a module that need not be installed."""
+    """A member of a module that may not be installed."""
     try:
         # A folder of that name is a module too, but an empty one.
         return getattr(importlib.import_module(module), member)

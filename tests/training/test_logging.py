@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from calltune.errors import OutputError
+from calltune.errors import DataError, OutputError
 from calltune.training import logging
-from calltune.training.logging import Diverged, Progress, StepReport
+from calltune.training.logging import Diverged, RunLogger, StepReport, truncate_metrics
+
+RECORDS = b'{"step": 0, "val_loss": 2.0}\n{"step": 10, "train_loss": 1.0}\n{"step": 20}\n'
 
 
 class Clock:
@@ -73,7 +75,6 @@ def one(step: int, **other: Any) -> StepReport:
         "n_tokens": 60,
         "n_padded": 80,
         "learning_rate": 1e-4,
-        "grad_norm": None,
     }
     return StepReport(step=step, **(plain | other))
 
@@ -88,15 +89,15 @@ def file(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_report_has_the_means_over_the_steps_since_the_last(file: Path, clock: Clock) -> None:
-    with Progress(100, file) as progress:
+    with RunLogger(100, file) as logger:
         clock.now += 7
-        progress.step(one(1))
-        progress.report(1)
+        logger.step(one(1))
+        logger.report(1)
         clock.now += 2
-        progress.step(one(2, loss_sum=10.0, n_trained=5, n_tokens=30, learning_rate=2e-4))
+        logger.step(one(2, loss_sum=10.0, n_trained=5, n_tokens=30, learning_rate=2e-4))
         clock.now += 3
-        progress.step(one(3, loss_sum=6.0, n_trained=3, n_tokens=120, n_padded=120))
-        progress.report(3)
+        logger.step(one(3, loss_sum=6.0, n_trained=3, n_tokens=120, n_padded=120))
+        logger.report(3)
     first, second = lines(file)
     assert first["elapsed_s"] == 7 and first["train_loss"] == 2.0
     assert second.pop("peak_gb") >= 0
@@ -112,76 +113,67 @@ def test_a_report_has_the_means_over_the_steps_since_the_last(file: Path, clock:
 
 
 def test_the_loss_is_per_trained_token_not_per_step(file: Path, clock: Clock) -> None:
-    with Progress(10, file) as progress:
+    with RunLogger(10, file) as logger:
         clock.now += 1
-        progress.step(one(1, loss_sum=9.0, n_trained=9))
-        progress.step(one(2, loss_sum=7.0, n_trained=1))
-        progress.report(2)
+        logger.step(one(1, loss_sum=9.0, n_trained=9))
+        logger.step(one(2, loss_sum=7.0, n_trained=1))
+        logger.report(2)
     assert lines(file)[0]["train_loss"] == 1.6
-
-
-def test_the_gradients_length_is_recorded_where_it_is_known(file: Path, clock: Clock) -> None:
-    with Progress(10, file) as progress:
-        clock.now += 1
-        for step, length in enumerate((None, 1.0, 2.0), start=1):
-            progress.step(one(step, grad_norm=length))
-        progress.report(3)
-    assert lines(file)[0]["grad_norm"] == 1.5
 
 
 def test_a_report_without_new_steps_is_none(
     file: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Progress(10, file) as progress:
-        progress.report(0)
+    with RunLogger(10, file) as logger:
+        logger.report(0)
         clock.now += 1
-        progress.step(one(1))
-        progress.report(1)
-        progress.report(1)
+        logger.step(one(1))
+        logger.report(1)
+        logger.report(1)
     assert len(lines(file)) == 1
     assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_phases_are_no_training_time(file: Path, clock: Clock) -> None:
-    with Progress(10, file) as progress:
-        with progress.phase("frozen layers", 8) as advance:
+    with RunLogger(10, file) as logger:
+        with logger.phase("frozen layers", 8) as advance:
             clock.now += 100
             advance(8)
         clock.now += 2
-        progress.step(one(1))
-        with progress.phase("validating", 4):
+        logger.step(one(1))
+        with logger.phase("validating", 4):
             clock.now += 10
-            with progress.phase("within", 2):
+            with logger.phase("within", 2):
                 clock.now += 5
             clock.now += 1
         clock.now += 1
-        progress.step(one(2))
-        progress.report(2)
+        logger.step(one(2))
+        logger.report(2)
     (line,) = lines(file)
     assert line["tokens_per_second"] == 40.0
     assert line["elapsed_s"] == 119.0
 
 
 def test_the_time_of_a_phase_that_fails_is_left_out_too(file: Path, clock: Clock) -> None:
-    with Progress(10, file) as progress:
-        with pytest.raises(ZeroDivisionError), progress.phase("validating", 4):
+    with RunLogger(10, file) as logger:
+        with pytest.raises(ZeroDivisionError), logger.phase("validating", 4):
             clock.now += 10
             raise ZeroDivisionError
         clock.now += 2
-        progress.step(one(1))
-        progress.report(1)
+        logger.step(one(1))
+        logger.report(1)
     assert lines(file)[0]["tokens_per_second"] == 30.0
 
 
 def test_a_run_that_goes_on_counts_from_where_it_was(
     file: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress = Progress(104, file, first_step=100, first_tokens=5000, first_elapsed_s=300.0)
-    with progress:
+    logger = RunLogger(104, file, first_step=100, first_tokens=5000, first_elapsed_s=300.0)
+    with logger:
         for step in (101, 102):
             clock.now += 60
-            progress.step(one(step))
-        progress.report(102)
+            logger.step(one(step))
+        logger.report(102)
     (line,) = lines(file)
     assert line["tokens"] == 5120 and line["elapsed_s"] == 420.0
     assert "2.0 min left" in capsys.readouterr().out
@@ -191,21 +183,21 @@ def test_a_run_that_goes_on_counts_from_where_it_was(
 def test_the_time_left_leaves_out_the_first_step(
     step_s: float, left: str, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Progress(100, None) as progress:
+    with RunLogger(100, None) as logger:
         clock.now += 1000
-        progress.step(one(1))
+        logger.step(one(1))
         clock.now += step_s
-        progress.step(one(2))
-        progress.report(2)
+        logger.step(one(2))
+        logger.report(2)
     assert left in capsys.readouterr().out
 
 
 def test_a_validation_is_printed_and_recorded(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with Progress(10, file) as progress:
-        progress.validated(0, 1.5, 2.0, is_best=False)
-        progress.validated(5, 1.25, 3.0, is_best=True)
+    with RunLogger(10, file) as logger:
+        logger.validated(0, 1.5, 2.0, is_best=False)
+        logger.validated(5, 1.25, 3.0, is_best=True)
     assert lines(file) == [
         {"step": 0, "val_loss": 1.5, "val_s": 2.0},
         {"step": 5, "val_loss": 1.25, "val_s": 3.0},
@@ -215,40 +207,38 @@ def test_a_validation_is_printed_and_recorded(
     )
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"loss_sum": float("nan")}, {"loss_sum": float("inf")}, {"grad_norm": float("nan")}]
-)
-def test_a_step_that_is_no_number_ends_the_run(wrong: dict[str, float], file: Path) -> None:
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_step_that_is_no_number_ends_the_run(wrong: float, file: Path) -> None:
     tracker = Recorder()
     with (
         pytest.raises(Diverged, match=r"(nan|inf) at step 3; lower --learning-rate"),
-        Progress(10, file, trackers=[tracker]) as progress,
+        RunLogger(10, file, trackers=[tracker]) as logger,
     ):
-        progress.step(one(3, **wrong))
+        logger.step(one(3, loss_sum=wrong))
     assert not file.exists() and tracker.is_finished
 
 
 def test_a_validation_that_is_no_number_ends_the_run(file: Path) -> None:
-    with pytest.raises(Diverged, match="validation loss is nan"), Progress(10, file) as progress:
-        progress.validated(5, float("nan"), 1.0, is_best=False)
+    with pytest.raises(Diverged, match="validation loss is nan"), RunLogger(10, file) as logger:
+        logger.validated(5, float("nan"), 1.0, is_best=False)
     assert not file.exists()
 
 
-def run_all(progress: Progress, clock: Clock) -> None:
-    with progress:
-        with progress.phase("validating", 2) as advance:
+def run_all(logger: RunLogger, clock: Clock) -> None:
+    with logger:
+        with logger.phase("validating", 2) as advance:
             advance(1)
-        progress.validated(0, 2.0, 1.0, is_best=False)
+        logger.validated(0, 2.0, 1.0, is_best=False)
         clock.now += 1
-        progress.step(one(1))
-        progress.report(1)
-        progress.note("kept [bold]checkpoints[/bold] in a folder with quite a long name")
+        logger.step(one(1))
+        logger.report(1)
+        logger.note("kept [bold]checkpoints[/bold] in a folder with quite a long name")
 
 
 def test_piped_output_is_plain_lines(
     file: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_all(Progress(10, file), clock)
+    run_all(RunLogger(10, file), clock)
     printed = capsys.readouterr()
     valid, train, note = printed.out.splitlines()
     assert valid == "  step     0  valid loss 2.000"
@@ -262,7 +252,7 @@ def test_other_processes_print_nothing(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    run_all(Progress(10, None, shown=False), clock)
+    run_all(RunLogger(10, None, shown=False), clock)
     assert capsys.readouterr() == ("", "")
 
 
@@ -272,11 +262,11 @@ def test_a_terminal_has_a_live_line(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with Progress(10, None) as progress:
-        with progress.phase("frozen layers", 7):
+    with RunLogger(10, None) as logger:
+        with logger.phase("frozen layers", 7):
             during = capsys.readouterr().out
         clock.now += 2
-        progress.step(one(1))
+        logger.step(one(1))
         before = capsys.readouterr().out
     # The line is drawn a last time before it is taken away.
     at_end = capsys.readouterr().out
@@ -287,17 +277,17 @@ def test_a_terminal_has_a_live_line(
 
 
 def test_a_metrics_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="Cannot write"), Progress(10, tmp_path) as progress:
-        progress.validated(0, 1.0, 1.0, is_best=False)
+    with pytest.raises(OutputError, match="Cannot write"), RunLogger(10, tmp_path) as logger:
+        logger.validated(0, 1.0, 1.0, is_best=False)
 
 
 def test_trackers_get_what_the_file_gets(file: Path, clock: Clock) -> None:
     tracker = Recorder()
-    with Progress(10, file, trackers=[tracker]) as progress:
+    with RunLogger(10, file, trackers=[tracker]) as logger:
         clock.now += 1
-        progress.step(one(1))
-        progress.report(1)
-        progress.validated(1, 1.5, 2.0, is_best=True)
+        logger.step(one(1))
+        logger.report(1)
+        logger.validated(1, 1.5, 2.0, is_best=True)
         assert not tracker.is_finished
     assert [{"step": step} | metrics for step, metrics in tracker.logged] == lines(file)
     assert tracker.is_finished
@@ -307,12 +297,12 @@ def test_a_tracker_that_fails_is_let_go_and_training_goes_on(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken, sound = Broken(), Recorder()
-    with Progress(10, file, trackers=[broken, sound]) as progress:
+    with RunLogger(10, file, trackers=[broken, sound]) as logger:
         for step in (0, 5, 10):
-            progress.validated(step, 1.0, 1.0, is_best=False)
+            logger.validated(step, 1.0, 1.0, is_best=False)
     assert broken.n_calls == 1 and not broken.is_finished
     assert len(sound.logged) == len(lines(file)) == 3 and sound.is_finished
-    said = "broken failed and gets nothing more (ConnectionError: gone away)\n"
+    said = "broken failed and is not used any more (ConnectionError: gone away)\n"
     assert capsys.readouterr().out.count(said) == 1
 
 
@@ -324,7 +314,37 @@ def test_a_tracker_that_cannot_finish_does_not_hide_the_error(
             raise RuntimeError("no answer")
 
     last = Recorder()
-    with pytest.raises(KeyError), Progress(10, None, trackers=[Unfinished(), last]):
+    with pytest.raises(KeyError), RunLogger(10, None, trackers=[Unfinished(), last]):
         raise KeyError("the training's own error")
     assert last.is_finished
     assert "no answer" in capsys.readouterr().out
+
+
+def test_what_came_after_a_step_is_taken_out(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(RECORDS)
+    assert truncate_metrics(file, 10) == 1
+    assert file.read_bytes() == RECORDS[: RECORDS.index(b'{"step": 20}')]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize("cut", [b"", b'{"step": 3', b'{"step": 3}'])
+def test_a_last_line_that_was_cut_is_taken_out(cut: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(RECORDS + cut)
+    assert truncate_metrics(file, 20) == bool(cut)
+    assert file.read_bytes() == RECORDS
+
+
+def test_a_whole_line_that_is_no_record_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    for line in (b"{\n", b"7\n", b'{"loss": 1}\n', b'{"step": null}\n'):
+        file.write_bytes(RECORDS + line + RECORDS)
+        with pytest.raises(DataError, match=r"line 4: no record of a step"):
+            truncate_metrics(file, 5)
+        assert file.read_bytes() == RECORDS + line + RECORDS
+
+
+def test_without_a_file_there_is_nothing_to_take_out(tmp_path: Path) -> None:
+    assert truncate_metrics(tmp_path / "metrics.jsonl", 10) == 0
+    assert list(tmp_path.iterdir()) == []
