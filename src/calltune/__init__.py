@@ -23,6 +23,7 @@ __all__ = [
     "LookOptions",
     "Outcome",
     "OverlapOptions",
+    "PlanOptions",
     "PrepOptions",
     "ServeOptions",
     "TestOptions",
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "look",
     "overlap",
+    "plan",
     "prep",
     "serve",
     "test",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from calltune.commands import load as _load
     from calltune.commands import look as _look
     from calltune.commands import overlap as _overlap
+    from calltune.commands import plan as _plan
     from calltune.commands import prep as _prep
     from calltune.commands import serve as _serve
     from calltune.commands import test as _test
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from calltune.commands.load import LoadOptions
     from calltune.commands.look import LookOptions
     from calltune.commands.overlap import OverlapOptions
+    from calltune.commands.plan import PlanOptions
     from calltune.commands.prep import PrepOptions
     from calltune.commands.serve import ServeOptions
     from calltune.commands.test import TestOptions
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
     load = _commands.Command("load", LoadOptions, _load.run)
     prep = _commands.Command("prep", PrepOptions, _prep.run)
     look = _commands.Command("look", LookOptions, _look.run)
+    plan = _commands.Command("plan", PlanOptions, _plan.run)
     train = _commands.Command("train", TrainOptions, _train.run)
     infer = _commands.Command("infer", InferOptions, _infer.run)
     test = _commands.Command("test", TestOptions, _test.run)

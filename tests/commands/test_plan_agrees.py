@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from calltune.commands import plan, train
 from calltune.errors import OptionError
 from calltune.files import write_rows
-from calltune.models.cpu_math import restore
+from calltune.models.cpu_math import uninstall_cpu_patches
 from calltune.training import dry_run, memory_plan, saving
 from calltune.training.logging import RunLogger
 from calltune.training.options import TrainOptions
@@ -72,7 +72,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CALLTUNE_CACHE", str(tmp_path / "cache"))
     yield
-    restore()
+    uninstall_cpu_patches()
 
 
 def random_options(rng: random.Random, place: Path) -> dict[str, Any]:

@@ -346,12 +346,12 @@ def test_a_run_that_the_version_before_left_is_resumed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its options and rows are known again by what it wrote of them (tests/support/old)."""
-    shutil.copytree(OLD / "run_after_step_2", ADAPTER)
+    shutil.copytree(OLD / "interrupted_run", ADAPTER)
     train(tiny.write_gemma(Path("gemma")))
     assert "Resuming after step 2" in capsys.readouterr().out
     assert steps("train_loss") == [1, 2, 3, 4]
     recorded = json.loads((ADAPTER / "run.json").read_text())
-    state = json.loads((OLD / "run_after_step_2" / "state" / "0000002" / "state.json").read_text())
+    state = json.loads((OLD / "interrupted_run" / "state" / "0000002" / "state.json").read_text())
     assert {name: recorded[name] for name in state["made_from"]} == state["made_from"]
 
 

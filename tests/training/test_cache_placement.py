@@ -70,7 +70,7 @@ def test_the_cache_of_a_run_is_as_large_as_its_rows() -> None:
 
 
 def test_a_model_that_cannot_be_split_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_run, "cut", lambda model, _: WholeModel(model))
+    monkeypatch.setattr(training_run, "split_at", lambda model, _: WholeModel(model))
     model = tiny.make_model(GEMMA)
     attach(model, shape_of())
     assert start(model, shape_of(), ROWS).plan.cache.mode == "off"
