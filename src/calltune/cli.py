@@ -5,34 +5,14 @@ import select
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
 from cyclopts.config import Toml
 
 from calltune import __version__
-from calltune.commands import (
-    analyze,
-    backend,
-    bench,
-    call,
-    chat,
-    export,
-    gate,
-    infer,
-    load,
-    look,
-    model,
-    overlap,
-    plan,
-    prep,
-    quickstart,
-    serve,
-    test,
-    tools,
-    train,
-)
 from calltune.errors import CalltuneError, OptionError
 from calltune.terminal_text import escape_line
 
@@ -133,78 +113,77 @@ def _leave_quietly() -> NoReturn:
     sys.exit(1)
 
 
-class _Command(NamedTuple):
-    name: str
-    """A second word is the name in a group of commands."""
-    options: type[Any]
-    """The dataclass whose fields are the command's options."""
-    run: Callable[[Any], Path]
-    help: str
+_COMMANDS = {
+    "quickstart": "Run every step on a small model.",
+    "load": "Load a dataset.",
+    "prep": "Turn a dataset into prompts, and split it.",
+    "look": "Show rows as the trainer sees them.",
+    "plan": "Estimate the memory that training needs.",
+    "train": "Fine-tune a model: train an adapter.",
+    "infer": "Evaluate the base model.",
+    "test": "Evaluate the tuned model, and compare it with the base model.",
+    "analyze": "Compare two evaluations in a report.",
+    "gate": "Fail if results fall behind a baseline.",
+    "bench bfcl": "Run BFCL's single-turn Python categories.",
+    "overlap": "Find rows of your data that are in BFCL.",
+    "tools": "Make tools.json from functions, OpenAPI or MCP.",
+    "call": "Ask one question, and print the calls.",
+    "chat": "Chat with a model whose calls are run.",
+    "serve": "Serve an OpenAI-compatible API.",
+    "export": "Export a model for other programs.",
+    "model": "Fetch or convert a model, and print its folder.",
+    "backend": "Show where MLX computes, and why.",
+}
+"""All commands with their help, in the order of `calltune --help`.
 
-
-_COMMANDS = (
-    _Command(
-        "quickstart",
-        quickstart.QuickstartOptions,
-        quickstart.run,
-        "Run every step on a small model.",
-    ),
-    _Command("load", load.LoadOptions, load.run, "Load a dataset."),
-    _Command("prep", prep.PrepOptions, prep.run, "Turn a dataset into prompts, and split it."),
-    _Command("look", look.LookOptions, look.run, "Show rows as the trainer sees them."),
-    _Command("plan", plan.PlanOptions, plan.run, "Estimate the memory that training needs."),
-    _Command("train", train.TrainOptions, train.run, "Fine-tune a model: train an adapter."),
-    _Command("infer", infer.InferOptions, infer.run, "Evaluate the base model."),
-    _Command("test", test.TestOptions, test.run, "Evaluate the tuned model, and compare."),
-    _Command(
-        "analyze", analyze.AnalyzeOptions, analyze.run, "Compare two evaluations in a report."
-    ),
-    _Command("gate", gate.GateOptions, gate.run, "Fail if results fall behind a baseline."),
-    _Command("bench bfcl", bench.BfclOptions, bench.run, "Run BFCL's Python categories."),
-    _Command("overlap", overlap.OverlapOptions, overlap.run, "Find your rows that are in BFCL."),
-    _Command("tools", tools.ToolsOptions, tools.run, "Make tools.json from functions or APIs."),
-    _Command("call", call.CallOptions, call.run, "Ask one question, and print the calls."),
-    _Command("chat", chat.ChatOptions, chat.run, "Chat with a model that runs its calls."),
-    _Command("serve", serve.ServeOptions, serve.run, "Serve an OpenAI-compatible API."),
-    _Command("export", export.ExportOptions, export.run, "Export a model for other programs."),
-    _Command("model", model.ModelOptions, model.run, "Fetch or convert a model."),
-    _Command("backend", backend.BackendOptions, backend.run, "Show where MLX computes, and why."),
-)
-"""All commands, in the order of `calltune --help`."""
+`bench bfcl` is in the module `commands.bench`, and its options are `BfclOptions`.
+"""
 _GROUPS = {"bench": "Run a public benchmark."}
 """Groups of commands, and their help."""
 
 
-def _register(command: _Command) -> None:
+def __getattr__(name: str) -> Callable[..., None]:
+    """The function that runs a command: `run_train`, made when cyclopts first needs it.
+
+    cyclopts imports it by this name, so that a command line imports no other commands.
+    """
+    command = name.removeprefix("run_").replace("_", " ")
+    if command not in _COMMANDS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    *_, last = words = command.split()
+    module = import_module(f"calltune.commands.{words[0]}")
+    return _runner(getattr(module, f"{last.capitalize()}Options"), module.run)
+
+
+def _runner(options: type[Any], run: Callable[[Any], Path]) -> Callable[..., None]:
     def execute(given: Any = None) -> None:
-        command.run(command.options() if given is None else given)
+        run(options() if given is None else given)
 
     # Where pydantic is imported, cyclopts checks the default against the type: it must allow None.
     execute.__annotations__ = {
-        "given": Annotated[command.options | None, Parameter(name="*")],
+        "given": Annotated[options | None, Parameter(name="*")],
         "return": None,
     }
-    if any(field.default is MISSING for field in fields(command.options)):
+    if any(field.default is MISSING for field in fields(options)):
         # cyclopts takes a default as a sign that no option is required.
         execute.__defaults__ = None
-    # One flag may take several values, except where it would take the arguments as well.
-    takes_several = Parameter(consume_multiple=command.options is not tools.ToolsOptions)
-    group, _, name = command.name.rpartition(" ")
-    parent = _group(group) if group else app
+    return execute
+
+
+def _register(command: str, help: str) -> None:
+    group, _, name = command.rpartition(" ")
+    if group and group not in app:
+        app.command(App(name=group, help=_GROUPS[group], sort_key=len(list(app))))
+    parent = app[group] if group else app
     parent.command(
-        execute,
+        f"{__name__}:run_{command.replace(' ', '_')}",
         name=name,
-        help=command.help,
+        help=help,
         sort_key=len(list(parent)),
-        default_parameter=takes_several,
+        # One flag may take several values, except where it would take the arguments as well.
+        default_parameter=Parameter(consume_multiple=command != "tools"),
     )
 
 
-def _group(name: str) -> App:
-    if name not in app:
-        app.command(App(name=name, help=_GROUPS[name], sort_key=len(list(app))))
-    return app[name]
-
-
-for _command in _COMMANDS:
-    _register(_command)
+for _command, _help in _COMMANDS.items():
+    _register(_command, _help)
