@@ -19,7 +19,7 @@ BUCKETS = pytest.mark.parametrize("buckets", [FINE, COARSE], ids=["fine", "coars
 
 
 class Rank(DistributedGroup):
-    """One of several group, without the others."""
+    """One of several processes, without the others."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size

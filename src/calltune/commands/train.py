@@ -77,7 +77,7 @@ def _is_done(adapter_path: Path, fingerprint: dict[str, Json]) -> bool:
 
 @contextlib.contextmanager
 def rank0_output() -> Iterator[None]:
-    """Print in the first of several group only."""
+    """Print in the first of several processes only."""
     if os.environ.get("MLX_RANK", "0") == "0":
         yield
         return

@@ -60,7 +60,7 @@ class SaveCallbacks(NamedTuple):
 class Loop:
     """Trains a model step by step: reports, validates and saves on the way.
 
-    With several group every one runs its own loop; losses and gradients are summed over them.
+    With several processes each runs its own loop; losses and gradients are summed over them.
     """
 
     def __init__(

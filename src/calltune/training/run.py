@@ -63,7 +63,7 @@ class Run:
         """
         rows, place, split_model = self.plan.used_rows, self.plan.cache, self.step.split_model
         if not rows:
-            # There may be fewer rows than group.
+            # There may be fewer rows than processes.
             return
         n_rows = len(set(rows))
         if place.mode != "off":
@@ -136,7 +136,7 @@ def build_run(
     adapter.pack_layers(model)
     split_model = split_at(model, shape.n_frozen(len(model.layers)))
     if isinstance(split_model, WholeModel):
-        print(f"{type(model).__module__} cannot be split_at into layers: every step runs all of it")
+        print(f"{type(model).__module__} cannot be split into layers: every step runs all of it")
     group = DistributedGroup()
     plan = dry_run(_size(split_model, weight_bytes), rows, options, machine, group)
     if step_options is not None:

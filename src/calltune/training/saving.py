@@ -19,7 +19,7 @@ def train(run: Run, run_fingerprint: Json, config: dict[str, Json]) -> None:
     to adapter_config.json, beside what mlx_lm needs.
 
     Raises:
-        OptionError: several group found different checkpoints, or a tracker does not start.
+        OptionError: several processes found different checkpoints, or a tracker does not start.
         OutputError: a file cannot be written; checkpoints written before are kept.
         Diverged: a loss or a weight is not finite; checkpoints written before are kept.
     """
