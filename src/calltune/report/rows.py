@@ -24,7 +24,7 @@ def print_row(row: TokenRow, tokenizer: Any) -> None:
     console.rule(Text(title), align="left", style="dim")
     console.print(_as_text(row.tokens[: row.completion_start], tokenizer, "dim"), soft_wrap=True)
     # Colours are lost where the output is no terminal; this line is not.
-    console.print(Text(f"──── from here on trained, {trained} tokens ────", "bold green"))
+    console.print(Text(f"──── trained from here on: {trained} tokens ────", "bold green"))
     console.print(_as_text(row.tokens[row.completion_start :], tokenizer, "green"), soft_wrap=True)
     console.print()
 
