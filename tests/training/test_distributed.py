@@ -121,6 +121,7 @@ def kept_rows(lines: list[str]) -> int:
     return int(line.split(" rows kept")[0].rsplit(" ", 1)[-1])
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(place: Path) -> None:
     """Batches of 3 of 7 rows: shares are uneven, and of the last batch one process has nothing."""
     more = ["--data", "data", "--iters", "8", "--batch-size", "3", "--grad-accumulation-steps", "2"]
