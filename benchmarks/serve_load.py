@@ -20,12 +20,12 @@ from typing import Any
 
 import httpx
 import serve_report
+from interleave import interleaved
 from serve_client import Asked, ask, ask_all, open_client
 from serve_engines import Server
 from serve_options import parsed
 from serve_questions import Question, make_questions
 from serve_report import Block, Memory
-from turns import alternating
 
 import report
 
@@ -109,7 +109,7 @@ async def in_turns(contenders: Sequence[Contender], loads: Sequence[Load], round
     """Run every load on every server once a round, with the other servers suspended."""
     for contender in contenders:
         contender.server.pause()
-    for index, contender in alternating(contenders, rounds):
+    for index, contender in interleaved(contenders, rounds):
         contender.server.resume()
         for load in loads:
             _say(f"round {index + 1}: {contender.server.name}, {_words(load)}")
