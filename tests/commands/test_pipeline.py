@@ -259,7 +259,7 @@ def test_look_shows_special_tokens_and_where_training_starts(
 ) -> None:
     ended = cli.run("look", "--model", tiny_gemma, "--num_examples", "1", cwd=prepared)
     assert ended.returncode == 0, ended.stderr
-    prompt, _, trained_part = ended.stdout.partition("from here on trained")
+    prompt, _, trained_part = ended.stdout.partition("trained from here on")
     assert "<bos><start_of_turn>user" in prompt and "call_id_0" not in prompt
     assert "call_id_0" in trained_part and "<end_of_turn><eos>" in trained_part
     assert "0 rows dropped" in ended.stdout

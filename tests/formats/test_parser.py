@@ -13,8 +13,10 @@ from calltune.formats import FORMATS
 from calltune.formats.format import Format
 from calltune.types import MAX_DEPTH, Json, ParsedOutput, ToolCall
 
+from support.tiers import cases
+
 FAMILIES = pytest.mark.parametrize("prompt_format", FORMATS.values(), ids=FORMATS.keys())
-N_OUTPUTS, N_SPLITS = 10_000, 50
+N_SPLITS = 50
 NAMES = ("f", "get_weather", "größe", "a.b", "}", "")
 VALUES: tuple[Json, ...] = (
     *(0, -2.5, 1e300, True, None, "", "Zürich", "東京", "😀", "\ud83d", 'a "quoted" one', "\\"),
@@ -87,12 +89,11 @@ def damaged(text: str, chance: random.Random) -> str:
 
 
 @FAMILIES
-def test_ten_thousand_outputs_are_read_the_same_however_they_are_split(
-    prompt_format: Format,
-) -> None:
+@pytest.mark.both_tiers
+def test_outputs_are_parsed_the_same_however_they_are_split(prompt_format: Format) -> None:
     chance = random.Random(20)
-    n_read = 0
-    for _ in range(N_OUTPUTS):
+    n_read, n_outputs = 0, cases(500, 10_000)
+    for _ in range(n_outputs):
         text = written(prompt_format, chance)
         whole = fed(prompt_format, [text])
         given, reading = whole
@@ -104,7 +105,7 @@ def test_ten_thousand_outputs_are_read_the_same_however_they_are_split(
             assert fed(prompt_format, cut(text, places)) == whole, (text, places)
         n_read += reading.problem is None
     # Of either kind there are enough for this to mean something.
-    assert 0.2 < n_read / N_OUTPUTS < 0.8
+    assert 0.2 < n_read / n_outputs < 0.8
 
 
 @FAMILIES

@@ -76,7 +76,7 @@ def test_an_adapter_that_is_no_plain_lora_cannot_stand_beside_others(
     config = json.loads(config_file.read_text()) | {"fine_tune_type": "dora"}
     config_file.write_text(json.dumps(config))
     assert is_plain_lora(adapters[0]) and not is_plain_lora(tmp_path / "dora")
-    with pytest.raises(AdapterMismatch, match="no plain LoRA"):
+    with pytest.raises(AdapterMismatch, match="not plain LoRA"):
         attach_adapters(load(str(tiny_llama), CPU).model, [tmp_path / "dora"], "tiny")
 
 
