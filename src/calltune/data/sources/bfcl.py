@@ -3,7 +3,7 @@
 Each row is a question with its ground truth. Only single-turn categories for Python are offered; in
 the two of irrelevant tools nothing is to be called, so their rows have no ground truth.
 
-Source: https://pypi.org/project/bfcl-eval, `bfcl_eval/data`.
+Source: the data files of the Python package bfcl-eval, `bfcl_eval/data`.
 """
 
 import json
