@@ -123,11 +123,6 @@ class Backend:
         """Whether calltune's own CUDA kernels can run; elsewhere the same steps are MLX's."""
         return self.device == "cuda"
 
-    @property
-    def has_fast_quantized_products(self) -> bool:
-        """Whether products with quantised weights are as fast as dense ones: on Metal alone."""
-        return self.device == "metal"
-
     def describe(self) -> str:
         """One line for people, such as `CPU, float32, OpenBLAS 0.3.34 (2 threads)`."""
         names = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU"}
