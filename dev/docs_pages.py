@@ -28,7 +28,7 @@ BACKEND_QUESTIONS = "<!-- backend questions -->"
 """In a page: where the list of places that ask for the backend goes."""
 BACKEND_QUESTION = re.compile(
     r"device [!=]= '(cpu|cuda|metal)'|sys\.platform|\.is_available\(|\b_?(is|on)_(cpu|eager)\b"
-    r"|\.(is_gpu|runs_cuda_kernels|has_fast_quantized_products)\b"
+    r"|\.(is_gpu|runs_cuda_kernels)\b"
 )
 """An expression that depends on the backend or on the operating system."""
 
