@@ -70,6 +70,7 @@ def test_the_readme_shows_the_pipeline() -> None:
     assert {"quickstart", "train", "serve"} <= {name for name, _ in _commands(ROOT / "README.md")}
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_readme_example_runs(tuned_adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = _blocks(ROOT / "README.md", "python")

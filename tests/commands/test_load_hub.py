@@ -98,6 +98,7 @@ def test_a_few_rows_are_streamed_without_the_rest(tmp_path: Path, files: dict[st
     assert asked == {"datasets"}, "no telemetry and no download count"
 
 
+@pytest.mark.slow
 def test_all_rows_are_fetched_once_from_a_slow_gated_hub(tmp_path: Path) -> None:
     with serving(Hub(PARQUET, is_gated=True, delay_s=0.05)) as hub:
         first = load(hub, tmp_path, token=GOOD_TOKEN)

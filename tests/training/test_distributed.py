@@ -156,6 +156,7 @@ def test_two_processes_train_what_one_trains(place: Path) -> None:
     assert len(done) == 1 and "was trained with these options" in done[0]
 
 
+@pytest.mark.slow
 def test_more_processes_than_rows_train_what_one_trains(place: Path) -> None:
     prepare(place / "few", 1, 1)
     more = ["--iters", "2", "--batch-size", "1", "--data", "few"]
