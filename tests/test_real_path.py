@@ -43,4 +43,4 @@ def test_a_real_model_is_trained_and_tested(tmp_path: Path) -> None:
     assert losses[-1] < losses[0]
     results = tmp_path / "data" / "results"
     (answer,) = json.loads((results / "finetuned_model_test_results.json").read_text())["results"]
-    assert answer["problem"] is None and answer["finish"] == "stop"
+    assert answer["text"].startswith("<tool_call>") and '"get_weather"' in answer["text"]

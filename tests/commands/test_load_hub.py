@@ -132,6 +132,7 @@ def test_a_download_that_breaks_off_once_still_gives_every_row(tmp_path: Path, c
     assert rows == ROWS[: count or N_ROWS]
 
 
+@pytest.mark.slow
 def test_a_download_that_always_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     with serving(Hub(ARRAY, n_breaks=1_000)) as hub:
         done = load(hub, tmp_path)

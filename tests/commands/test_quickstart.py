@@ -39,6 +39,7 @@ def quickstart(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_every_stage_it_names_and_keeps_what_is_done(
     tmp_path: Path, tiny_gemma: Path
 ) -> None:
