@@ -123,6 +123,7 @@ def test_a_gated_dataset_says_how_to_get_access(tmp_path: Path, token: str) -> N
 
 
 @pytest.mark.parametrize("count", [0, pytest.param(2500, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_download_that_breaks_off_once_still_gives_every_row(tmp_path: Path, count: int) -> None:
     with serving(Hub(ARRAY, n_breaks=1)) as hub:
         done = load(hub, tmp_path, count)
