@@ -109,7 +109,7 @@ def test_all_rows_are_fetched_once_from_a_slow_gated_hub(tmp_path: Path) -> None
     assert hub.bytes_sent == size
 
 
-@pytest.mark.parametrize("token", ["", "hf_other"])
+@pytest.mark.parametrize("token", ["", pytest.param("hf_other", marks=pytest.mark.slow)])
 def test_a_gated_dataset_says_how_to_get_access(tmp_path: Path, token: str) -> None:
     with serving(Hub(PARQUET, is_gated=True)) as hub:
         done = load(hub, tmp_path, token=token)
@@ -143,6 +143,7 @@ def test_a_download_that_always_breaks_off_leaves_nothing(tmp_path: Path) -> Non
     assert written(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
     with serving(Hub(PARQUET)) as hub:
         done = load(hub, tmp_path, split="dev")

@@ -175,6 +175,7 @@ def test_what_is_tested_is_not_tested_again(prepared: Path, tiny_gemma: Path) ->
     assert third["summary"]["taken_over"] == 4 and third["results"] == second["results"]
 
 
+@pytest.mark.slow
 def test_a_killed_test_goes_on_where_it_was(prepared: Path, tiny_gemma: Path) -> None:
     arguments = ["--model", str(tiny_gemma), "--num_examples", "4", "--max-tokens", "400"]
     arguments += ["--batch-size", "1", "--results-dir", "killed"]

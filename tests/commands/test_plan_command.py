@@ -38,7 +38,7 @@ def predicted_gb(output: str) -> float:
     "more",
     [
         ("--batch-size", "8", "--num-layers", "2"),
-        ("--batch-size", "4", "--num-layers", "-1"),
+        pytest.param(("--batch-size", "4", "--num-layers", "-1"), marks=pytest.mark.slow),
         ("--batch-size", "8", "--num-layers", "3", "--prefix-cache", "off", "--rank", "16"),
     ],
 )

@@ -49,6 +49,7 @@ def test_the_whole_folder_is_uploaded(adapter: Path, tmp_path: Path) -> None:
     assert b"--model acme/caller" in hub.files["README.md"]
 
 
+@pytest.mark.slow
 def test_a_public_repository_is_not_taken_for_a_private_one(adapter: Path, tmp_path: Path) -> None:
     with taking(Uploads(is_private=False)) as hub:
         ended = export(adapter, tmp_path / "out", hub.endpoint, GOOD_TOKEN, "--private")
@@ -66,7 +67,10 @@ def test_without_a_token_nothing_is_done(adapter: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("token", "breaks_at", "message"),
-    [("hf_bad", "", "refuses to write"), (GOOD_TOKEN, "/commit/", "could not be uploaded")],
+    [
+        ("hf_bad", "", "refuses to write"),
+        pytest.param(GOOD_TOKEN, "/commit/", "could not be uploaded", marks=pytest.mark.slow),
+    ],
 )
 def test_a_refusal_is_one_line_and_the_folder_stays(
     adapter: Path, tmp_path: Path, token: str, breaks_at: str, message: str

@@ -189,6 +189,7 @@ def test_a_tool_of_the_same_schema_as_the_answer_keeps_its_own_quotes(
     )
 
 
+@pytest.mark.both_tiers
 @FAMILIES
 @pytest.mark.parametrize(
     "wanted",
@@ -209,8 +210,8 @@ def test_constrained_answers_end_in_what_is_wanted(
     random_models: dict[str, Random], name: str, wanted: OutputSpec
 ) -> None:
     at_random = random_models[name]
-    found = at_random.answers(TOOLS, 16, 1500, wanted)
-    assert len(found) >= 8, "too few answers came to an end to tell anything"
+    found = at_random.answers(TOOLS, cases(8, 16), 1500, wanted)
+    assert len(found) >= cases(4, 8), "too few answers came to an end to tell anything"
     kinds = {kind(at_random, text, wanted) for text in found}
     if wanted.schema and wanted.max_calls:
         assert kinds == {"calls", "JSON"}

@@ -59,6 +59,7 @@ def gemma_tokenizer() -> Any:
     return load_tokenizer(resolve("pip:gemma3-270m"), eos_token_ids=[1, 106])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "ids"), GEMMA_IDS)
 def test_gemma_ids_are_the_published_ones(text: str, ids: list[int]) -> None:
     assert list(gemma_tokenizer().encode(text)) == ids

@@ -142,6 +142,7 @@ def test_examples_left_out_are_counted(capsys: pytest.CaptureFixture[str]) -> No
     assert "1 example is in the base results only: left out." in shown(capsys)
 
 
+@pytest.mark.slow
 def test_large_counts_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     print_comparison(comparison([False] * 12_345, [True] * 12_345, n_tools=3))
     assert any("12,345 of 12,345 100 % +100 points" in line for line in shown(capsys))

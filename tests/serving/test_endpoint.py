@@ -122,8 +122,8 @@ def gathered(stream: Any) -> dict[str, Any]:
     [
         {"tool_choice": "required"},
         {"tool_choice": "auto"},
-        {"tool_choice": "required", "max_tokens": 40},
-        {"tool_choice": "none", "max_tokens": 25},
+        pytest.param({"tool_choice": "required", "max_tokens": 40}, marks=pytest.mark.slow),
+        pytest.param({"tool_choice": "none", "max_tokens": 25}, marks=pytest.mark.slow),
         {"tool_choice": "none", "max_tokens": 60, "stop": ["e", "a", "\x00"]},
     ],
 )

@@ -176,8 +176,16 @@ def test_dropout_changes_the_loss_in_training_alone() -> None:
     assert all(abs(value / float(plain.loss) - 1) < 0.2 for value in drawn)
 
 
-@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16], ids=["bfloat16", "float16"])
-@pytest.mark.parametrize("is_quantised", [False, True], ids=["dense", "quantised"])
+@pytest.mark.parametrize(
+    ("dtype", "is_quantised"),
+    [
+        (mx.bfloat16, False),
+        (mx.bfloat16, True),
+        (mx.float16, False),
+        pytest.param(mx.float16, True, marks=pytest.mark.slow),
+    ],
+    ids=["bfloat16-dense", "bfloat16-quantised", "float16-dense", "float16-quantised"],
+)
 def test_half_precision_stays_so_and_trained_weights_are_float32(
     dtype: mx.Dtype, is_quantised: bool
 ) -> None:
