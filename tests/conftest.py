@@ -18,12 +18,12 @@ if sys.platform == "linux":
     # Before a test imports MLX: real models are some forty times slower without.
     load_openblas("mlx.core" in sys.modules)
 
-settings.register_profile("calltune", deadline=None)
-settings.load_profile("calltune")
-
 
 def pytest_configure(config: pytest.Config) -> None:
     tiers.choose_tier(config)
+    # Before a test's own settings are made: they take what they do not name from here.
+    settings.register_profile("calltune", deadline=None, max_examples=tiers.cases(40, 200))
+    settings.load_profile("calltune")
 
 
 @pytest.hookimpl(tryfirst=True)

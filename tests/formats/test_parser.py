@@ -165,7 +165,13 @@ def test_100_kb_are_read_letter_by_letter_in_seconds(prompt_format: Format, valu
 
 
 @FAMILIES
-@pytest.mark.parametrize("text", ["word ", " ", "`", "<", "[", '[{"', "{", '{"a":', "\\", '[{"\\'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["word ", "`", "[", '{"a":'],
+        *(pytest.param(t, marks=pytest.mark.slow) for t in (" ", "<", '[{"', "{", "\\", '[{"\\')),
+    ],
+)
 def test_100_kb_of_the_same_are_a_problem_soon(prompt_format: Format, text: str) -> None:
     text = text * (100_000 // len(text))
     for opening in ("", "```json\n", '```json\n[{"x": ', "<tool_call>", '<tool_call>{"x": '):

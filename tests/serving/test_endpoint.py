@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from support.running import ASK, COLOURS, PAINT, SAND, Running, serving
+from support.tiers import cases
 
 FAMILIES = {"gemma": "tiny_gemma", "chatml": "tiny_llama"}
 
@@ -117,6 +118,7 @@ def gathered(stream: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.both_tiers
 @pytest.mark.parametrize(
     "more",
     [
@@ -128,7 +130,7 @@ def gathered(stream: Any) -> dict[str, Any]:
     ],
 )
 def test_a_stream_has_the_content_of_a_whole_response(server: Running, more: Any) -> None:
-    for seed in range(5):
+    for seed in range(cases(3, 5)):
         given = more | {"temperature": 1.3, "seed": seed}
         reply = create(server, **given)
         (choice,) = reply.choices

@@ -1,10 +1,12 @@
 """How many cases a test tries: few in the default tier, many in the slow one.
 
-`pytest` proves every law on few cases; `pytest -m slow` proves those marked `both_tiers` again, on
-many. The default tier leaves nothing out but what cannot be small.
+`pytest` proves every law on few cases; `pytest -m slow` proves those marked `both_tiers`, and every
+property test of Hypothesis, again on many. The default tier leaves nothing out but what cannot be
+small.
 """
 
 import pytest
+from hypothesis import is_hypothesis_test
 
 _is_slow = False
 
@@ -21,8 +23,9 @@ def cases(few: int, many: int) -> int:
 
 
 def add_to_slow_tier(items: list[pytest.Item]) -> None:
-    """Let -m slow select what is marked `both_tiers`."""
+    """Let -m slow select what is marked `both_tiers`, and every property test of Hypothesis."""
     if _is_slow:
         for item in items:
-            if item.get_closest_marker("both_tiers"):
+            is_property = is_hypothesis_test(getattr(item, "obj", None))
+            if is_property or item.get_closest_marker("both_tiers"):
                 item.add_marker("slow")

@@ -66,7 +66,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize("post", [None, norm(24, 3)], ids=["no norm", "norm"])
 @pytest.mark.parametrize("n_next", [0, 3, 8])
-@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("rank", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_norms_around_a_sum(post: Norm | None, n_next: int, rank: int) -> None:
     r, x, dh, dy = (random(10, 24, seed=seed) for seed in range(4))
     branch = Branch(r, random(10, rank, seed=5), random(rank, 24, seed=6))
@@ -99,7 +99,9 @@ def test_heads_out_of_a_packed_product(changes: dict[str, Any]) -> None:
     assert_same([ours], [theirs])
 
 
-@pytest.mark.parametrize("window", [0, 1, 5, 13, 20])
+@pytest.mark.parametrize(
+    "window", [0, 5, 13, *(pytest.param(w, marks=pytest.mark.slow) for w in (1, 20))]
+)
 def test_softmax_over_what_a_query_sees(window: int) -> None:
     chosen = heads(window=window)
     scores, gradient = (3 * random(2, 2, 26, 13, seed=seed) for seed in range(2))
