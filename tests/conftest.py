@@ -11,6 +11,13 @@ from calltune.models.backend import load_openblas
 
 from support import commands_needed, tiers, tiny
 
+if sys.dont_write_bytecode:
+    # Where bytecode is not wanted beside the sources, keep it elsewhere: every process that the
+    # tests start would compile all that it imports again.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two processes with two threads each would wait for one another.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
