@@ -112,12 +112,6 @@ class PackedLoRA(nn.Module):  # type: ignore[misc]
             matrices[f"{part.name}.lora_b"] = mx.contiguous(b[rows, columns])
         return matrices
 
-    def pack(self, matrices: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
-        """The matrices a (P * R, D) and b (P * R, O) of mlx_lm's: the reverse of `unpack`."""
-        names = [part.name for part in self._parts()]
-        a = mx.concatenate([matrices[f"{name}.lora_a"].T for name in names])
-        return a, _blocks([matrices[f"{name}.lora_b"] for name in names])
-
     def _borders(self) -> list[int]:
         borders, end = [], 0
         for part in self._parts()[:-1]:

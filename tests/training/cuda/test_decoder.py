@@ -5,7 +5,6 @@ import pytest
 
 from calltune.data.batching import COARSE
 from calltune.training.cuda.decoder import fuse
-from calltune.training.cuda.reference import ReferenceKernels
 from calltune.training.step import StepOptions
 
 from support import tiny
@@ -26,6 +25,7 @@ from support.plain import (
     start,
     summed,
 )
+from support.reference_kernels import ReferenceKernels
 
 ROWS = random_rows()
 MAX_LENGTH = 160

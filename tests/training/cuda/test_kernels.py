@@ -17,7 +17,6 @@ from calltune.training.cuda.interface import (
     Sum,
 )
 from calltune.training.cuda.kernels import CudaKernels
-from calltune.training.cuda.reference import ReferenceKernels
 
 from support import host, tiny
 from support.commands_needed import COMPILER, needs
@@ -33,6 +32,7 @@ from support.plain import (
     start,
     summed,
 )
+from support.reference_kernels import ReferenceKernels
 
 pytestmark = needs(COMPILER)
 

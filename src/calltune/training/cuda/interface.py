@@ -118,7 +118,10 @@ class AdamRates:
 
 
 class Kernels(Protocol):
-    """The functions and their gradients: `reference` defines them, `kernels` computes them."""
+    """The functions and their gradients, which `kernels` computes.
+
+    The tests define them in plain MLX operations (`tests/support/reference_kernels.py`).
+    """
 
     def add_and_norm(
         self, branch: Branch, x: mx.array, post: Norm | None, following: Following | None

@@ -1,4 +1,4 @@
-"""The kernels' functions in plain MLX operations: the reference that the kernels must equal.
+"""The CUDA kernels' functions in plain MLX operations: what the kernels must equal.
 
 They compute in float32 and round once, to the type of their arguments.
 """
