@@ -1,0 +1,168 @@
+"""A shortlist of tools by the question, where a model's context cannot hold a whole list.
+
+Tools are ranked by BM25 over their names, descriptions and arguments. Those that fit are offered
+in the order of the list.
+
+Source: S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond"
+(2009); the inverse document frequency is that of Lucene, which is never negative.
+"""
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from calltune.types import Json, Message, Tool
+
+K1, B = 1.5, 0.75
+"""How soon more of the same word counts no more, and how much long texts are held back."""
+EARLIER_WEIGHT = 0.5
+"""What a question counts beside the one after it: "and now in Rome" needs the one before."""
+MAX_QUESTIONS = 4
+_NAME_WEIGHT = 3
+"""How often a word in a tool's name counts as one in its description."""
+_STOP_WORDS = frozenset(
+    (
+        *("a", "an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from"),
+        *("has", "have", "how", "i", "if", "in", "is", "it", "me", "my", "of", "on", "or"),
+        *("please", "that", "the", "then", "there", "this", "to", "was", "what", "when"),
+        *("where", "which", "who", "will", "with", "you", "your"),
+    )
+)
+"""Words that say nothing of what is wanted; in a short list of tools they can be rare."""
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
+"""Words of text and of names: `getHTTPStatus_code2` has get, HTTP, Status, code and 2."""
+
+
+class Shortlist(NamedTuple):
+    """The tools to offer, in the order of the list, and the names of the others."""
+
+    tools: tuple[Tool, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def fit_tools(
+    tools: Sequence[Tool],
+    messages: Sequence[Message],
+    max_tokens: int,
+    *,
+    prompt_tokens: Callable[[Sequence[Tool]], int],
+    tool_tokens: Callable[[Tool], int],
+) -> Shortlist:
+    """The tools that fit into a prompt: all of them, or those that suit the question.
+
+    Tools that were called in the conversation come first, then the best by BM25.
+
+    Args:
+        tools: the tools on offer.
+        messages: the conversation.
+        max_tokens: how many tokens the prompt may have.
+        prompt_tokens: the length of the prompt with some tools, in tokens.
+        tool_tokens: about what one tool adds to it.
+    """
+    if prompt_tokens(tools) <= max_tokens:
+        return Shortlist(tuple(tools))
+    called = {call.name for message in messages for call in message.calls}
+    order = rank_tools(tools, questions_of(messages))
+    order.sort(key=lambda index: tools[index].name not in called)
+    costs = [tool_tokens(tool) for tool in tools]
+    without = prompt_tokens(())
+    room = max_tokens - without
+    while True:
+        kept = _greedy(order, costs, room)
+        chosen = tuple(tools[index] for index in sorted(kept))
+        needed = prompt_tokens(chosen) if chosen else 0
+        if needed <= max_tokens:
+            left = [tool.name for index, tool in enumerate(tools) if index not in kept]
+            return Shortlist(chosen, tuple(left))
+        # They cost more than was estimated; in proportion, and less each time.
+        cost = sum(costs[index] for index in kept)
+        room = min(cost - 1, cost * (max_tokens - without) // max(1, needed - without))
+
+
+def rank_tools(tools: Sequence[Tool], questions: Sequence[str]) -> list[int]:
+    """The indexes of `tools`, the best for the last question first; equally good ones in order.
+
+    Questions before the last count less, each half as much as the one after it.
+    """
+    scores = [0.0] * len(tools)
+    texts = [Counter(_words_of(tool)) for tool in tools]
+    mean_length = sum(text.total() for text in texts) / max(1, len(texts))
+    weight = 1.0
+    for question in reversed(questions[-MAX_QUESTIONS:]):
+        for word in dict.fromkeys(words(question)):
+            n_with = sum(word in text for text in texts)
+            idf = math.log(1 + (len(texts) - n_with + 0.5) / (n_with + 0.5))
+            for index, text in enumerate(texts):
+                n = text[word]
+                norm = K1 * (1 - B + B * text.total() / mean_length) if n else 0.0
+                scores[index] += weight * idf * n * (K1 + 1) / (n + norm) if n else 0.0
+        weight *= EARLIER_WEIGHT
+    return sorted(range(len(tools)), key=lambda index: -scores[index])
+
+
+def questions_of(messages: Sequence[Message]) -> list[str]:
+    """What the user asked, the last question at the end."""
+    return [message.content for message in messages if message.role == "user"]
+
+
+def left_out_text(shortlist: Shortlist, n_shown: int = 5) -> str:
+    """What was left out, as a sentence without a full stop."""
+    names = list(shortlist.left_out)
+    n_tools = len(names) + len(shortlist.tools)
+    shown = ", ".join(names[:n_shown]) + (", …" if len(names) > n_shown else "")
+    return (
+        f"{len(names)} of {n_tools} tools do not fit into the context and are not offered, as they "
+        f"suit the question least: {shown}"
+    )
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, without case, accents, the plural's s and words like "the"."""
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(character for character in plain if not unicodedata.combining(character))
+    found = [word.lower() for word in _WORD.findall(plain)]
+    return [_stem(word) for word in found if word not in _STOP_WORDS]
+
+
+def _stem(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def _words_of(tool: Tool) -> list[str]:
+    found = words(tool.name) * _NAME_WEIGHT + words(tool.description)
+    return found + _argument_words(tool.parameters)
+
+
+def _argument_words(schema: Json) -> list[str]:
+    """The words of the arguments' names and descriptions, at every depth."""
+    found: list[str] = []
+    open_values: list[Json] = [schema]
+    while open_values:
+        value = open_values.pop()
+        if isinstance(value, list):
+            open_values += value
+        elif isinstance(value, dict):
+            properties = value.get("properties")
+            if isinstance(properties, dict):
+                found += [word for name in properties for word in words(name)]
+            if isinstance(text := value.get("description"), str):
+                found += words(text)
+            open_values += value.values()
+    return found
+
+
+def _greedy(order: Sequence[int], costs: Sequence[int], room: int) -> Collection[int]:
+    """The first of `order` that fit; one that is too large does not stop those after it."""
+    kept: set[int] = set()
+    for index in order:
+        if costs[index] <= room:
+            kept.add(index)
+            room -= costs[index]
+    return kept
