@@ -17,8 +17,8 @@ def run(options: ServeOptions) -> Path:
     Raises:
         AdapterMismatch: the adapters cannot stand beside each other, or are of another model.
         ModelNotFound: there is no such model or adapter.
-        OptionError: the address can be reached from other machines and there is no key, or it
-            cannot be listened on; or the options do not fit the model.
+        OptionError: the address can be reached from other machines, or by any web page, and there
+            is no key; or it cannot be listened on; or the options do not fit the model.
     """
     from calltune.models.backend import choose, print_backend
     from calltune.serving.access import LOOPBACK
@@ -28,6 +28,11 @@ def run(options: ServeOptions) -> Path:
         raise OptionError(
             f"--host {options.host} can be reached from other machines; set {API_KEY_VARIABLE} to "
             "a secret that requests must send, or listen on 127.0.0.1"
+        )
+    if api_key is None and "*" in options.allowed_origins:
+        raise OptionError(
+            f"--allowed_origins * lets every web page that you open use the model; set "
+            f"{API_KEY_VARIABLE} to a secret that requests must send, or name the pages' origins"
         )
     backend = choose(options.device, is_step_small=True)
     print_backend(backend)

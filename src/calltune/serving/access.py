@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from calltune.serving.errors import APIError
@@ -30,7 +30,7 @@ class Access:
     """Host names that requests may use for the server; "*" is any. A request with another name
     comes from a web page whose name was pointed here (DNS rebinding)."""
     origins: Collection[str] = ()
-    """Origins of web pages that may send requests, such as `https://app.example`."""
+    """Origins of web pages that may send requests, such as `https://app.example`; "*" is any."""
 
 
 class AccessMiddleware:
@@ -50,38 +50,49 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        shared: dict[str, str] = {}
         try:
-            origin = self._check(scope["method"], scope["path"], headers)
+            self._check_host(headers)
+            if origin is not None:
+                shared = self._shared_headers(origin)
+            if origin is not None and scope["method"] == "OPTIONS":
+                answer = Response(status_code=204, headers=shared | _preflight_headers(headers))
+                await answer(scope, receive, send)
+                return
+            if scope["path"] not in _PATHS_WITHOUT_KEY:
+                self._check_key(headers)
         except APIError as error:
-            response = JSONResponse(error.body(), error.status, _error_headers(error))
+            # Pages that may send requests may read why one was refused, too.
+            response = JSONResponse(error.body(), error.status, shared | _error_headers(error))
             await response(scope, receive, send)
             return
-        if origin is None:
-            await self._app(scope, receive, send)
-        elif scope["method"] == "OPTIONS":
-            await JSONResponse(None, 204, _cors_headers(origin))(scope, receive, send)
-        else:
-            await self._app(scope, receive, _with_headers(send, _cors_headers(origin)))
+        await self._app(scope, receive, _with_headers(send, shared) if shared else send)
 
-    def _check(self, method: str, path: str, headers: Headers) -> str | None:
-        """The allowed origin that the request comes from; None if it comes from no web page.
-
-        Raises:
-            APIError: host, origin or key are not allowed.
-        """
+    def _check_host(self, headers: Headers) -> None:
         host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
         if "*" not in self._access.hosts and host not in self._access.hosts:
             raise APIError(
                 403, f"Host {host!r:.100} is not allowed for this server; see --allowed-hosts"
             )
-        origin = headers.get("origin")
-        if origin is not None and origin not in self._access.origins:
+
+    def _shared_headers(self, origin: str) -> dict[str, str]:
+        """The headers that let a page of this origin read the response.
+
+        Credentials of the browser (cookies) are never asked for: a page sends the key itself.
+
+        Raises:
+            APIError: the origin is not allowed.
+        """
+        if "*" not in self._access.origins and origin not in self._access.origins:
             raise APIError(
                 403, f"Pages of {origin!r:.100} may not send requests; see --allowed-origins"
             )
-        if path not in _PATHS_WITHOUT_KEY and not (origin and method == "OPTIONS"):
-            self._check_key(headers)
-        return origin
+        return {
+            "Access-Control-Allow-Origin": "*" if "*" in self._access.origins else origin,
+            "Access-Control-Expose-Headers": "*",
+            "Vary": "Origin",
+        }
 
     def _check_key(self, headers: Headers) -> None:
         if self._access.api_key is None:
@@ -101,13 +112,22 @@ def _error_headers(error: APIError) -> dict[str, str]:
     return error.headers() | ({"WWW-Authenticate": "Bearer"} if error.status == 401 else {})
 
 
-def _cors_headers(origin: str) -> dict[str, str]:
-    return {
-        "Access-Control-Allow-Origin": origin,
+def _preflight_headers(headers: Headers) -> dict[str, str]:
+    """What a page may send: any header that it asks for, such as the `x-stainless-*` of OpenAI's.
+
+    Source: https://fetch.spec.whatwg.org/#http-cors-protocol, and for requests from public pages
+    to this machine https://wicg.github.io/private-network-access/.
+    """
+    asked = headers.get("access-control-request-headers", "Authorization, Content-Type")
+    found = {
         "Access-Control-Allow-Methods": "GET, POST",
-        "Access-Control-Allow-Headers": "Authorization, Content-Type",
-        "Vary": "Origin",
+        "Access-Control-Allow-Headers": asked,
+        "Access-Control-Max-Age": "600",
+        "Vary": "Origin, Access-Control-Request-Headers",
     }
+    if headers.get("access-control-request-private-network") == "true":
+        found["Access-Control-Allow-Private-Network"] = "true"
+    return found
 
 
 def _with_headers(send: Send, more: dict[str, str]) -> Send:

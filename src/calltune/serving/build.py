@@ -72,6 +72,7 @@ def build_service(
             seconds=options.timeout,
             answer_tokens=options.max_tokens,
             context_tokens=capacity.context_tokens,
+            schema_bytes=options.max_schema_bytes,
         ),
         **limits,
     )

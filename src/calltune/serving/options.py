@@ -1,5 +1,6 @@
 """The options of `calltune serve`, from which `serving.build` makes a server."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from calltune.models.options import (
     MaxTokensOption,
     check_minimums,
 )
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.\-]*://[^/\s]+")
+"""Scheme, host and port, as browsers send them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,20 +49,30 @@ class ServeOptions(DeviceOption, MaxTokensOption, FormatOption, BaseModelOption)
     caches of all answers would take more than a quarter of the free memory."""
     allowed_hosts: tuple[str, ...] = ()
     """Other host names that requests may use for this server; * is any."""
+    max_schema_bytes: int = 1 << 20
+    """Maximum size of the JSON Schemas of all tools of a request together, in bytes. Where the
+    tools do not fit into --max-context, those that suit the question are offered."""
     allowed_origins: tuple[str, ...] = ()
-    """Origins of web pages that may send requests, such as https://app.example. By default none."""
+    """Origins of web pages that may send requests, such as https://app.example; * is any, which
+    needs a key. By default none."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         if self.model is None and not self.adapter_path:
             raise OptionError("No model; name one with --model, or an adapter with --adapter-path")
-        check_minimums(self, batch_size=1, max_tokens=1, max_context=1)
+        check_minimums(self, batch_size=1, max_tokens=1, max_context=1, max_schema_bytes=1)
         if self.queue < 0:
             raise OptionError(f"--queue is {self.queue}; give 0 or more")
         if not 0 < self.timeout < float("inf"):
             raise OptionError(f"--timeout is {self.timeout:g}; give more than 0 seconds")
         if not 0 <= self.port < 65536:
             raise OptionError(f"--port is {self.port}; give 0 to 65535")
+        for origin in self.allowed_origins:
+            if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+                raise OptionError(
+                    f"--allowed_origins {origin} is no origin; give scheme and host alone, such as "
+                    "https://app.example or http://localhost:5173"
+                )
 
     def adapters(self) -> dict[str, Path]:
         """The folders of the adapters by name, in the order given.
