@@ -32,6 +32,9 @@ class ToolCall:
 
     name: str
     arguments: dict[str, Json]
+    malformed: str = ""
+    """Arguments that are not a JSON object, as they were written; `arguments` is empty then. Only
+    calls in the history of a conversation have any."""
 
 
 @dataclass(frozen=True, slots=True)

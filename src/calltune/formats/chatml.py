@@ -11,7 +11,7 @@ Qwen2.5 and Qwen3 took over.
 from collections.abc import Container, Sequence
 
 from calltune.files import dumps
-from calltune.formats.format import Format
+from calltune.formats.format import Format, arguments_text
 from calltune.formats.grammar import (
     ANY_CALLS,
     AnswerGrammar,
@@ -50,7 +50,7 @@ def render_calls(calls: Sequence[ToolCall]) -> str:
     if not calls:
         return f"{_OPEN}\n[]\n{_CLOSE}"
     return "\n".join(
-        f"{_OPEN}\n{dumps({'name': call.name, 'arguments': call.arguments})}\n{_CLOSE}"
+        f'{_OPEN}\n{{"name": {dumps(call.name)}, "arguments": {arguments_text(call)}}}\n{_CLOSE}'
         for call in calls
     )
 

@@ -56,7 +56,11 @@ class Format:
     def escape_control_tokens(self, message: Message) -> Message:
         """The message with a space in each control token in it, so that it stays one turn."""
         calls = tuple(
-            ToolCall(self._escape(call.name), json.loads(self._escape(dumps(call.arguments))))
+            ToolCall(
+                self._escape(call.name),
+                json.loads(self._escape(dumps(call.arguments))),
+                self._escape(call.malformed),
+            )
             for call in message.calls
         )
         content, tool_name = self._escape(message.content), self._escape(message.tool_name)
@@ -76,3 +80,8 @@ class Format:
         for marker in self.markers:
             text = text.replace(marker, f"{marker[0]} {marker[1:]}")
         return text
+
+
+def arguments_text(call: ToolCall) -> str:
+    """A call's arguments as text: JSON, or in history what was written in its place."""
+    return call.malformed or dumps(call.arguments)

@@ -9,7 +9,7 @@ the `tool_calls` of OpenAI's API.
 from collections.abc import Container, Sequence
 
 from calltune.files import dumps
-from calltune.formats.format import Format
+from calltune.formats.format import Format, arguments_text
 from calltune.formats.grammar import ANY_CALLS, AnswerGrammar, Grammar, OutputSpec
 from calltune.formats.parser import (
     JSON_SPACE,
@@ -47,7 +47,7 @@ def render_calls(calls: Sequence[ToolCall]) -> str:
         {
             "id": f"call_id_{index}",
             "type": "function",
-            "function": {"name": call.name, "arguments": dumps(call.arguments)},
+            "function": {"name": call.name, "arguments": arguments_text(call)},
         }
         for index, call in enumerate(calls)
     ]
