@@ -6,7 +6,7 @@ Where an adapter decides that no call is needed, the text is generated from a se
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -97,6 +97,7 @@ class Answers:
         text_input: Callable[[], Awaitable[GenerationInput]] | None = None,
         earlier_calls: Collection[str] = (),
         stop_strings: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """One answer for each of `samplings`; nothing is generated yet.
 
@@ -104,6 +105,8 @@ class Answers:
         generated as text from `text_input`; without that it is empty.
         """
         self.usage = TokenUsage(prompt_tokens=len(first.tokens))
+        self.headers = dict(headers or {})
+        """HTTP headers for the response: what a client should know of how it was answered."""
         self._runtime = runtime
         self._first = first
         self._samplings = samplings

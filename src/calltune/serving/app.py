@@ -4,13 +4,10 @@ Source: https://platform.openai.com/docs/api-reference/chat
 """
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, NoReturn
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -18,15 +15,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from calltune.schemas.tools import UnusableRow, check_json
 from calltune.serving.access import Access, AccessMiddleware
-from calltune.serving.clients import EventStreamResponse, cancel_on_disconnect
+from calltune.serving.clients import (
+    FIRST_EVENT_SECONDS,
+    EventStream,
+    EventStreamResponse,
+    cancel_on_disconnect,
+)
 from calltune.serving.errors import APIError
-from calltune.serving.metrics import CLIENT_GONE, Metrics
+from calltune.serving.metrics import CLIENT_GONE, Metrics, RequestMetrics
 from calltune.serving.openapi import openapi_document
+from calltune.serving.request_body import decode_body, read_chat_request, receive_body
 from calltune.serving.request_schema import ChatRequest
 from calltune.serving.response_schema import Health, Model, ModelList, to_json
-from calltune.serving.responses import ResponseInfo, streamed_response, whole_response
+from calltune.serving.responses import ResponseInfo, error_events, streamed_response, whole_response
 from calltune.serving.service import Service
 
 LARGE_BYTES = 64 << 10
@@ -74,18 +76,18 @@ class _Endpoints:
         """`POST /v1/chat/completions`: one response, or a stream of events."""
         with self._metrics.request() as measured:
             limits = self._service.limits
-            body = await _read_body(request, limits.body_bytes, limits.body_seconds)
+            body = await receive_body(request, limits.body_bytes, limits.body_seconds)
             asked = await self._parse(body)
             answers = await cancel_on_disconnect(request.receive, self._service.answer(asked))
-            info = ResponseInfo(asked.model)
+            info = ResponseInfo(asked.model, is_older_spelling=asked.is_older_spelling)
             if not asked.stream:
                 whole = whole_response(answers, info, limits.seconds)
-                return JSONResponse(await cancel_on_disconnect(request.receive, whole))
+                found = await cancel_on_disconnect(request.receive, whole)
+                return JSONResponse(found, headers=answers.headers)
             wants_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-            events = measured.stream(streamed_response(answers, info, wants_usage, limits.seconds))
-            # Until the first event an error still has a status of its own.
-            first = await cancel_on_disconnect(request.receive, anext(events))
-            return EventStreamResponse(first, events)
+            events = streamed_response(answers, info, wants_usage, limits.seconds)
+            stream = await _begun(request, measured, events)
+            return EventStreamResponse(stream, error_events, answers.headers)
 
     async def models(self, _: Request) -> Response:
         """`GET /v1/models`: the names that requests may give as their model."""
@@ -115,50 +117,28 @@ class _Endpoints:
 
     async def _parse(self, body: bytes) -> ChatRequest:
         if len(body) < LARGE_BYTES:
-            return _parse_request(body)
+            return read_chat_request(decode_body(body))
         # It would delay the events of all clients; in a thread, one at a time, it does not.
         async with self._large:
-            return await asyncio.to_thread(_parse_request, body)
+            return await asyncio.to_thread(lambda: read_chat_request(decode_body(body)))
 
     def _model(self, name: str) -> Model:
         return Model(id=name, object="model", created=self._since, owned_by="calltune")
 
 
-async def _read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
-    parts: list[bytes] = []
-    n_bytes = 0
+async def _begun(
+    request: Request, measured: RequestMetrics, events: AsyncGenerator[bytes, None]
+) -> EventStream:
+    """The events, after a moment in which an error still has a status of its own."""
+    stream = EventStream(measured.stream(events))
     try:
-        async with asyncio.timeout(seconds), aclosing(request.stream()) as stream:
-            async for part in stream:
-                n_bytes += len(part)
-                if n_bytes > max_bytes:
-                    raise APIError(413, f"The body is larger than {max_bytes} bytes")
-                parts.append(part)
-    except TimeoutError:
-        raise APIError(408, f"The body did not arrive within {seconds:g} seconds") from None
-    return b"".join(parts)
-
-
-def _parse_request(body: bytes) -> ChatRequest:
-    try:
-        data = check_json(json.loads(body, parse_constant=_refuse_constant))
-    except (ValueError, RecursionError) as error:
-        raise APIError(400, f"The body is not JSON ({error!s:.200})") from None
-    except UnusableRow as error:
-        raise APIError(400, f"The body cannot be used: {error}") from None
-    if not isinstance(data, dict):
-        raise APIError(400, "The body is not a JSON object")
-    try:
-        return ChatRequest.model_validate(data)
-    except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or None
-        raise APIError(400, f"{place or 'The request'}: {first['msg']}", place) from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and Infinity, which Python's parser accepts."""
-    raise ValueError(f"{name} is not JSON")
+        await cancel_on_disconnect(request.receive, stream.wait(FIRST_EVENT_SECONDS))
+        stream.check()
+    except BaseException:
+        await stream.aclose()
+        raise
+    measured.is_streaming = True
+    return stream
 
 
 async def _api_error(_: Request, error: Exception) -> Response:

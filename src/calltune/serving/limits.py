@@ -21,11 +21,11 @@ class Limits:
     """Status 413."""
     body_seconds: float = 30.0
     """Time in which the whole body must arrive: status 408."""
-    messages: int = 512
+    messages: int = 2048
     """Status 400."""
-    tools: int = 128
+    tools: int = 1024
     """Status 400."""
-    schema_bytes: int = 64 << 10
+    schema_bytes: int = 1 << 20
     """JSON of all tools' parameters, or of `response_format`: status 422."""
     context_tokens: int = 8192
     """Prompt and answer together: status 400 if the prompt alone fills it."""
@@ -49,10 +49,10 @@ def check_sizes(request: ChatRequest, limits: Limits) -> None:
             f"{len(request.messages)} messages; the limit is {limits.messages}",
             "messages",
         )
-    tools = request.tools or ()
-    if len(tools) > limits.tools:
-        raise APIError(400, f"{len(tools)} tools; the limit is {limits.tools}", "tools")
-    _check_schemas([tool.function.parameters for tool in tools], "tools", limits)
+    field = "functions" if request.is_older_spelling else "tools"
+    if len(request.offers) > limits.tools:
+        raise APIError(400, f"{len(request.offers)} {field}; the limit is {limits.tools}", field)
+    _check_schemas([function.parameters for function in request.offers], field, limits)
     if isinstance(request.response_format, SchemaFormat):
         schema = request.response_format.json_schema.schema_
         _check_schemas([schema], "response_format", limits)
@@ -63,7 +63,7 @@ def _check_schemas(schemas: Json, param: str, limits: Limits) -> None:
     if n_bytes > limits.schema_bytes:
         raise APIError(
             422,
-            f"The schemas take {n_bytes} bytes; the limit is {limits.schema_bytes}",
+            f"The schemas take {n_bytes} bytes; --max-schema-bytes is {limits.schema_bytes}",
             param,
             "schema_too_large",
         )

@@ -48,7 +48,7 @@ class Metrics:
 
     @contextmanager
     def request(self) -> "Iterator[RequestMetrics]":
-        """Count and time one request; a stream that begins inside is counted when it ends."""
+        """Count and time one request; a stream that has begun inside is counted when it ends."""
         measured = RequestMetrics(self)
         try:
             yield measured
@@ -78,20 +78,24 @@ class RequestMetrics:
     def __init__(self, metrics: Metrics) -> None:
         """Start the timer."""
         self.is_streaming = False
+        """Whether the response has begun, so that its stream counts the request."""
         self._metrics = metrics
         self._started = time.perf_counter()
 
     async def stream(self, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-        """The same events; the first and the end of the stream are timed."""
-        status = CLIENT_GONE
+        """The same events; the first one is timed, and the end if the response has begun."""
+        status, is_first = CLIENT_GONE, True
         try:
             async with aclosing(events) as stream:
                 async for event in stream:
-                    if not self.is_streaming:
+                    if is_first:
                         self._metrics.count_first(time.perf_counter() - self._started)
-                        self.is_streaming = True
+                        is_first = False
                     yield event
             status = 200
+        except APIError as error:
+            status = error.status
+            raise
         finally:
             if self.is_streaming:
                 self.end(status)

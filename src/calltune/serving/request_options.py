@@ -1,58 +1,79 @@
-"""What a chat request asks for: its messages, the tools offered, the output, and the sampling."""
+"""What a chat request asks for: the tools offered, the output, and the sampling."""
 
 import secrets
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from calltune.formats.grammar import MAX_CALLS, OutputSpec
-from calltune.formats.parser import ParseError, call_key, decode_strict
+from calltune.formats.parser import call_key
 from calltune.generation.sequence import Sampling
 from calltune.serving.errors import APIError
 from calltune.serving.request_schema import (
-    AnyMessage,
-    AssistantMessage,
-    CallMade,
+    AllowedChoice,
     ChatRequest,
-    Content,
+    FunctionName,
     NamedChoice,
     ObjectFormat,
     SchemaFormat,
-    ToolMessage,
 )
-from calltune.types import Json, Message, ToolCall
+from calltune.types import Json, Message
 
 
-def requested_messages(written: Sequence[AnyMessage]) -> tuple[Message, ...]:
-    """The messages as calltune's; a tool's result gets the tool's name from the call before it.
+class ToolChoice(NamedTuple):
+    """Which tools may be called, and whether one must be."""
 
-    Raises:
-        APIError: a result belongs to no call, or a call's arguments are not a JSON object (400).
-    """
-    names: dict[str, str] = {}
-    return tuple(_message(item, f"messages[{i}]", names) for i, item in enumerate(written))
+    names: frozenset[str] | None = None
+    """None is any tool on offer."""
+    is_required: bool = False
+    is_single: bool = False
+    """Whether there may be one call at most."""
 
 
 def calls_since_user(messages: Sequence[Message]) -> set[str]:
     """The keys (see `call_key`) of the calls made since the user's last message."""
     last = max((i for i, each in enumerate(messages) if each.role == "user"), default=-1)
-    return {call_key(call) for message in messages[last + 1 :] for call in message.calls}
+    return {
+        call_key(call)
+        for message in messages[last + 1 :]
+        for call in message.calls
+        if not call.malformed
+    }
+
+
+def requested_choice(request: ChatRequest) -> ToolChoice:
+    """The choice of tools in either spelling.
+
+    Raises:
+        APIError: it names a tool that is not offered, or requires one where there is none (400).
+    """
+    field, choice = _tool_choice(request)
+    names = {function.name for function in request.offers}
+    unknown = sorted((choice.names or frozenset()) - names)
+    if unknown:
+        raise APIError(400, f"{field} names {unknown[0]!r:.80}, which is not offered", field)
+    if choice.is_required and not names:
+        raise APIError(400, f"{field} requires a call, and no tool is offered", field)
+    return choice
 
 
 def offered_tools(request: ChatRequest) -> list[dict[str, Json]]:
-    """The functions that may be called, each with name, description and parameters."""
-    if request.tool_choice == "none":
-        return []
-    functions = [tool.function for tool in request.tools or ()]
-    if isinstance(request.tool_choice, NamedChoice):
-        name = request.tool_choice.function.name
-        functions = [function for function in functions if function.name == name]
-    return [
-        {
+    """The functions that may be called, each with name, description and parameters.
+
+    Raises:
+        APIError: two different ones have the same name (400), or as `requested_choice`.
+    """
+    names = requested_choice(request).names
+    offered: dict[str, dict[str, Json]] = {}
+    for function in request.offers:
+        tool: dict[str, Json] = {
             "name": function.name,
             "description": function.description or "",
             "parameters": function.parameters or {"type": "object", "properties": {}},
         }
-        for function in functions
-    ]
+        if offered.setdefault(function.name, tool) != tool:
+            text = f"Two different tools are called {function.name!r:.80}; rename one"
+            raise APIError(400, text, "tools")
+    return [tool for name, tool in offered.items() if names is None or name in names]
 
 
 def output_with_tools(request: ChatRequest, text_is_separate: bool) -> OutputSpec:
@@ -61,9 +82,9 @@ def output_with_tools(request: ChatRequest, text_is_separate: bool) -> OutputSpe
     With `text_is_separate` it may be calls, or that none is needed; text or JSON in their place
     is then generated separately.
     """
-    is_named = isinstance(request.tool_choice, NamedChoice)
-    max_calls = 1 if is_named or request.parallel_tool_calls is False else MAX_CALLS
-    if is_named or request.tool_choice == "required":
+    choice = requested_choice(request)
+    max_calls = 1 if choice.is_single or request.parallel_tool_calls is False else MAX_CALLS
+    if choice.is_required:
         return OutputSpec(min_calls=1, max_calls=max_calls)
     if text_is_separate:
         return OutputSpec(max_calls=max_calls)
@@ -79,26 +100,53 @@ def output_without_tools(request: ChatRequest) -> OutputSpec:
 
 def is_strict(request: ChatRequest) -> bool:
     """Whether to refuse schemas that a grammar cannot enforce completely."""
-    functions = [tool.function for tool in request.tools or ()]
     output = request.response_format
     if isinstance(output, SchemaFormat) and output.json_schema.strict:
         return True
-    return any(function.strict for function in functions)
+    return any(function.strict for function in request.offers)
 
 
 def requested_samplings(request: ChatRequest) -> list[Sampling | None]:
-    """The sampling of each of the request's `n` answers; their seeds follow each other."""
+    """The sampling of each of the request's `n` answers; their seeds follow each other.
+
+    `top_p` 0 leaves the likeliest token alone, as temperature 0 does.
+    """
     n = request.n or 1
-    if not request.temperature:
+    top_p = 1.0 if request.top_p is None else request.top_p
+    if not request.temperature or not top_p:
         return [None] * n
     seed = secrets.randbits(62) if request.seed is None else request.seed & (2**62 - 1)
-    top_p = 1.0 if request.top_p is None else request.top_p
     return [Sampling(request.temperature, top_p, seed + index) for index in range(n)]
 
 
 def requested_stop_strings(request: ChatRequest) -> list[str]:
     """The strings that end an answer in text."""
-    return [request.stop] if isinstance(request.stop, str) else request.stop or []
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    return [stop for stop in stops if stop]
+
+
+def _tool_choice(request: ChatRequest) -> tuple[str, ToolChoice]:
+    """The field that the choice is in, and the choice."""
+    if request.tool_choice is not None or not request.is_older_spelling:
+        match request.tool_choice:
+            case "none":
+                choice = ToolChoice(frozenset())
+            case NamedChoice(function=named):
+                choice = ToolChoice(frozenset({named.name}), True, True)
+            case AllowedChoice(allowed_tools=allowed):
+                names = frozenset(tool.function.name for tool in allowed.tools)
+                choice = ToolChoice(names, allowed.mode == "required")
+            case other:
+                choice = ToolChoice(is_required=other == "required")
+        return "tool_choice", choice
+    match request.function_call:
+        case "none":
+            choice = ToolChoice(frozenset(), is_single=True)
+        case FunctionName(name=name):
+            choice = ToolChoice(frozenset({name}), True, True)
+        case _:
+            choice = ToolChoice(is_single=True)
+    return "function_call", choice
 
 
 def _answer_schema(request: ChatRequest) -> Json:
@@ -108,42 +156,3 @@ def _answer_schema(request: ChatRequest) -> Json:
         case ObjectFormat():
             return {"type": "object"}
     return None
-
-
-def _message(written: AnyMessage, place: str, names: dict[str, str]) -> Message:
-    """One message; `names` collects the names of called tools by the id of the call."""
-    match written:
-        case AssistantMessage():
-            calls = written.tool_calls or ()
-            made = tuple(_call(call, f"{place}.tool_calls[{i}]") for i, call in enumerate(calls))
-            names.update({call.id: call.function.name for call in calls})
-            return Message("assistant", _text(written.content), made)
-        case ToolMessage():
-            if written.tool_call_id not in names:
-                raise APIError(
-                    400,
-                    f"{place} is the result of {written.tool_call_id!r:.80}, and no message before "
-                    "it has a call with this id",
-                    f"{place}.tool_call_id",
-                )
-            text = _text(written.content)
-            return Message("tool", text, tool_name=names[written.tool_call_id])
-        case _:
-            role = "user" if written.role == "user" else "system"
-            return Message(role, _text(written.content))
-
-
-def _call(written: CallMade, place: str) -> ToolCall:
-    try:
-        arguments = decode_strict(written.function.arguments.strip() or "{}")
-    except ParseError as problem:
-        raise APIError(400, f"{place} has arguments that are {problem}", place) from None
-    if not isinstance(arguments, dict):
-        raise APIError(400, f"{place} has arguments that are not a JSON object", place)
-    return ToolCall(written.function.name, arguments)
-
-
-def _text(content: Content | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text for part in content)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from calltune.types import Json
 
 Count = Annotated[int, Field(ge=0)]
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class _Response(BaseModel):
@@ -48,6 +48,8 @@ class ReplyMessage(_Response):
     content: str | None
     refusal: None
     tool_calls: Annotated[list[FunctionToolCall], Field(min_length=1)] | None = None
+    function_call: FunctionCall | None = None
+    """The call, where the request offered `functions` in place of `tools`."""
 
 
 class Choice(_Response):
@@ -101,6 +103,7 @@ class Delta(_Response):
     role: Literal["assistant"] | None = None
     content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+    function_call: FunctionCallDelta | None = None
 
 
 class ChunkChoice(_Response):

@@ -30,7 +30,10 @@ from calltune.serving.response_schema import (
     Usage,
     to_json,
 )
+from calltune.serving.response_schema import FinishReason as WrittenReason
 from calltune.types import Json, ToolCall
+
+_DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class ResponseInfo:
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix time in seconds."""
+    is_older_spelling: bool = False
+    """Whether a call is answered as `function_call`, the predecessor of `tool_calls`."""
 
 
 async def whole_response(answers: Answers, info: ResponseInfo, seconds: float) -> dict[str, Json]:
@@ -58,7 +63,9 @@ async def whole_response(answers: Answers, info: ResponseInfo, seconds: float) -
             object="chat.completion",
             created=info.created,
             model=info.model,
-            choices=[choices[index].build(index) for index in sorted(choices)],
+            choices=[
+                choices[index].build(index, info.is_older_spelling) for index in sorted(choices)
+            ],
             usage=_usage(answers.usage),
         )
     )
@@ -67,36 +74,36 @@ async def whole_response(answers: Answers, info: ResponseInfo, seconds: float) -
 async def streamed_response(
     answers: Answers, info: ResponseInfo, wants_usage: bool, seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    """The response as server-sent events; an error after the first event is sent as the last.
+    """The response as server-sent events.
 
     Raises:
-        APIError: an answer failed, or `seconds` were over, before the first event.
+        APIError: an answer failed, or was not complete within `seconds`; see `error_events`.
     """
     started: dict[int, _DeltaBuilder] = {}
-    try:
-        async for item in within(answers.events(), seconds):
-            if item.index not in started:
-                started[item.index] = _DeltaBuilder()
-            for part in started[item.index].parts(item):
-                yield _event(to_json(_chunk(info, item.index, part, wants_usage)))
-        if wants_usage:
-            yield _event(
-                to_json(
-                    ChatCompletionChunk(
-                        id=info.id,
-                        object="chat.completion.chunk",
-                        created=info.created,
-                        model=info.model,
-                        choices=[],
-                        usage=_usage(answers.usage),
-                    )
+    async for item in within(answers.events(), seconds):
+        if item.index not in started:
+            started[item.index] = _DeltaBuilder(info.is_older_spelling)
+        for part in started[item.index].parts(item):
+            yield _event(to_json(_chunk(info, item.index, part, wants_usage)))
+    if wants_usage:
+        yield _event(
+            to_json(
+                ChatCompletionChunk(
+                    id=info.id,
+                    object="chat.completion.chunk",
+                    created=info.created,
+                    model=info.model,
+                    choices=[],
+                    usage=_usage(answers.usage),
                 )
             )
-    except APIError as error:
-        if not started:
-            raise
-        yield _event(error.body())
-    yield b"data: [DONE]\n\n"
+        )
+    yield _DONE
+
+
+def error_events(error: APIError) -> bytes:
+    """The end of a stream that an error broke off."""
+    return _event(error.body()) + _DONE
 
 
 async def within(
@@ -138,27 +145,28 @@ class _ChoiceBuilder:
             case Finished(reason=reason):
                 self.reason = reason
 
-    def build(self, index: int) -> Choice:
+    def build(self, index: int, is_older_spelling: bool) -> Choice:
         content = self.text if self.text or not self.calls else None
-        if self.calls:
-            calls = [_tool_call(call) for call in self.calls]
-            message = ReplyMessage(
-                role="assistant", content=content, refusal=None, tool_calls=calls
-            )
-        else:
-            message = ReplyMessage(role="assistant", content=content, refusal=None)
-        return Choice(index=index, message=message, logprobs=None, finish_reason=self.reason)
+        message = ReplyMessage(role="assistant", content=content, refusal=None)
+        calls = [tool_call(call) for call in self.calls]
+        if calls and is_older_spelling:
+            message = message.model_copy(update={"function_call": calls[0].function})
+        elif calls:
+            message = message.model_copy(update={"tool_calls": calls})
+        reason = _reason(self.reason, is_older_spelling)
+        return Choice(index=index, message=message, logprobs=None, finish_reason=reason)
 
 
 class _Part(NamedTuple):
     delta: Delta
-    reason: FinishReason | None = None
+    reason: WrittenReason | None = None
 
 
 @dataclass(slots=True)
 class _DeltaBuilder:
     """Turns the events of one answer into deltas: a call's name comes before its arguments."""
 
+    is_older_spelling: bool
     n_calls: int = 0
     has_begun: bool = False
 
@@ -169,13 +177,16 @@ class _DeltaBuilder:
             case CompletedCall(call=call):
                 return [*self._begin(None), *self._call(call)]
             case Finished(reason=reason):
-                return [*self._begin(""), _Part(Delta(), reason)]
+                written = _reason(reason, self.is_older_spelling)
+                return [*self._begin(""), _Part(Delta(), written)]
 
     def _call(self, call: ToolCall) -> list[_Part]:
-        made = _tool_call(call)
+        made = tool_call(call)
         index, self.n_calls = self.n_calls, self.n_calls + 1
         name = FunctionCallDelta(name=call.name, arguments="")
         arguments = FunctionCallDelta(arguments=made.function.arguments)
+        if self.is_older_spelling:
+            return [_Part(Delta(function_call=part)) for part in (name, arguments)]
         first = ToolCallDelta(index=index, id=made.id, type=made.type, function=name)
         rest = ToolCallDelta(index=index, function=arguments)
         return [_Part(Delta(tool_calls=[part])) for part in (first, rest)]
@@ -187,10 +198,15 @@ class _DeltaBuilder:
         return [_Part(Delta(role="assistant", content=content))]
 
 
-def _tool_call(call: ToolCall) -> FunctionToolCall:
+def tool_call(call: ToolCall) -> FunctionToolCall:
+    """A call as OpenAI's API writes it, with an id of its own."""
     function = FunctionCall(name=call.name, arguments=dumps(call.arguments))
     call_id = f"call_{secrets.token_hex(12)}"
     return FunctionToolCall(id=call_id, type="function", function=function)
+
+
+def _reason(reason: FinishReason, is_older_spelling: bool) -> WrittenReason:
+    return "function_call" if is_older_spelling and reason == "tool_calls" else reason
 
 
 def _usage(usage: TokenUsage) -> Usage:

@@ -16,17 +16,18 @@ from calltune.serving.errors import APIError
 from calltune.serving.grammar_jobs import CompileRequest, CompileResult
 from calltune.serving.grammar_pool import CACHE_SIZE, GrammarPool
 from calltune.serving.limits import CHARACTERS_PER_TOKEN, Limits, check_sizes
+from calltune.serving.request_messages import requested_messages
 from calltune.serving.request_options import (
     calls_since_user,
     is_strict,
     offered_tools,
     output_with_tools,
     output_without_tools,
-    requested_messages,
     requested_samplings,
     requested_stop_strings,
 )
 from calltune.serving.request_schema import ChatRequest
+from calltune.serving.tool_list import fitting_tools, left_out_headers
 from calltune.types import Json, Message
 
 FREE_TEXT = CompileResult((), {}, None)
@@ -90,12 +91,22 @@ class Service:
         if not (offered := offered_tools(request)):
             return Answers(runtime, await text_input(), samplings, None, (), stop_strings)
         output = output_with_tools(request, text_is_separate)
-        compiled = await self._compile(offered, output, request)
+        shortlist = await asyncio.to_thread(
+            fitting_tools,
+            offered,
+            messages,
+            self.tokenizer,
+            self.prompt_format,
+            self.limits.context_tokens,
+        )
+        kept = [tool.raw for tool in shortlist.tools]
+        compiled = await self._compile(kept, output, request)
         first = await self._input(request, messages, output, compiled, adapter)
+        headers = left_out_headers(shortlist)
         if output.min_calls:
-            return Answers(runtime, first, samplings, None, (), stop_strings)
+            return Answers(runtime, first, samplings, None, (), stop_strings, headers)
         earlier = () if self.repeats_calls else calls_since_user(messages)
-        return Answers(runtime, first, samplings, text_input, earlier, stop_strings)
+        return Answers(runtime, first, samplings, text_input, earlier, stop_strings, headers)
 
     def _adapter(self, name: str) -> int:
         if name not in self.models:
