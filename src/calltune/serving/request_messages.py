@@ -113,7 +113,7 @@ class _Results:
         same = [i for i in order if self._calls[i].id == call_id or not call_id]
         unanswered = [i for i in same if not self._calls[i].is_answered]
         # A second result of one call stays beside the first.
-        return (unanswered or same[:1] or [None])[0]
+        return next(iter(unanswered or same), None)
 
 
 def _answer(written: AssistantMessage, place: str, results: _Results) -> Message:
