@@ -54,6 +54,11 @@ GOOD: dict[str, dict[str, Json]] = {
             {"from": "tool", "value": "<tool_response>{}</tool_response>"},
         ],
     },
+    "glaive": {
+        "system": f"SYSTEM: Use these functions if required -\n{json.dumps(TOOL, indent=1)}\n",
+        "chat": f"USER: q\n\n\nASSISTANT: <functioncall> {json.dumps(CALL)} <|endoftext|>\n\n\n"
+        "FUNCTION RESPONSE: {}\n\n\nASSISTANT: done <|endoftext|>",
+    },
 }
 TEXTS = (
     "",

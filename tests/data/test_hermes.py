@@ -70,11 +70,12 @@ def test_results_and_calls_before_are_kept_as_messages() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("<tool_call>{", "<tool_call> that is not closed"),
-        ("<tool_call>" * 400_000, "<tool_call> that is not closed"),
-        ("<tool_call>nope</tool_call>", "call is not JSON"),
-        ("<tool_call>{1, 2}</tool_call>", "call is not JSON"),
-        ("<tool_call>" + "(" * 5000 + "</tool_call>", "call is not JSON"),
+        ("<tool_call>{", "call that cannot be read"),
+        ("<tool_call>" * 400_000, "call that cannot be read"),
+        ("<tool_call>nope</tool_call>", "call that cannot be read"),
+        ("<tool_call></tool_call>", "call that cannot be read"),
+        ("<tool_call>{1, 2}</tool_call>", "call that cannot be read"),
+        ("<tool_call>" + "(" * 5000 + "</tool_call>", "call that cannot be read"),
         ('<tool_call>{"name": "leap"}</tool_call>', "call to a tool that is not offered"),
     ],
 )

@@ -1,16 +1,16 @@
-"""Tools and calls as datasets and APIs write them, checked and read into records.
+"""Tools as datasets and APIs write them, checked and read into records.
 
 Source: OpenAI's function tools, `{"type": "function", "function": {name, description, parameters}}`
-or the function alone, which xlam, BFCL, Hermes and MCP share; calls are `{name, arguments}`.
+or the function alone, which xlam, BFCL, Hermes and MCP share.
 """
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
-from calltune.schemas.parameters import allows, read_parameters
-from calltune.types import MAX_DEPTH, Json, Tool, ToolCall
+from calltune.schemas.parameters import read_parameters
+from calltune.types import MAX_DEPTH, Json, Tool
 
 
 class UnusableRow(Exception):
@@ -24,7 +24,15 @@ class UnusableRow(Exception):
     def __init__(self, reason: str, value: Json = "") -> None:
         self.reason = reason
         self.detail = shortened(value)
-        super().__init__(f"{reason}: {self.detail}" if self.detail else reason)
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+    def within(self, place: str) -> Self:
+        """This fault, with the place in the row in front of the value at fault."""
+        self.detail = f"{place}: {self.detail}" if self.detail else place
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,51 +121,6 @@ def read_tools(written: Json) -> OfferedTools:
                 raise UnusableRow("two different tools of one name", tool.name)
             notes["tool offered twice"] = None
     return OfferedTools(by_name, tuple(notes))
-
-
-def read_calls(written: Json, offer: OfferedTools) -> tuple[ToolCall, ...]:
-    """Calls written as a list of `{name, arguments}` (or one), each to a tool that is offered.
-
-    Raises:
-        UnusableRow: it is not a list, or as `read_call`.
-    """
-    if isinstance(written, dict):
-        written = [written]
-    if not isinstance(written, list):
-        raise UnusableRow("answers are not a list of calls", written)
-    return tuple(read_call(item, offer) for item in written)
-
-
-def read_call(written: Json, offer: OfferedTools) -> ToolCall:
-    """One call, `{name, arguments}`; arguments may be JSON in a string.
-
-    Raises:
-        UnusableRow: it has no name, its arguments are not an object, or as `check_call`.
-    """
-    if not isinstance(written, dict) or not isinstance(name := written.get("name"), str):
-        raise UnusableRow("call without a name", written)
-    arguments = decode_json(written.get("arguments", {}), "arguments are not JSON")
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, dict):
-        raise UnusableRow("arguments are not an object", arguments)
-    check_call(name, arguments, offer)
-    return ToolCall(name, arguments)
-
-
-def check_call(name: str, arguments: Iterable[str], offer: OfferedTools) -> Tool:
-    """The tool that a call is to.
-
-    Raises:
-        UnusableRow: the tool is not offered, or does not take one of the arguments.
-    """
-    tool = offer.by_name.get(name)
-    if tool is None:
-        raise UnusableRow("call to a tool that is not offered", name)
-    for argument in arguments:
-        if not allows(tool.parameters, argument):
-            raise UnusableRow("argument the tool does not have", f"{name}: {shortened(argument)}")
-    return tool
 
 
 def _read_tool(written: Json) -> tuple[Tool, tuple[str, ...]]:

@@ -8,14 +8,11 @@ Source: bfcl-eval, https://github.com/ShishirPatil/gorilla/tree/main/berkeley-fu
 
 import re
 
+from calltune.data.readers.calls import UnusableCall, check_call
 from calltune.data.readers.examples import ParsedRow, row_name
-from calltune.schemas.tools import (
-    OfferedTools,
-    UnusableRow,
-    check_call,
-    check_json,
-    read_tools,
-)
+from calltune.data.readers.notations import read_turn
+from calltune.data.readers.offer import RowTools, read_offer
+from calltune.schemas.tools import UnusableRow, check_json
 from calltune.types import (
     AcceptableArgument,
     AcceptableObject,
@@ -24,6 +21,7 @@ from calltune.types import (
     Example,
     Json,
     Message,
+    exact_answer,
 )
 
 _ROLES = ("system", "user", "assistant")
@@ -46,7 +44,7 @@ def parse(row: dict[str, Json], row_id: str) -> ParsedRow:
     named = _CATEGORY.fullmatch(name)
     category = named[1] if named else ""
     messages = _messages(row.get("question"))
-    offer = read_tools(row.get("function"))
+    offer = read_offer(row.get("function"))
     # Only there does a missing ground truth say "call nothing"; elsewhere it was lost.
     if row.get("ground_truth") is None and "irrelevance" in category:
         answers: tuple[Answer, ...] = ()
@@ -80,29 +78,35 @@ def _message(written: Json) -> Message:
     return Message(role, content)
 
 
-def _answers(written: Json, offer: OfferedTools) -> tuple[Answer, ...]:
+def _answers(written: Json, offer: RowTools) -> tuple[Answer, ...]:
     if written is None:
-        raise UnusableRow("no ground truth")
+        raise UnusableCall("no ground truth")
     if not isinstance(written, list):
-        raise UnusableRow("ground truth is not a list of calls", written)
-    return tuple(_answer(call, offer) for call in written)
+        raise UnusableCall("ground truth is not a list of calls", written)
+    return tuple(answer for call in written for answer in _answer(call, offer))
 
 
-def _answer(written: Json, offer: OfferedTools) -> Answer:
-    if not isinstance(written, dict) or len(written) != 1:
-        raise UnusableRow("ground truth is not a list of calls", written)
-    ((name, arguments),) = written.items()
+def _answer(written: Json, offer: RowTools) -> tuple[Answer, ...]:
+    if isinstance(written, str) and (calls := read_turn(written, offer).calls):
+        # The categories that are run have their calls as Python.
+        return tuple(exact_answer(call) for call in calls)
+    kept = written.items() if isinstance(written, dict) else ()
+    # In a column of Arrow each call has the names of all the others, with null.
+    named = [(name, arguments) for name, arguments in kept if arguments is not None]
+    if len(named) != 1:
+        raise UnusableCall("ground truth is not a list of calls", written)
+    ((name, arguments),) = named
     if not isinstance(arguments, dict):
-        raise UnusableRow("arguments are not an object", arguments)
+        raise UnusableCall("arguments are not an object", arguments)
+    arguments = {key: values for key, values in arguments.items() if values is not None}
     properties = check_call(name, arguments, offer).parameters["properties"]
-    return Answer(
-        name, {key: _choice(values, properties.get(key, {})) for key, values in arguments.items()}
-    )
+    choices = {key: _choice(values, properties.get(key, {})) for key, values in arguments.items()}
+    return (Answer(name, choices),)
 
 
 def _choice(values: Json, schema: dict[str, Json]) -> AcceptableArgument:
     if not isinstance(values, list) or not values:
-        raise UnusableRow("argument without a list of acceptable values", values)
+        raise UnusableCall("argument without a list of acceptable values", values)
     kept = [_acceptable(value, schema) for value in values if value != ""]
     is_optional = len(kept) < len(values)
     # An argument that holds text, or anything, may also be written out as empty text.

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from calltune.schemas.tools import OfferedTools, UnusableRow
+from calltune.data.readers.offer import RowTools
+from calltune.schemas.tools import UnusableRow
 from calltune.types import Example, Json, Message, exact_answer
 
 MAX_MESSAGES = 500
@@ -27,7 +28,7 @@ def row_name(row: dict[str, Json], fallback: str) -> str:
 
 def split_conversation(
     messages: tuple[Message, ...],
-    offer: OfferedTools,
+    offer: RowTools,
     row: str,
     source: str,
     untrained: Collection[int] = (),

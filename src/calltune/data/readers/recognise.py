@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from calltune.data.readers import bfcl, hermes, openai, xlam
+from calltune.data.readers import bfcl, glaive, hermes, openai, xlam
 from calltune.data.readers.examples import ParsedRow
 from calltune.errors import OptionError
 from calltune.schemas.tools import UnusableRow
@@ -22,16 +22,45 @@ READERS: dict[str, Reader] = {
     "bfcl": Reader(bfcl.matches, bfcl.parse),
     "openai": Reader(openai.matches, openai.parse),
     "hermes": Reader(hermes.matches, hermes.parse),
+    "glaive": Reader(glaive.matches, glaive.parse),
 }
 """Every dataset format by the name that `--schema` takes, in the order in which they are tried."""
+
+_REFUSED: tuple[tuple[frozenset[str], str], ...] = (
+    (
+        frozenset({"question", "correct_answer", "answers"}),
+        "When2Call's multiple-choice questions are not read; use its file train_sft",
+    ),
+    (
+        frozenset({"chosen", "rejected"}),
+        "pairs of preferences are not read; use the dataset's files for supervised fine-tuning",
+    ),
+    (
+        frozenset({"contents"}),
+        "Gemini's format is not read; write messages with tool_calls, as OpenAI's format has them",
+    ),
+    (
+        frozenset({"instruction", "output"}),
+        "Alpaca's format has no tools; write query, tools and answers, or messages and tools",
+    ),
+    (
+        frozenset({"prompt", "completion"}),
+        "prompts and completions have no tools; write query, tools and answers, or messages and "
+        "tools",
+    ),
+)
+"""Formats that are known and not read, by their keys, with what to do."""
 
 
 def recognise(row: dict[str, Json]) -> str:
     """The name of the row's dataset format.
 
     Raises:
-        UnusableRow: no dataset format has these keys.
+        UnusableRow: no dataset format has these keys, or one that is not read.
     """
+    for keys, advice in _REFUSED:
+        if keys <= row.keys() and "messages" not in row and "conversations" not in row:
+            raise UnusableRow(advice, "keys " + ", ".join(list(row)[:20]))
     for name, reader in READERS.items():
         if reader.matches(row):
             return name
