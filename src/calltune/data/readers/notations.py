@@ -10,6 +10,7 @@ MiniMax, Cohere, GPT-OSS, LFM2, Olmo, Jamba, InternLM, Gemma and FunctionGemma; 
 Glaive, ToolACE, When2Call and ToolBench.
 """
 
+import heapq
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -44,7 +45,7 @@ def read_turn(text: str, offer: RowTools) -> TurnText:
     if not _MAY_CALL.search(text):
         return TurnText(text, ())
     start = _end_of_thoughts(text, offer)
-    words, calls = [text[:start]], []
+    words, calls = [text[:start]], list[ToolCall]()
     at = start
     thoughts = [match.span() for match in _THOUGHTS.finditer(text, start)]
     for opening in _openings(text, start, offer):
@@ -79,6 +80,7 @@ _MARK = re.compile(
     r"|```tool_(?:code|calls?)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
+_MARKS = re.compile(rf"(?:{_MARK.pattern}\s*)+", _MARK.flags)
 _VALUE = re.compile(
     r"(?:^[ \t]*|(?<=:)[ \t]+)(?=[\[{])|```\w*\s*(?=[\[{]|print\(|\w[\w.]*\()", re.MULTILINE
 )
@@ -119,8 +121,7 @@ def _openings(text: str, at: int, offer: RowTools) -> Iterator[re.Match[str]]:
     """Where calls may begin, in order, outside quotes."""
     names = [_in_call_position(name) for name in offer.by_name if name in text]
     patterns = [_MARK, _VALUE, *names]
-    found = [m for pattern in patterns for m in pattern.finditer(text, at)]
-    found.sort(key=lambda match: match.start())
+    found = heapq.merge(*(p.finditer(text, at) for p in patterns), key=lambda m: m.start())
     quoted: list[tuple[int, int]] | None = None
     for match in found:
         if match.re is not _VALUE:
@@ -180,7 +181,7 @@ def _payload_after(text: str, at: int, offer: RowTools) -> LocatedCalls | None:
     while True:
         if (found := read_payload(text, at, offer)) is not None:
             return found
-        skipped = _MARK.match(text, at) or _DECORATION.match(text, at)
+        skipped = _MARKS.match(text, at) or _DECORATION.match(text, at)
         if skipped is None or skipped.end() == at or skipped[0].startswith("</"):
             break
         at = skipped.end()
