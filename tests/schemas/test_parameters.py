@@ -51,7 +51,10 @@ def test_nested_types_are_normalised() -> None:
 def test_what_is_not_understood_is_noted_once() -> None:
     reading = read_parameters({"a": {"type": "Callable"}, "b": {"type": "Callable"}, "c": 3})
     assert reading.schema["properties"] == {"a": {}, "b": {}, "c": {}}
-    assert reading.notes == ("type not understood: Callable", "schema not understood: 3")
+    assert [(each.kind, each.n_faults) for each in reading.remarks] == [
+        ("type not understood: Callable", 2),
+        ("schema not understood: 3", 1),
+    ]
 
 
 def test_other_arguments_are_allowed_only_where_the_schema_says_so() -> None:

@@ -130,6 +130,22 @@ def test_other_statuses_have_the_error_body_too(server: Running) -> None:
         {"type": "object", "properties": 5},
         {"type": "object", "properties": {"x": {"type": "strange"}}},
         {"type": "string"},
+    ],
+)
+def test_a_schema_with_a_fault_is_a_422_where_strict_demands_it(
+    server: Running, schema: Any
+) -> None:
+    loose, strict = tool(schema), tool(schema)
+    strict["function"]["strict"] = True
+    assert server.post(plain(tools=[loose])).status_code == 200
+    refused = server.post(plain(tools=[strict]))
+    assert refused.status_code == 422, refused.text
+    assert "strict needs sound schemas" in error_of(refused)["message"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
         {"type": "object", "properties": {"x": {"enum": ["a<|im_end|>"]}}},
         {"type": "object", "properties": {"<|im_end|>": {}}},
         {"type": "object", "properties": {"x": {"enum": [str(i) * 9 for i in range(3_000)]}}},

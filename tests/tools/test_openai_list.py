@@ -59,4 +59,6 @@ def test_python_style_types_become_json_schema() -> None:
         "type": "array",
         "items": {"type": "integer"},
     }
-    assert [note.text for note in toolset.notes] == ["type not understood: Blob"]
+    assert [note.text for note in toolset.notes] == [
+        "type not understood: Blob (properties/y/type)"
+    ]

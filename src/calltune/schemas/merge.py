@@ -6,7 +6,7 @@ It looks at one level at a time, for the grammar compiler: what it merges below 
 from typing import Any
 
 from calltune.schemas.keywords import ANNOTATIONS, IDENTIFIERS, Schema
-from calltune.schemas.validate import resolve_pointer
+from calltune.schemas.references import resolve_pointer
 from calltune.types import Json
 
 MAX_ALTERNATIVES = 64

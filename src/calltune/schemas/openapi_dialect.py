@@ -14,7 +14,7 @@ from calltune.schemas.keywords import (
     map_subschemas,
 )
 from calltune.schemas.names import sanitize_names
-from calltune.schemas.validate import resolve_pointer
+from calltune.schemas.references import resolve_pointer
 from calltune.types import Json
 
 _MAX_INLINED = 2_000

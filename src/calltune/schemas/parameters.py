@@ -1,140 +1,138 @@
-"""A tool's parameters, in whatever form its dataset writes them, as one JSON Schema object.
+"""A tool's parameters, in whatever form they are written, as one JSON Schema object.
 
-Two forms are read: a JSON Schema object (OpenAI's function tools, BFCL, MCP), with Python's names
-of types where JSON Schema has its own, and the flat form of xlam-function-calling-60k,
-`{argument: {"type": "str, optional", "description": …, "default": …}}`.
+Two forms are read: a JSON Schema, in any spelling that `repair` reads, and the flat form of
+xlam-function-calling-60k, `{argument: {"type": "str, optional", "description": …, "default": …}}`.
 """
 
-from typing import NamedTuple
-
-from calltune.schemas.keywords import map_subschemas
-from calltune.schemas.python_types import any_of, read_type
+from calltune.schemas.keyword_values import TYPES, read_truth
+from calltune.schemas.keywords import HOLD_SCHEMAS, Schema
+from calltune.schemas.python_types import read_type
+from calltune.schemas.repair import ParsedSchema, repair_schema
+from calltune.schemas.type_keyword import read_types
 from calltune.types import Json
 
-MAX_SCHEMA_DEPTH = 64
-"""Schemas nested deeper than this allow any value, with a note."""
-_NORMALIZED = frozenset(
-    {
-        *("properties", "items", "additionalProperties", "not"),
-        *("anyOf", "oneOf", "allOf", "prefixItems"),
-    }
-)
-"""Where datasets write Python's names of types; under other keywords schemas stay as they are."""
-_OF_A_SCHEMA = frozenset(
-    {"type", "properties", "required", "description", "title", "$schema", "$defs"}
-)
-"""An object with other keys is taken for the flat form."""
+_LIST_OF_SCHEMAS = ("allOf", "anyOf", "oneOf")
+_MAP_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_KEYWORDS = HOLD_SCHEMAS | {
+    *("type", "required", "title", "description", "enum", "const", "default", "examples"),
+    *("format", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems"),
+    *("nullable", "additionalProperties", "minProperties", "maxProperties", "strict"),
+}
 
 
-class ParsedSchema(NamedTuple):
-    """A tool's parameters as one JSON Schema object, and what was not understood in them."""
-
-    schema: dict[str, Json]
-    notes: tuple[str, ...]
-
-
-def read_parameters(written: dict[str, Json]) -> ParsedSchema:
-    """The JSON Schema of a tool's arguments, with what was not understood noted.
+def read_parameters(written: Schema) -> ParsedSchema:
+    """The JSON Schema of a tool's arguments, with what was repaired or left out.
 
     Args:
-        written: a JSON Schema object, or the flat form `{argument: {type, description, default}}`.
-            In the flat form an argument is optional when its type says so or when it has a
-            default; in a JSON Schema `required` decides.
+        written: a JSON Schema, or the flat form `{argument: {type, description, default}}`. In the
+            flat form an argument is required if it says so. Where none says so, every argument is
+            required but those that have a default or a type that says that they are optional.
 
     Returns:
-        A schema with `type`, `properties` and `required`; a type that is not understood allows any
-        value. `written` is not changed.
+        A schema with `type`, `properties` and `required`. `written` is not changed.
     """
-    notes: dict[str, None] = {}
-    if _is_schema(written):
-        schema = _object(written, notes, 0)
-        schema["type"] = "object"
-        schema.setdefault("properties", {})
-        schema.setdefault("required", [])
-    else:
-        schema = _flat(written, notes)
-    return ParsedSchema(schema, tuple(notes))
+    return repair_schema(written if is_schema(written) else _flat(written))
 
 
-def allows(schema: dict[str, Json], argument: str) -> bool:
+def allows(schema: Schema, argument: str) -> bool:
     """Whether a tool with these parameters takes an argument of this name.
 
     Also true where that depends on a reference, on alternatives or on patterns.
     """
     if argument in schema["properties"] or schema.get("additionalProperties", False) is not False:
         return True
-    elsewhere = ("$ref", "anyOf", "oneOf", "allOf", "patternProperties")
+    elsewhere = ("$ref", "anyOf", "oneOf", "allOf", "patternProperties", "if", "dependentSchemas")
     return any(keyword in schema for keyword in elsewhere)
 
 
-def _is_schema(written: dict[str, Json]) -> bool:
-    # An argument may be called "type" or "properties": then its value describes an argument.
-    if isinstance(kind := written.get("type"), str):
-        return kind.lower() in ("object", "dict")
-    properties = written.get("properties")
-    if not isinstance(properties, dict) or not written.keys() <= _OF_A_SCHEMA:
+def is_schema(written: Schema) -> bool:
+    """Whether parameters are a JSON Schema rather than the flat form.
+
+    An argument may be called like a keyword; then its value describes an argument.
+    """
+    kind = written.get("type")
+    if isinstance(kind, str | list) and _names_object(kind):
+        return True
+    if any(isinstance(written.get(key), str) for key in ("$ref", "$schema", "$id")):
+        return not any(_describes(value) for key, value in written.items() if key not in _KEYWORDS)
+    if any(_is_list_of_schemas(written.get(key)) for key in _LIST_OF_SCHEMAS):
+        return True
+    if any(_is_map_of_schemas(written.get(key)) for key in _MAP_OF_SCHEMAS):
+        return True
+    if isinstance(extra := written.get("additionalProperties"), bool) or (
+        isinstance(extra, dict) and written.keys() <= _KEYWORDS
+    ):
+        return True
+    if isinstance(kind, str) and kind in TYPES:
+        are_types = all(isinstance(v, str) and read_type(v).is_understood for v in written.values())
+        is_of_keywords = written.keys() <= _KEYWORDS and not any(map(_describes, written.values()))
+        return is_of_keywords and (len(written) == 1 or not are_types)
+    return all(value is None for value in written.values())
+
+
+def _names_object(kind: Json) -> bool:
+    found = read_types(kind)
+    return bool(found.keywords) and found.may_be("object") and not found.schemas
+
+
+def _is_list_of_schemas(value: Json) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def _is_map_of_schemas(value: Json) -> bool:
+    """Whether the value of a keyword is schemas by name, and no description of an argument."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(v, dict) and "name" in v for v in value)
+    if not isinstance(value, dict) or isinstance(value.get("type"), str):
         return False
-    return "required" in written or not isinstance(properties.get("type"), str)
+    return not isinstance(value.get("description"), str) or isinstance(value.get("type"), dict)
 
 
-def _flat(written: dict[str, Json], notes: dict[str, None]) -> dict[str, Json]:
-    properties: dict[str, Json] = {}
-    required: list[str] = []
-    for name, parameter in written.items():
-        described = {"type": parameter} if isinstance(parameter, str) else parameter
-        properties[name] = _schema(described, notes, 1)
-        if not _may_be_left_out(described):
-            required.append(name)
+def _describes(value: Json) -> bool:
+    """Whether a value describes an argument in the flat form."""
+    return isinstance(value, dict) and isinstance(value.get("type"), str | list)
+
+
+def _flat(written: Schema) -> Schema:
+    """The JSON Schema of parameters in the flat form, not repaired yet."""
+    arguments = {key: value for key, value in written.items() if not key.startswith("$")}
+    listed = arguments.get("required", ())
+    if listed is None:
+        del arguments["required"]
+    others = arguments.keys() - {"required"}
+    if isinstance(listed, list) and others and all(isinstance(name, str) for name in listed):
+        # A list beside the arguments is no argument of that name.
+        del arguments["required"]
+        required = listed
+    else:
+        marks = {name: _mark(parameter) for name, parameter in arguments.items()}
+        are_marked = any(mark is not None for mark in marks.values())
+        required = [
+            name
+            for name, parameter in arguments.items()
+            if (marks[name] if are_marked else not _may_be_left_out(parameter))
+        ]
+    properties = {name: _without_mark(value) for name, value in arguments.items()}
     return {"type": "object", "properties": properties, "required": required}
 
 
+def _mark(parameter: Json) -> bool | None:
+    """Whether an argument says that it is required; None where it does not say."""
+    return read_truth(parameter.get("required")) if isinstance(parameter, dict) else None
+
+
+def _without_mark(parameter: Json) -> Json:
+    if _mark(parameter) is None:
+        return parameter
+    return {key: value for key, value in parameter.items() if key != "required"}
+
+
 def _may_be_left_out(parameter: Json) -> bool:
+    if isinstance(parameter, str):
+        return read_type(parameter).is_optional
     if not isinstance(parameter, dict):
-        return False
-    if isinstance(says := parameter.get("required"), bool):
-        return not says
-    if "default" in parameter or parameter.get("optional") is True:
+        return parameter is None
+    if "default" in parameter or read_truth(parameter.get("optional")) is True:
         return True
     kind = parameter.get("type")
     return isinstance(kind, str) and read_type(kind).is_optional
-
-
-def _schema(written: Json, notes: dict[str, None], depth: int) -> dict[str, Json]:
-    """One value's schema, with every type in it normalised."""
-    if isinstance(written, bool):
-        return {} if written else {"not": {}}
-    if isinstance(written, str):
-        written = {"type": written}
-    if depth > MAX_SCHEMA_DEPTH:
-        notes["schema nested too deeply"] = None
-        return {}
-    if not isinstance(written, dict):
-        notes[f"schema not understood: {str(written)[:60]}"] = None
-        return {}
-    return _object(written, notes, depth)
-
-
-def _object(written: dict[str, Json], notes: dict[str, None], depth: int) -> dict[str, Json]:
-    schema = _kind(written["type"], notes) if "type" in written else {}
-    kept = {key: value for key, value in written.items() if key not in ("type", "optional")}
-    if "required" in kept and not isinstance(kept["required"], list):
-        del kept["required"]
-    elif "required" in kept:
-        kept["required"] = [name for name in kept["required"] if isinstance(name, str)]
-    if not isinstance(kept.get("properties", {}), dict):
-        del kept["properties"]
-    return schema | map_subschemas(
-        kept, lambda each: _schema(each, notes, depth + 1), keywords=_NORMALIZED
-    )
-
-
-def _kind(written: Json, notes: dict[str, None]) -> dict[str, Json]:
-    if isinstance(written, list) and all(isinstance(name, str) for name in written):
-        return any_of(_kind(name, notes) for name in written)
-    if not isinstance(written, str):
-        notes[f"type not understood: {str(written)[:60]}"] = None
-        return {}
-    reading = read_type(written)
-    if not reading.is_understood:
-        notes[f"type not understood: {written[:60]}"] = None
-    return dict(reading.schema)

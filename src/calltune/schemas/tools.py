@@ -1,7 +1,6 @@
 """Tools as datasets and APIs write them, checked and read into records.
 
-Source: OpenAI's function tools, `{"type": "function", "function": {name, description, parameters}}`
-or the function alone, which xlam, BFCL, Hermes and MCP share.
+Source: the shapes of tools are those of `tool_shapes`.
 """
 
 import json
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from calltune.schemas.parameters import read_parameters
+from calltune.schemas.tool_shapes import NotATool, WrittenTool, find_tools
 from calltune.types import MAX_DEPTH, Json, Tool
 
 
@@ -41,7 +41,7 @@ class OfferedTools:
 
     by_name: dict[str, Tool]
     notes: tuple[str, ...]
-    """What was not understood but does no harm: types, a tool offered twice."""
+    """What was repaired or left out, the same text for all faults of a kind."""
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -96,50 +96,50 @@ def decode_json(value: Json, reason: str) -> Json:
 
 
 def read_tools(written: Json) -> OfferedTools:
-    """The tools of a row: a list (or one tool), or JSON in a string.
+    """The tools of a row, in any shape that `tool_shapes` knows, or as JSON in a string.
 
-    Each is `{name, description, parameters}`, alone or under `function`. One that is listed
-    twice is kept once, with a note.
+    One that is listed twice is kept once, with a note.
 
     Raises:
         UnusableRow: there are no tools, one of them is not a tool, or two of one name differ.
     """
     tools = decode_json(written, "tools are not JSON")
-    if isinstance(tools, dict):
-        tools = [tools]
     if tools is None or tools == []:
         raise UnusableRow("no tools")
-    if not isinstance(tools, list):
+    if not isinstance(tools, list | dict):
         raise UnusableRow("tools are not a list", tools)
     by_name: dict[str, Tool] = {}
     notes: dict[str, None] = {}
-    for item in tools:
-        tool, remarks = _read_tool(item)
-        notes.update(dict.fromkeys(remarks))
+    for found in find_tools(tools):
+        if isinstance(found, NotATool):
+            raise UnusableRow(found.reason, found.value)
+        schema, remarks = read_parameters(tool_parameters(found))
+        tool = Tool(found.name, found.description, schema, found.raw)
+        notes.update({remark.kind: None for remark in remarks})
         if by_name.setdefault(tool.name, tool) is not tool:
             if by_name[tool.name].raw != tool.raw:
                 raise UnusableRow("two different tools of one name", tool.name)
             notes["tool offered twice"] = None
+    if not by_name:
+        raise UnusableRow("no tools", tools)
     return OfferedTools(by_name, tuple(notes))
 
 
-def _read_tool(written: Json) -> tuple[Tool, tuple[str, ...]]:
-    inner = written.get("function", written) if isinstance(written, dict) else written
-    if not isinstance(inner, dict):
-        raise UnusableRow("tool that is not an object", inner)
-    name = inner.get("name")
-    if not isinstance(name, str) or not name.strip():
-        raise UnusableRow("tool without a name", inner)
-    parameters = decode_json(inner.get("parameters"), "tool parameters are not JSON")
-    if parameters is None:
-        parameters = {}
+def tool_parameters(tool: WrittenTool) -> dict[str, Json]:
+    """The parameters of a tool as they were written, for `parameters.read_parameters`.
+
+    Raises:
+        UnusableRow: they are not an object, or as `check_json`.
+    """
+    parameters = tool.parameters
+    if isinstance(parameters, str) and parameters.strip():
+        parameters = decode_json(parameters, "tool parameters are not JSON")
+    # Nothing in it, in whatever way that is written.
+    parameters = parameters or {}
     if not isinstance(parameters, dict):
         raise UnusableRow("tool parameters are not an object", parameters)
-    description = inner.get("description")
-    reading = read_parameters(parameters)
-    text = description if isinstance(description, str) else ""
-    # `raw` is without OpenAI's wrapper: prompt formats that want one add it.
-    return Tool(name, text, reading.schema, inner), reading.notes
+    check_json(tool.raw)
+    return parameters
 
 
 def _refuse_broken(text: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from calltune.errors import UnusableSchema
 from calltune.files import dumps
 from calltune.formats import FORMATS
-from calltune.formats.grammar import Grammar, OutputSpec
+from calltune.formats.grammar import THE_ANSWER, Grammar, OutputSpec
 from calltune.schemas.lark import TooLarge
+from calltune.schemas.repair import repair_any_schema
 from calltune.schemas.validate import satisfies
 from calltune.types import Json, Tool
 
@@ -27,7 +28,7 @@ class CompileRequest(NamedTuple):
     special_markers: tuple[str, ...]
     """The format's markers that are special tokens of the model's tokenizer."""
     tools: tuple[dict[str, Json], ...]
-    """Each with name, description and parameters, a JSON Schema."""
+    """In any shape that `schemas.tool_shapes` knows."""
     output: OutputSpec
     is_strict: bool
     """Whether to refuse schemas that a grammar cannot enforce completely."""
@@ -58,22 +59,28 @@ def compile_grammar(request: CompileRequest) -> CompileResult:
         CompileRefused: tools or a schema are invalid, too large, or not enforceable in a strict
             request.
     """
-    from calltune.tools.toolset import ToolDraft, build_toolset
+    from calltune.tools import from_openai
 
-    drafts = [
-        ToolDraft(each["name"], each["description"], each["parameters"]) for each in request.tools
-    ]
-    toolset = build_toolset(drafts, [])
-    if lost := [note for note in toolset.notes if not note.text.startswith("called ")]:
-        raise CompileRefused(f"tool {lost[0].tool}: {lost[0].text}")
-    schemas = [request.output.schema, *(tool.parameters for tool in toolset.tools)]
+    # As `calltune tools`, `call` and `chat` read a list, so that the model is shown the same.
+    toolset = from_openai(list(request.tools))
+    output = request.output
+    lost: list[str] = []
+    if output.schema is not None:
+        schema, remarks = repair_any_schema(output.schema)
+        output = output._replace(schema=schema)
+        lost = [f"{THE_ANSWER}: {remark}" for remark in remarks if remark.is_loss]
+    names = {original: name for name, original in toolset.original_names.items()}
+    lost += [f"{names.get(n.tool, n.tool)}: {n.text}" for n in toolset.notes if n.is_loss]
+    if request.is_strict and lost:
+        raise CompileRefused(f"strict needs sound schemas ({lost[0]}); correct it")
+    schemas = [output.schema, *(tool.parameters for tool in toolset.tools)]
     for text in _literals(schemas):
         # An answer that must contain it would contain the special token, and end there.
         if marker := next((m for m in request.special_markers if m in text), None):
             raise CompileRefused(f"{marker} in a name or a value is a control token; leave it out")
     try:
         grammar = FORMATS[request.prompt_format].grammar(
-            toolset.tools, (), frozenset(request.special_markers), request.output
+            toolset.tools, (), frozenset(request.special_markers), output
         )
     except TooLarge:
         raise CompileRefused(
@@ -86,6 +93,7 @@ def compile_grammar(request: CompileRequest) -> CompileResult:
             f"answers cannot be constrained to {grammar.notes[0]}; leave out strict"
         )
     _try_compile(grammar)
+    grammar = grammar._replace(notes=(*lost, *grammar.notes))
     return CompileResult(toolset.tools, toolset.original_names, grammar)
 
 
@@ -146,7 +154,8 @@ def run_job(line: str) -> str:
 
 def _run(job: dict[str, Any]) -> Json:
     if "validate" in job:
-        return satisfies(*job["validate"])
+        value, schema = job["validate"]
+        return satisfies(value, repair_any_schema(schema).schema)
     prompt_format, special_markers, tools, output, is_strict = job["compile"]
     request = CompileRequest(
         prompt_format, tuple(special_markers), tuple(tools), OutputSpec(*output), is_strict

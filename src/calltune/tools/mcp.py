@@ -17,8 +17,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from calltune.errors import FetchError, OptionError
-from calltune.tools.openai import read_tool
-from calltune.tools.toolset import Note, ToolDraft, Toolset, build_toolset
+from calltune.tools.openai import from_openai
+from calltune.tools.toolset import Toolset
 from calltune.types import Json
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def connect(
                 f"No tools from {server} ({_reason(error, timeout_s)}{_last_line(stderr)}); "
                 "check that the server runs"
             ) from error
-        yield MCPSession(_toolset(found.listed), partial(_call, portal, found.client, timeout_s))
+        yield MCPSession(from_openai(found.listed), partial(_call, portal, found.client, timeout_s))
 
 
 def _check_installed() -> None:
@@ -138,14 +138,6 @@ def _to_json(tool: "Tool") -> Json:
     # Servers in Python send docstrings as they are indented.
     description = inspect.cleandoc(tool.description or "")
     return {"name": tool.name, "description": description, "parameters": tool.input_schema}
-
-
-def _toolset(listed: list[Json]) -> Toolset:
-    drafts: list[ToolDraft] = []
-    notes: list[Note] = []
-    for number, written in enumerate(listed, start=1):
-        drafts += read_tool(written, f"tool {number}", notes)
-    return build_toolset(drafts, notes)
 
 
 def _call(

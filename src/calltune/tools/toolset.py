@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from calltune.schemas.names import VALID_NAME, sanitize_names
-from calltune.schemas.validate import repair_schema
+from calltune.schemas.parameters import read_parameters
 from calltune.types import Json, Tool, ToolCall
 
 ORIGINAL_NAME = "x-original-name"
@@ -18,6 +18,10 @@ class Note(NamedTuple):
     tool: str
     """The tool's original name; "" for the source as a whole."""
     text: str
+    kind: str = ""
+    """What many notes have in common, where `text` says more than that."""
+    is_loss: bool = False
+    """Whether arguments may be accepted that the tool was written to refuse."""
 
 
 class ToolDraft(NamedTuple):
@@ -26,6 +30,7 @@ class ToolDraft(NamedTuple):
     name: str
     description: str
     parameters: dict[str, Json]
+    """In any form that `schemas.parameters` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,8 @@ def tool_drafts(toolset: Toolset) -> list[ToolDraft]:
 
 
 def _tool(draft: ToolDraft, name: str) -> tuple[Tool, list[Note]]:
-    schema, remarks = repair_schema(draft.parameters)
-    notes = [Note(draft.name, remark) for remark in remarks]
+    schema, remarks = read_parameters(draft.parameters)
+    notes = [Note(draft.name, str(each), each.kind, each.is_loss) for each in remarks]
     if name != draft.name:
         why = "its name is taken" if VALID_NAME.fullmatch(draft.name) else "its name is not valid"
         notes.append(Note(draft.name, f"called {name} here: {why}"))
