@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -151,6 +152,74 @@ def test_control_tokens_in_what_is_asked_start_no_turn(
     for marker in caller.prompt_format.markers:
         counts = [prompt.count(marker) for prompt in prompts]
         assert counts[:3] == counts[3:]
+
+
+def test_calls_before_a_cut_are_kept_and_the_cut_is_told(
+    caller: Caller, answers: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = ToolCall("paint", {"color": "red", "at": {"x": 3}})
+    second = ToolCall("paint", {"color": "blue", "at": {"x": 1}})
+    whole = caller.prompt_format.render_calls([first, second])
+    answers(text=whole[:-45])
+    assert caller.call("Paint.", [paint]) == (first,)
+    assert "cut after 1 complete calls" in caplog.text
+    with pytest.raises(UnusableAnswer, match="cut after 1"):
+        caller.run("Paint.", [paint])
+    # What is broken is no cut.
+    answers(text=f"{whole} and so on")
+    with pytest.raises(UnusableAnswer, match="cannot be read"):
+        caller.call("Paint.", [paint])
+
+
+def test_a_base_model_makes_the_same_call_once(
+    caller: Caller, answers: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ToolCall("paint", {"color": "red", "at": {"x": 3}})
+    other = ToolCall("paint", {"color": "red", "at": {"x": 4}})
+    answers(call, other, call, call)
+    assert caller.ask("Paint.", [paint]) == (
+        (call, other),
+        ("2 calls that repeat others were left out",),
+        False,
+    )
+    tools, asked = from_functions([paint]), [Message("user", "Paint.")]
+    assert caller.next_turn(asked, tools).calls == (call, other)
+    # An adapter was trained on which calls to make.
+    monkeypatch.setattr(caller, "_drops_repeats", False)
+    assert caller.call("Paint.", [paint]) == (call, other, call, call)
+
+
+def test_what_the_context_cannot_hold_is_left_out_or_refused(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def many(number: int) -> Callable[..., None]:
+        def tool(x: bool) -> None: ...
+
+        tool.__name__ = f"tool_{number}"
+        tool.__doc__ = f"Does number {number}."
+        return tool
+
+    functions = [*(many(number) for number in range(20)), größe]
+    monkeypatch.setattr(caller, "_context_tokens", 1500)
+    shown: list[str] = []
+    prompt = Caller._prompt
+
+    def recording(self: Caller, *given: Any) -> str:
+        shown.append(prompt(self, *given))
+        return shown[-1]
+
+    monkeypatch.setattr(Caller, "_prompt", recording)
+    monkeypatch.setattr(Caller, "_answer", lambda *_: caller.prompt_format.render_calls([]))
+    answer = caller.ask("How large is number 7?", functions)
+    (note,) = answer.notes
+    assert "of 21 tools do not fit" in note and "tool_7" in shown[0]
+    assert "tool_19" not in shown[0]
+    turn = caller.next_turn([Message("user", "Number 7?")], from_functions(functions))
+    assert turn.notes
+    monkeypatch.undo()
+    monkeypatch.setattr(caller, "_context_tokens", 40)
+    with pytest.raises(OptionError, match="the model's context is 40"):
+        caller.call("How large is it?", [größe])
 
 
 def test_a_truncated_answer_is_reported(tiny_gemma: Path) -> None:

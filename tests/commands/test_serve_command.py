@@ -26,6 +26,9 @@ from support import tiny
         ({"model": "m", "queue": -1}, "--queue is -1"),
         ({"model": "m", "timeout": 0.0}, "--timeout is 0"),
         ({"model": "m", "batch_size": 0}, "--batch_size is 0"),
+        ({"model": "m", "max_schema_bytes": 0}, "--max_schema_bytes is 0"),
+        ({"model": "m", "allowed_origins": ("app.example",)}, "app.example is no origin"),
+        ({"model": "m", "allowed_origins": ("https://app.example/",)}, "is no origin"),
     ],
 )
 def test_impossible_options_are_refused(given: Any, wrong: str) -> None:
@@ -48,6 +51,14 @@ def test_an_address_beyond_this_machine_needs_a_key(
     assert "set CALLTUNE_API_KEY" in refused(
         capsys, "--model", str(tiny_llama), "--host", "0.0.0.0"
     )
+
+
+def test_any_origin_needs_a_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_llama: Path
+) -> None:
+    monkeypatch.delenv("CALLTUNE_API_KEY", raising=False)
+    line = refused(capsys, "--model", str(tiny_llama), "--allowed-origins", "*")
+    assert "set CALLTUNE_API_KEY" in line and "origins" in line
 
 
 def served(*arguments: str, key: str | None = None) -> "subprocess.Popen[str]":

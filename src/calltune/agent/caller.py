@@ -4,6 +4,7 @@ It decodes one answer at a time. Answers are constrained to the tools' schemas w
 cache allows it, and are checked against the whole of the schemas before any call is run.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,17 +16,21 @@ from calltune.evaluation.judge import are_valid, invents_function
 from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_tokens
 from calltune.files import dumps
 from calltune.formats.grammar import ANY_CALLS, OutputSpec
+from calltune.formats.repeats import NewCalls, repeats_text
 from calltune.generation.engine import complete
 from calltune.generation.sequence import Prompt
 from calltune.models.backend import choose
-from calltune.models.loading import base_model_of, disable_adapter, load
+from calltune.models.loading import base_model_of, context_length, disable_adapter, load
 from calltune.models.options import CallerOptions
 from calltune.tools import Toolset, from_functions
+from calltune.tools.shortlist import Shortlist, fit_prompt, left_out_text
 from calltune.types import Message, Tool, ToolCall
 
 Function = Callable[..., Any]
 CALLS_OR_TEXT = OutputSpec(allows_text=True)
 """Tool calls, or a text instead of them."""
+
+log = logging.getLogger("calltune.agent")
 
 
 class ModelTurn(NamedTuple):
@@ -37,6 +42,18 @@ class ModelTurn(NamedTuple):
     text: str = ""
     problem: str | None = None
     """Why the output parses neither as calls nor as text; None if it does."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, such as tools that the context could not hold."""
+
+
+class CallerAnswer(NamedTuple):
+    """The calls for a question, and what the user should know of how they came about."""
+
+    calls: tuple[ToolCall, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences without a full stop: tools left out, an answer that was cut, repeated calls."""
+    is_cut: bool = False
+    """Whether a limit ended the answer within a later call, which is not among these."""
 
 
 class Outcome(NamedTuple):
@@ -60,6 +77,7 @@ class Caller:
         format: str | None = None,
         max_tokens: int = 512,
         device: str = "auto",
+        repeat_calls: bool = False,
     ) -> None:
         """Load a model with its adapter.
 
@@ -71,6 +89,7 @@ class Caller:
                 has.
             max_tokens: the maximum length of an answer, in tokens.
             device: auto, cpu or gpu.
+            repeat_calls: keep a call that a model without an adapter makes twice in one answer.
 
         Raises:
             AdapterMismatch: the adapter was trained for another model.
@@ -91,6 +110,8 @@ class Caller:
         self.prompt_format = prompt_format_of(format, self._loaded.tokenizer, reference)
         self.has_adapter = folder is not None
         self._max_tokens = max_tokens
+        self._drops_repeats = not (repeat_calls or self.has_adapter)
+        self._context_tokens = context_length(self._loaded.folder)
         self._stop_tokens = stop_tokens(self._loaded.tokenizer, [self.prompt_format.name])
         self._constrainer = (
             constrainer_of(self._loaded, self.prompt_format.name, self._stop_tokens)
@@ -119,28 +140,58 @@ class Caller:
             tools: Python functions with type hints, or a `Toolset`.
 
         Returns:
-            Valid calls under the tools' original names; empty if the model calls nothing.
+            Valid calls under the tools' original names; empty if the model calls nothing. What the
+            user should know of them is logged.
 
         Raises:
+            OptionError: question and tools are longer than the model's context.
             UnusableAnswer: the answer cannot be parsed, or a call does not satisfy its schema.
+        """
+        answer = self.ask(query, tools)
+        for note in answer.notes:
+            log.warning("%s", note)
+        return answer.calls
+
+    def ask(
+        self, query: str | Sequence[Message], tools: Toolset | Sequence[Function]
+    ) -> CallerAnswer:
+        """As `call`, with what the user should know of the calls.
+
+        Calls that are complete are kept where the limit cuts a later one.
         """
         toolset = tools if isinstance(tools, Toolset) else from_functions(tools)
         messages = [Message("user", query)] if isinstance(query, str) else list(query)
-        text = self._answer(self._prompt(messages, toolset.tools), toolset.tools)
-        parsed = self.prompt_format.parse(text)
-        if parsed.problem is not None:
+        fitting = self._fit(messages, toolset.tools)
+        notes = [left_out_text(fitting)] if fitting.left_out else []
+        text = self._answer(self._prompt(messages, fitting.tools), fitting.tools)
+        parser = self.prompt_format.parser()
+        calls: Sequence[ToolCall] = parser.feed(text)
+        is_beginning = not parser.is_broken
+        parsed = parser.finish()
+        if parsed.problem is not None and not (is_beginning and calls):
             raise UnusableAnswer(
                 f"The answer cannot be read ({parsed.problem}): {text[:200]!r}; allow more "
                 "tokens, or train the model for longer"
             )
+        is_cut = parsed.problem is not None
+        new_calls = NewCalls(drops_repeats=self._drops_repeats)
+        calls = [call for call in calls if new_calls.is_new(call)]
+        if new_calls.n_dropped:
+            notes.append(repeats_text(new_calls.n_dropped))
+        if is_cut:
+            notes.append(
+                f"The answer was cut after {len(calls)} complete calls; allow more than "
+                f"{self._max_tokens} tokens for the others"
+            )
         by_name = {tool.name: tool for tool in toolset.tools}
-        for call in parsed.calls:
+        for call in calls:
             if problem := call_problem(call, by_name):
                 raise UnusableAnswer(
                     f"{problem} ({dumps(call.arguments)[:200]}); ask again, or train the model "
                     "for longer"
                 )
-        return tuple(toolset.original_call(call) for call in parsed.calls)
+        originals = tuple(toolset.original_call(call) for call in calls)
+        return CallerAnswer(originals, tuple(notes), is_cut)
 
     def run(self, query: str | Sequence[Message], tools: Sequence[Function]) -> list[Outcome]:
         """Ask for calls and run them in order; each call with what its function returned.
@@ -149,17 +200,20 @@ class Caller:
         functions' type hints, such as dataclasses and enums, with pydantic.
 
         Raises:
-            OptionError: two functions have the same name.
-            UnusableAnswer: as `call`; no function has been run.
+            OptionError: two functions have the same name, or as `call`.
+            UnusableAnswer: as `call`, or the answer was cut; no function has been run.
         """
         from pydantic import validate_call
 
         by_name = {function.__name__: function for function in tools}
         if len(by_name) < len(tools):
             raise OptionError("Two functions have the same name; rename one")
-        calls = self.call(query, tools)
+        answer = self.ask(query, tools)
+        if answer.is_cut:
+            raise UnusableAnswer(answer.notes[-1])
         return [
-            Outcome(call, validate_call(by_name[call.name])(**call.arguments)) for call in calls
+            Outcome(call, validate_call(by_name[call.name])(**call.arguments))
+            for call in answer.calls
         ]
 
     def next_turn(
@@ -169,13 +223,19 @@ class Caller:
 
         `output` says how many calls the turn may make, and whether it may be a text.
         """
-        answer = self._answer(self._prompt(messages, tools.tools), tools.tools, output)
+        fitting = self._fit(messages, tools.tools)
+        notes = [left_out_text(fitting)] if fitting.left_out else []
+        answer = self._answer(self._prompt(messages, fitting.tools), fitting.tools, output)
         parsed = self.prompt_format.parse(answer)
         if parsed.problem is None:
-            return ModelTurn(parsed.calls)
+            new_calls = NewCalls(drops_repeats=self._drops_repeats)
+            calls = tuple(call for call in parsed.calls if new_calls.is_new(call))
+            if new_calls.n_dropped:
+                notes.append(repeats_text(new_calls.n_dropped))
+            return ModelTurn(calls, notes=tuple(notes))
         if output.allows_text and self.prompt_format.call_prefix not in answer:
-            return ModelTurn((), answer.strip())
-        return ModelTurn((), "", f"{parsed.problem}: {answer[:200]!r}")
+            return ModelTurn((), answer.strip(), notes=tuple(notes))
+        return ModelTurn((), "", f"{parsed.problem}: {answer[:200]!r}", tuple(notes))
 
     def next_text(self, messages: Sequence[Message], *, use_adapter: bool = False) -> str:
         """The next turn as text, with no tools in the prompt.
@@ -193,16 +253,34 @@ class Caller:
             [self.prompt_format.escape_control_tokens(each) for each in messages], tools
         )
 
+    def _fit(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Shortlist:
+        """The tools that the model's context can hold, with the conversation."""
+        if self._context_tokens is None:
+            return Shortlist(tuple(tools))
+        escaped = [self.prompt_format.escape_control_tokens(each) for each in messages]
+
+        def count_tokens(text: str) -> int:
+            return len(prompt_tokens(self._loaded.tokenizer, text, self.prompt_format))
+
+        return fit_prompt(tools, escaped, self.prompt_format, count_tokens, self._context_tokens)
+
     def _answer(self, prompt: str, tools: Sequence[Tool], output: OutputSpec = ANY_CALLS) -> str:
+        tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.prompt_format)
+        context_tokens = self._context_tokens or len(tokens) + self._max_tokens
+        room = context_tokens - len(tokens)
+        if room < 1:
+            raise OptionError(
+                f"The question and its tools take {len(tokens)} tokens, and the model's context is "
+                f"{context_tokens}; ask for less, or use a model with a longer context"
+            )
         constraint = None
         if self._constrainer is not None:
             constraint = self._constrainer.constrain(tools, output).constraint
-        tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.prompt_format)
         (completion,) = complete(
             self._loaded.model,
             [Prompt("", tokens, constraint)],
             stop_tokens=self._stop_tokens,
-            max_tokens=self._max_tokens,
+            max_tokens=min(self._max_tokens, room),
             batch_size=1,
         )
         return str(self._loaded.tokenizer.decode(completion.tokens))

@@ -75,9 +75,14 @@ def reply(
     output = OutputSpec(allows_text=may_write)
     added: list[Message] = []
     results: dict[str, str] = {}
+    told: set[str] = set()
     for _ in range(max_rounds):
         with runner.thinking():
             turn = model.next_turn([*messages, *added], tools, output)
+        for note in turn.notes:
+            if note not in told:
+                runner.warn(note)
+        told.update(turn.notes)
         if turn.text:
             return _finished(turn.text, added)
         if turn.problem is not None:

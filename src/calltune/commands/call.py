@@ -7,6 +7,7 @@ from pathlib import Path
 from calltune.errors import OptionError
 from calltune.files import dumps
 from calltune.models.options import CallerOptions, check_minimums
+from calltune.terminal_text import escape_line
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def run(options: CallOptions) -> Path:
     Raises:
         DataError: the tools are missing or broken.
         ModelNotFound: there is no such model or adapter.
+        OptionError: question and tools are longer than the model's context.
         UnusableAnswer: the answer cannot be parsed, or a call does not satisfy its schema.
     """
     from calltune.report.tool_list import print_notes
@@ -51,8 +53,10 @@ def run(options: CallOptions) -> Path:
     from calltune.agent.caller import Caller
 
     caller = Caller.from_options(options)
-    calls = caller.call(options.query, toolset)
-    print(dumps([{"name": call.name, "arguments": call.arguments} for call in calls]))
-    if not calls:
+    answer = caller.ask(options.query, toolset)
+    for note in answer.notes:
+        print(f"  note: {escape_line(note)}", file=sys.stderr)
+    print(dumps([{"name": call.name, "arguments": call.arguments} for call in answer.calls]))
+    if not answer.calls:
         print("The model calls nothing.", file=sys.stderr)
     return options.tools

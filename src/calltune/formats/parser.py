@@ -163,6 +163,11 @@ class StreamingParser:
         self.end_of_calls = 0
         """The index in the text after the last call that was parsed."""
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether no text could go on from here; an answer that was cut is not broken."""
+        return self._problem is not None
+
     def feed(self, chunk: str) -> tuple[ToolCall, ...]:
         """The calls that became complete with this chunk.
 

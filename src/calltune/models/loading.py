@@ -71,6 +71,17 @@ def load(
     return LoadedModel(model, tokenizer, folder, reference)
 
 
+def context_length(folder: Path) -> int | None:
+    """How many positions a loaded model was made for; None if its config.json does not say."""
+    config = read_json(folder / "config.json")
+    text = config.get("text_config") if isinstance(config, dict) else None
+    for part in (config, text):
+        found = part.get("max_position_embeddings") if isinstance(part, dict) else None
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
+
+
 def load_stored(folder: Path) -> tuple[Any, dict[str, Json]]:
     """The model in a folder as it is stored, and its config; weights are read when first needed.
 

@@ -5,15 +5,16 @@ Where an adapter decides that no call is needed, the text is generated from a se
 
 import asyncio
 import json
+import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from calltune.formats import Format
 from calltune.formats.grammar import THE_ANSWER
-from calltune.formats.parser import call_key
+from calltune.formats.repeats import NewCalls, repeats_text
 from calltune.generation.constraints import GrammarConstraint
 from calltune.generation.sequence import Prompt, Sampling
 from calltune.serving.answer_parser import (
@@ -28,6 +29,8 @@ from calltune.serving.errors import APIError
 from calltune.serving.grammar_jobs import CompileResult
 from calltune.serving.grammar_pool import GrammarPool
 from calltune.types import Json, ToolCall
+
+log = logging.getLogger("calltune.serving")
 
 
 class GenerationInput(NamedTuple):
@@ -95,14 +98,14 @@ class Answers:
         first: GenerationInput,
         samplings: Sequence[Sampling | None],
         text_input: Callable[[], Awaitable[GenerationInput]] | None = None,
-        earlier_calls: Collection[str] = (),
+        new_calls: NewCalls | None = None,
         stop_strings: Sequence[str] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """One answer for each of `samplings`; nothing is generated yet.
 
-        Calls in `earlier_calls` (see `call_key`) are dropped. If no call is left, the answer is
-        generated as text from `text_input`; without that it is empty.
+        Calls that are not new are dropped. If no call is left, the answer is generated as text from
+        `text_input`; without that it is empty.
         """
         self.usage = TokenUsage(prompt_tokens=len(first.tokens))
         self.headers = dict(headers or {})
@@ -111,7 +114,7 @@ class Answers:
         self._first = first
         self._samplings = samplings
         self._text_input = text_input
-        self._earlier_calls = earlier_calls
+        self._new_calls = new_calls or NewCalls(drops_repeats=False)
         self._stop_strings = stop_strings
 
     async def events(self) -> AsyncGenerator[AnswerEvent, None]:
@@ -162,9 +165,11 @@ class Answers:
     async def _answer(self, index: int, generation: Generation) -> AsyncGenerator[Event, None]:
         """One answer: calls or text, or text of a second generation if no call is left."""
         n_yielded = 0
+        new_calls = self._new_calls.restart()
         parser = self._parser(self._first)
         async for event in self._parse(generation, parser, self._first):
-            if isinstance(event, CompletedCall) and call_key(event.call) in self._earlier_calls:
+            if isinstance(event, CompletedCall) and not new_calls.is_new(event.call):
+                log.info("%s", repeats_text(1))
                 continue
             is_end = isinstance(event, Finished) and event.reason != "length"
             if is_end and parser.wrote_calls and not n_yielded and self._text_input is not None:

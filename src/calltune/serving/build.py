@@ -10,7 +10,7 @@ from calltune.evaluation.prompts import constrainer_of, prompt_format_of, stop_t
 from calltune.generation.engine import default_batch_size
 from calltune.generation.kv_cache import has_plain_kv_cache
 from calltune.models.backend import Backend
-from calltune.models.loading import base_model_of
+from calltune.models.loading import base_model_of, context_length
 from calltune.serving.access import LOOPBACK, Access
 from calltune.serving.app import make_app
 from calltune.serving.engine import Engine
@@ -65,7 +65,9 @@ def build_service(
     prompt_format = prompt_format_of(options.format, loaded.tokenizer, reference)
     stops = stop_tokens(loaded.tokenizer, [prompt_format.name])
     batch_size = options.batch_size or default_batch_size(backend.device)
-    capacity = plan_capacity(loaded.model, backend, batch_size, options.max_context)
+    capacity = plan_capacity(
+        loaded.model, backend, batch_size, options.max_context, context_length(loaded.folder)
+    )
     bounds = replace(
         Limits(
             queue=options.queue,
@@ -88,6 +90,7 @@ def build_service(
         limits=bounds,
         text_model=options.words,
         repeats_calls=options.repeat_calls,
+        has_base=not adapters or model.selection is not None,
         grammar_pool=GrammarPool(n_grammar_processes),
     )
     return ChatServer(make_app(service, _access(options, api_key)), service, capacity)

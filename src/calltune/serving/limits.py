@@ -8,9 +8,6 @@ from calltune.serving.request_schema import ChatRequest, SchemaFormat
 from calltune.types import Json
 
 MAX_SCHEMA_DEPTH = 48
-CHARACTERS_PER_TOKEN = 16
-"""More than any text has on average. A prompt that is longer by this measure is refused without
-tokenizing it, which would take long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,9 +73,16 @@ class Capacity(NamedTuple):
 
 
 def plan_capacity(
-    model: Any, backend: Backend, batch_size: int, context_tokens: int | None
+    model: Any,
+    backend: Backend,
+    batch_size: int,
+    context_tokens: int | None,
+    longest: int | None = None,
 ) -> Capacity:
-    """The capacity for a batch size; without `context_tokens` as long as memory allows."""
+    """The capacity for a batch size.
+
+    Without `context_tokens` as long as memory allows, and the model's own context, `longest`.
+    """
     cache = KVCache(model, 1)
     cache.forward([0], mx.array([[0]]), [1])
     n_kept = max(4, batch_size // 4)
@@ -85,6 +92,7 @@ def plan_capacity(
         fitting = device_bytes(backend) // MEMORY_SHARE // bytes_per_token
         fitting = fitting // GROWTH_STEP * GROWTH_STEP
         context_tokens = max(GROWTH_STEP, min(MAX_CONTEXT, fitting))
+        context_tokens = min(context_tokens, longest or context_tokens)
     return Capacity(batch_size, n_kept, context_tokens, bytes_per_token * context_tokens)
 
 

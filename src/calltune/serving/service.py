@@ -9,13 +9,14 @@ from typing import Any, Literal
 from calltune.data.batching import prompt_tokens
 from calltune.formats import Format
 from calltune.formats.grammar import OutputSpec
+from calltune.formats.repeats import NewCalls
 from calltune.generation.constraints import Constrainer
 from calltune.serving.answers import Answers, GenerationInput, Runtime
 from calltune.serving.engine import Engine
 from calltune.serving.errors import APIError
 from calltune.serving.grammar_jobs import CompileRequest, CompileResult
 from calltune.serving.grammar_pool import CACHE_SIZE, GrammarPool
-from calltune.serving.limits import CHARACTERS_PER_TOKEN, Limits, check_sizes
+from calltune.serving.limits import Limits, check_sizes
 from calltune.serving.request_messages import requested_messages
 from calltune.serving.request_options import (
     calls_since_user,
@@ -27,8 +28,9 @@ from calltune.serving.request_options import (
     requested_stop_strings,
 )
 from calltune.serving.request_schema import ChatRequest
-from calltune.serving.tool_list import fitting_tools, left_out_headers
-from calltune.types import Json, Message
+from calltune.serving.tool_list import left_out_headers
+from calltune.tools.shortlist import MAX_CHARACTERS_PER_TOKEN, Shortlist, fit_prompt
+from calltune.types import Json, Message, Tool
 
 FREE_TEXT = CompileResult((), {}, None)
 """For answers in free text, without a grammar."""
@@ -49,6 +51,8 @@ class Service:
     """Which model writes text. Adapters are trained to decide on calls, and write poor text."""
     repeats_calls: bool = False
     """Whether a call may be repeated that was made since the user's last message."""
+    has_base: bool = True
+    """Whether adapter 0 is the base model; else the only adapter is part of the model."""
     grammar_pool: GrammarPool = field(default_factory=GrammarPool)
     _matchers: OrderedDict[str, Any] = field(default_factory=OrderedDict)
 
@@ -89,24 +93,20 @@ class Service:
         runtime = Runtime(self.tokenizer, self.prompt_format, self.engine, self.grammar_pool)
         stop_strings = requested_stop_strings(request)
         if not (offered := offered_tools(request)):
-            return Answers(runtime, await text_input(), samplings, None, (), stop_strings)
+            return Answers(runtime, await text_input(), samplings, stop_strings=stop_strings)
         output = output_with_tools(request, text_is_separate)
-        shortlist = await asyncio.to_thread(
-            fitting_tools,
-            offered,
-            messages,
-            self.tokenizer,
-            self.prompt_format,
-            self.limits.context_tokens,
-        )
-        kept = [tool.raw for tool in shortlist.tools]
-        compiled = await self._compile(kept, output, request)
+        shortlist = await self._shortlist(offered, messages)
+        compiled = await self._compile([tool.raw for tool in shortlist.tools], output, request)
         first = await self._input(request, messages, output, compiled, adapter)
         headers = left_out_headers(shortlist)
+        # Adapters are trained on which calls to make, the same one twice if that was right.
+        drops_repeats = not self.repeats_calls and self.has_base and adapter == 0
         if output.min_calls:
-            return Answers(runtime, first, samplings, None, (), stop_strings, headers)
+            new_calls = NewCalls((), drops_repeats)
+            return Answers(runtime, first, samplings, None, new_calls, stop_strings, headers)
         earlier = () if self.repeats_calls else calls_since_user(messages)
-        return Answers(runtime, first, samplings, text_input, earlier, stop_strings, headers)
+        new_calls = NewCalls(earlier, drops_repeats)
+        return Answers(runtime, first, samplings, text_input, new_calls, stop_strings, headers)
 
     def _adapter(self, name: str) -> int:
         if name not in self.models:
@@ -114,6 +114,22 @@ class Service:
             text = f"There is no model {name!r:.100}; there are: {known}"
             raise APIError(404, text, "model", "model_not_found")
         return self.models[name]
+
+    async def _shortlist(
+        self, offered: Sequence[dict[str, Json]], messages: Sequence[Message]
+    ) -> Shortlist:
+        """The tools that the context can hold."""
+        tools = [
+            Tool(each["name"], each["description"], each["parameters"], each) for each in offered
+        ]
+        return await asyncio.to_thread(
+            fit_prompt,
+            tools,
+            messages,
+            self.prompt_format,
+            lambda text: len(prompt_tokens(self.tokenizer, text, self.prompt_format)),
+            self.limits.context_tokens,
+        )
 
     async def _compile(
         self, offered: Sequence[dict[str, Json]], output: OutputSpec, request: ChatRequest
@@ -143,7 +159,7 @@ class Service:
         tools = [self.prompt_format.escape_tool_control_tokens(tool) for tool in compiled.tools]
         prompt = self.prompt_format.render_prompt(messages, tools)
         context_tokens = self.limits.context_tokens
-        if len(prompt) > CHARACTERS_PER_TOKEN * context_tokens:
+        if len(prompt) > MAX_CHARACTERS_PER_TOKEN * context_tokens:
             raise _too_long(f"The prompt has {len(prompt)} characters", context_tokens)
         tokens = await asyncio.to_thread(prompt_tokens, self.tokenizer, prompt, self.prompt_format)
         room = context_tokens - len(tokens)

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from calltune.files import dumps
+from calltune.formats import Format
 from calltune.types import Json, Message, Tool
 
 K1, B = 1.5, 0.75
@@ -21,6 +23,12 @@ K1, B = 1.5, 0.75
 EARLIER_WEIGHT = 0.5
 """What a question counts beside the one after it: "and now in Rome" needs the one before."""
 MAX_QUESTIONS = 4
+ANSWER_ROOM = 256
+"""Tokens that a shortlist leaves for the answer, or a quarter of a small context."""
+MAX_CHARACTERS_PER_TOKEN = 16
+"""More than any text has on average; a prompt that is longer by this measure is not tokenized."""
+_TOOL_OVERHEAD = 12
+"""Tokens that a prompt format writes around a tool, at most."""
 _NAME_WEIGHT = 3
 """How often a word in a tool's name counts as one in its description."""
 _STOP_WORDS = frozenset(
@@ -41,6 +49,49 @@ class Shortlist(NamedTuple):
 
     tools: tuple[Tool, ...]
     left_out: tuple[str, ...] = ()
+
+
+def fit_prompt(
+    tools: Sequence[Tool],
+    messages: Sequence[Message],
+    prompt_format: Format,
+    count_tokens: Callable[[str], int],
+    context_tokens: int,
+) -> Shortlist:
+    """The tools that fit into a model's context with the conversation and room for an answer.
+
+    All of them where not one fits: then the prompt itself is too long. Slow for long lists.
+
+    Args:
+        tools: the tools on offer.
+        messages: the conversation, its control tokens escaped.
+        prompt_format: how both are written.
+        count_tokens: how many tokens a text has.
+        context_tokens: the tokens of prompt and answer together.
+    """
+
+    def prompt_of(some: Sequence[Tool]) -> str:
+        escaped = [prompt_format.escape_tool_control_tokens(tool) for tool in some]
+        return prompt_format.render_prompt(messages, escaped)
+
+    def count(text: str) -> int:
+        # It would take long, and is too long in any case.
+        if len(text) > MAX_CHARACTERS_PER_TOKEN * context_tokens:
+            return len(text) // MAX_CHARACTERS_PER_TOKEN
+        return count_tokens(text)
+
+    # No token has less than a byte.
+    whole = prompt_of(tools)
+    if len(whole.encode()) < context_tokens or count(whole) < context_tokens:
+        return Shortlist(tuple(tools))
+    found = fit_tools(
+        tools,
+        messages,
+        context_tokens - min(ANSWER_ROOM, context_tokens // 4),
+        prompt_tokens=lambda some: count(prompt_of(some)),
+        tool_tokens=lambda tool: count(dumps(tool.raw)) + _TOOL_OVERHEAD,
+    )
+    return found if found.tools else Shortlist(tuple(tools))
 
 
 def fit_tools(
