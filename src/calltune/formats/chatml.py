@@ -8,7 +8,7 @@ Source: Hermes function calling, https://github.com/NousResearch/Hermes-Function
 Qwen2.5 and Qwen3 took over.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from calltune.files import dumps
 from calltune.formats.format import Format, arguments_text
@@ -58,14 +58,14 @@ def render_calls(calls: Sequence[ToolCall]) -> str:
 def grammar(
     tools: Sequence[Tool],
     unconstrained: Container[str],
-    special: Container[str],
+    special: Collection[str],
     output: OutputSpec = ANY_CALLS,
 ) -> Grammar:
     """The grammar of what `render_calls` writes, or of what `output` admits in its place.
 
     Text in the place of calls is any text without a control token.
     """
-    rules = AnswerGrammar(tools, unconstrained, output, is_quoted=False)
+    rules = AnswerGrammar(tools, unconstrained, special, output, is_quoted=False)
     opening, closing = marker(_OPEN, special), marker(_CLOSE, special)
     no_call = f"{opening} {literal(_LINE + '[]' + _LINE)} {closing}"
     if rules.call is None:

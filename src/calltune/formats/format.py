@@ -1,12 +1,12 @@
 """What a prompt format is: how it renders a prompt and calls, and how it parses calls back."""
 
 import json
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from calltune.files import dumps
-from calltune.formats.grammar import Grammar, OutputSpec
+from calltune.formats.grammar import MakeGrammar
 from calltune.formats.parser import StreamingParser
 from calltune.types import Message, ParsedOutput, Tool, ToolCall
 
@@ -26,7 +26,7 @@ class Format:
     """Messages and tools -> the prompt, up to where the model's answer begins."""
     render_calls: Callable[[Sequence[ToolCall]], str]
     """Calls -> what the model should answer, without `completion_end`."""
-    grammar: Callable[[Sequence[Tool], Container[str], Container[str], OutputSpec], Grammar]
+    grammar: MakeGrammar
     """The grammar of an answer, from: the tools on offer; the names of those whose arguments may be
     any object; the control tokens that the tokenizer has as tokens which no text can spell; and
     what an answer may contain."""

@@ -6,7 +6,7 @@ Source: turns and control tokens, https://ai.google.dev/gemma/docs/core/prompt-s
 the `tool_calls` of OpenAI's API.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from calltune.files import dumps
 from calltune.formats.format import Format, arguments_text
@@ -57,7 +57,7 @@ def render_calls(calls: Sequence[ToolCall]) -> str:
 def grammar(
     tools: Sequence[Tool],
     unconstrained: Container[str],
-    special: Container[str],
+    special: Collection[str],
     output: OutputSpec = ANY_CALLS,
 ) -> Grammar:
     """The grammar of what `render_calls` writes, or of what `output` admits in its place.
@@ -65,7 +65,7 @@ def grammar(
     Text in the place of calls is what the parser takes for none: no JSON fence, no bracket at the
     beginning, no control token.
     """
-    rules = AnswerGrammar(tools, unconstrained, output, is_quoted=True)
+    rules = AnswerGrammar(tools, unconstrained, special, output, is_quoted=True)
     start, end = literal(_FENCE + "["), literal("]" + _END_OF_FENCE)
     listed = ""
     for index in reversed(range(output.max_calls if rules.call else 0)):

@@ -3,18 +3,20 @@
 Source: llguidance's Lark syntax, which `generation/constraints.py` compiles to token masks.
 """
 
-from collections.abc import Container, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Container, Sequence
+from typing import Any, NamedTuple
 
 from calltune.errors import UnusableSchema
 from calltune.files import dumps
+from calltune.schemas.exclusion import Unsatisfiable
 from calltune.schemas.grammar import SchemaCompiler
-from calltune.schemas.lark import LarkGrammar, literal, one_of
-from calltune.schemas.merge import Unsatisfiable
+from calltune.schemas.lark import LarkGrammar, TooLarge, literal, one_of
 from calltune.types import Json, Tool
 
 MAX_CALLS = 32
 """The most calls that a grammar admits in one answer, by default."""
+WHOLE_SCHEMA = "its whole schema"
+"""The note on a schema that no grammar could be compiled for."""
 THE_ANSWER = "the answer"
 """The subject of notes on the schema of an answer without calls; no tool can have this name."""
 
@@ -44,6 +46,69 @@ class Grammar(NamedTuple):
     """Which parts of the schemas it does not enforce: `tool: what`, or `the answer: what`."""
 
 
+class CompiledGrammar(NamedTuple):
+    """A grammar, and the matcher that it was compiled to."""
+
+    grammar: Grammar
+    matcher: Any
+
+
+MakeGrammar = Callable[[Sequence[Tool], Container[str], Collection[str], OutputSpec], Grammar]
+"""What `Format.grammar` is."""
+
+
+def strictest(
+    make: MakeGrammar,
+    tools: Sequence[Tool],
+    control_tokens: Collection[str],
+    output: OutputSpec,
+    compiled: Callable[[str], Any],
+) -> CompiledGrammar | None:
+    """The grammar that enforces as much as can be compiled; None where none can be.
+
+    At first whole schemas are left out that cannot be compiled alone, then the largest ones, until
+    the rest can be compiled together.
+
+    Args:
+        make: the prompt format's `grammar`.
+        tools: the tools on offer.
+        control_tokens: as `make` takes them.
+        output: what the answer may contain.
+        compiled: gives the matcher of a grammar's text; None where it cannot be compiled.
+
+    Raises:
+        UnusableSchema: no answer is possible, or that of a schema cannot be compiled.
+    """
+
+    def attempt(
+        some: Sequence[Tool], loose: Collection[str], wanted: OutputSpec
+    ) -> CompiledGrammar | None:
+        try:
+            grammar = make(some, loose, control_tokens, wanted)
+        except TooLarge:
+            return None
+        matcher = compiled(grammar.text)
+        notes = (*grammar.notes, *(f"{name}: {WHOLE_SCHEMA}" for name in loose))
+        return None if matcher is None else CompiledGrammar(Grammar(grammar.text, notes), matcher)
+
+    if (found := attempt(tools, (), output)) is not None:
+        return found
+    alone = OutputSpec(max_calls=0, schema=output.schema)
+    if output.schema is not None and attempt((), (), alone) is None:
+        raise UnusableSchema(
+            f"Answers cannot be constrained to this JSON Schema: {dumps(output.schema)[:200]}; "
+            "it is too large: simplify it"
+        )
+    loose = [tool.name for tool in tools if attempt([tool], (), ANY_CALLS) is None]
+    by_size = sorted(tools, key=lambda tool: -len(dumps(tool.parameters)))
+    count = 0
+    while found is None and count < 2 * len(tools):
+        names = dict.fromkeys([*loose, *(tool.name for tool in by_size[:count])])
+        found = attempt(tools, list(names), output)
+        count = max(1, 2 * count)
+    return found
+
+
 class AnswerGrammar:
     """Builds the grammar of an answer; a prompt format says how calls are written around it."""
 
@@ -51,6 +116,7 @@ class AnswerGrammar:
         self,
         tools: Sequence[Tool],
         unconstrained: Container[str],
+        control_tokens: Collection[str],
         output: OutputSpec,
         is_quoted: bool,
     ) -> None:
@@ -59,6 +125,7 @@ class AnswerGrammar:
         Args:
             tools: the tools on offer.
             unconstrained: the names of those whose arguments may be any object.
+            control_tokens: those that an answer ends with or begins anew; no value can hold them.
             output: what the answer may contain.
             is_quoted: whether arguments are written as JSON within a JSON string.
 
@@ -70,6 +137,7 @@ class AnswerGrammar:
         self.notes: dict[str, None] = {}
         self._is_quoted = is_quoted
         self._unconstrained = unconstrained
+        self._control_tokens = control_tokens
         self._output = output
         self._offered = tools if output.max_calls else ()
         bodies = [body for tool in self._offered if (body := self._of_tool(tool))]
@@ -125,7 +193,7 @@ class AnswerGrammar:
         def note(what: str) -> None:
             self.notes[f"{of}: {what}"] = None
 
-        return SchemaCompiler(self.lark, schema, is_quoted, note)
+        return SchemaCompiler(self.lark, schema, is_quoted, self._control_tokens, note)
 
 
 def marker(text: str, special: Container[str]) -> str:

@@ -14,11 +14,9 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask_par
 from numpy.typing import NDArray
 
-from calltune.errors import UnusableSchema
 from calltune.files import dumps
 from calltune.formats import Format
-from calltune.formats.grammar import ANY_CALLS, OutputSpec
-from calltune.schemas.lark import TooLarge
+from calltune.formats.grammar import ANY_CALLS, OutputSpec, strictest
 from calltune.types import Tool
 
 MAX_SECONDS = 0.5
@@ -135,7 +133,7 @@ class Constrainer:
         Parts of a schema that cannot be enforced are left out and named.
 
         Raises:
-            UnusableSchema: no answer is possible, or the answer's own schema cannot be enforced.
+            UnusableSchema: no answer is possible.
         """
         key = dumps([[[tool.name, tool.parameters] for tool in tools], wanted])
         if key not in self._compiled:
@@ -147,31 +145,15 @@ class Constrainer:
         )
 
     def _compile_tools(self, tools: Sequence[Tool], wanted: OutputSpec) -> _Compiled:
-        """The strictest grammar that compiles: at first all schemas, then without broken ones."""
-        compiled = self._try(tools, [], wanted)
-        if compiled is None:
-            broken = [tool.name for tool in tools if self._try([tool], [], ANY_CALLS) is None]
-            compiled = self._try(tools, broken, wanted)
-        if compiled is None:
-            compiled = self._try(tools, [tool.name for tool in tools], wanted)
-        if compiled is None and wanted.schema is not None:
-            raise UnusableSchema(
-                f"Answers cannot be constrained to this JSON Schema: {dumps(wanted.schema)[:200]}; "
-                "it is too large or contains an invalid pattern: simplify it"
-            )
-        return compiled or _Compiled(None, ("the form of the whole answer",))
+        """The strictest grammar that compiles."""
+        found = strictest(self._format.grammar, tools, self.special_markers, wanted, self._matcher)
+        if found is None:
+            return _Compiled(None, ("the form of the whole answer",))
+        return _Compiled(found.matcher, found.grammar.notes)
 
-    def _try(
-        self, tools: Sequence[Tool], loose: Sequence[str], wanted: OutputSpec
-    ) -> _Compiled | None:
-        """The compiled grammar, with any arguments for `loose` tools; None if it is unusable."""
-        try:
-            grammar = self._format.grammar(tools, loose, self.special_markers, wanted)
-        except TooLarge:
-            return None
-        matcher = self.compile(grammar.text)
-        unenforced = (*grammar.notes, *(f"{name}: its whole schema" for name in loose))
-        return None if matcher.is_error() else _Compiled(matcher, unenforced)
+    def _matcher(self, grammar: str) -> LLMatcher | None:
+        matcher = self.compile(grammar)
+        return None if matcher.is_error() else matcher
 
 
 def token_bitmasks(

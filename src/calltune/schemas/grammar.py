@@ -2,26 +2,30 @@
 
 llguidance compiles JSON Schemas itself, but not into JSON within a JSON string, as some formats
 write arguments. So objects and arrays are built here, for both. The JSON is spaced as Python's
-`json` writes it, keys in the schema's order. A keyword that no rule can express is left out, with a
-note. It descends on its own rather than by `keywords.map_subschemas`: it resolves and merges
-schemas as it goes, bounds their depth, and gives up one alternative without the others.
+`json` writes it, keys in the schema's order. A keyword that no rule can express is left out where
+it stands, with a note. It descends on its own rather than by `keywords.map_subschemas`: it resolves
+and merges schemas as it goes, bounds their depth, and gives up one alternative without the others.
 
 Source: JSON Schema draft 2020-12; llguidance's Lark syntax.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from calltune.files import dumps
-from calltune.schemas.keywords import Schema
-from calltune.schemas.lark import LarkGrammar, literal, one_of, repeat
-from calltune.schemas.merge import (
+from calltune.schemas.exclusion import (
+    EXCLUDED,
     Unsatisfiable,
     UnsupportedSchema,
-    merge,
-    resolve,
+    are_disjoint,
+    negate,
+    possible_types,
 )
+from calltune.schemas.keywords import Schema
+from calltune.schemas.lark import LarkGrammar, literal, one_of, repeat
+from calltune.schemas.members import Member, chain_members, declared_members, free_members
+from calltune.schemas.merge import MAX_ALTERNATIVES, Merger
+from calltune.schemas.scalars import Scalars
 from calltune.schemas.validate import satisfies
 from calltune.types import Json
 
@@ -29,46 +33,30 @@ MAX_ENFORCED_DEPTH = 32
 """Values nested deeper than this cannot be written, so that recursive schemas end."""
 MAX_FREE_DEPTH = 5
 """How deep values may nest where the schema allows anything."""
-MAX_ENFORCED_LENGTH = 2_000
-"""Larger lengths and counts are not enforced."""
-_ALL_TYPES = ("string", "number", "boolean", "null", "object", "array")
-_INTEGER = r"/-?(0|[1-9][0-9]{0,29})/"
-_NUMBER = (
-    r"/-?((0|[1-9][0-9]{0,29})(\.[0-9]{1,29})?"
-    r"|[1-9](\.[0-9]{1,29})?e[+-](0[1-9]|[1-9][0-9]|[12][0-9]{2}))/"
-)
-"""Bounded, so that a model cannot write digits without end."""
-_RANGE = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_BOUND = 10**18
-_CHARACTER = (
-    r"""([^"\\\x00-\x1f]|\\["\\bfnrt]|\\u00[01][0-9a-f])""",
-    r"""([^"\\\x00-\x1f]|\\\\(\\"|\\\\|[bfnrt]|u00[01][0-9a-f]))""",
-)
-_QUOTE = ('"', r"\\" + '"')
-UNENFORCED_KEYWORDS = (
-    *("uniqueItems", "contains", "minContains", "maxContains", "minProperties", "maxProperties"),
-    *("patternProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
-    *("not", "if", "then", "else", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef"),
-)
-_CLOSED = "no properties but those named"
+UNENFORCED_KEYWORDS = ("contains", "$dynamicRef", "$recursiveRef")
+"""Keywords that no rule expresses; others are left out in some places only."""
+CLOSED = "no properties but those named"
 """In place of `additionalProperties`, which in a part of a schema would forbid those of others."""
-
-
-class _Member(NamedTuple):
-    """A key and its value, as the body of a rule."""
-
-    body: str
-    is_required: bool
 
 
 class SchemaCompiler:
     """Compiles one schema, a tool's or a whole answer's, into rules of a grammar."""
 
-    def __init__(self, lark: LarkGrammar, root: Json, is_quoted: bool, note: Callable[[str], None]):
+    def __init__(
+        self,
+        lark: LarkGrammar,
+        root: Json,
+        is_quoted: bool,
+        control_tokens: Collection[str],
+        note: Callable[[str], None],
+    ) -> None:
+        """Values that hold one of `control_tokens` cannot be written; `note` gets what is lost."""
         self._lark = lark
-        self._root = root
         self._is_quoted = is_quoted
         self._note = note
+        self._merger = Merger(root, note)
+        self._scalars = Scalars(lark, is_quoted, control_tokens, note)
+        self._root = root
         self._open: set[str] = set()
         # Equal schemas of two tools share their rules, unless they refer to other parts of these.
         self._references = hash(dumps(root)) if '"$ref"' in dumps(root) else 0
@@ -80,9 +68,9 @@ class SchemaCompiler:
             Unsatisfiable: no object satisfies the schema.
         """
         try:
-            schema = resolve(self._root, self._root)
-            whole = merge({"type": "object"}, schema)
-            return self._value({_CLOSED: True} | whole, MAX_ENFORCED_DEPTH)
+            schema = self._merger.resolve(self._root)
+            whole = self._merger.merge({"type": "object"}, schema)
+            return self._value({CLOSED: True} | whole, MAX_ENFORCED_DEPTH)
         except UnsupportedSchema as reason:
             self._note(str(reason))
             return self.anything()
@@ -114,7 +102,7 @@ class SchemaCompiler:
 
     def _body(self, written: Json, depth: int) -> str:
         try:
-            return self._of_schema(resolve(written, self._root), depth)
+            return self._of_schema(self._merger.resolve(written), depth)
         except UnsupportedSchema as reason:
             self._note(str(reason))
         except (AttributeError, TypeError, ValueError):
@@ -128,23 +116,39 @@ class SchemaCompiler:
                 self._note(keyword)
         for keyword in ("anyOf", "oneOf"):
             if isinstance(schema.get(keyword), list):
-                return self._any_of(schema, keyword, depth)
+                return self._choice(schema, keyword, depth)
         if "const" in schema or isinstance(schema.get("enum"), list):
             return self._values(schema)
-        types = schema.get("type", _guessed_types(schema))
-        kinds = [types] if isinstance(types, str) else list(types)
+        kinds = possible_types(schema)
         return self._first_possible([partial(self._of_type, kind, schema, depth) for kind in kinds])
 
-    def _any_of(self, schema: Schema, keyword: str, depth: int) -> str:
-        if keyword == "oneOf":
-            self._note("oneOf, taken as anyOf")
+    def _choice(self, schema: Schema, keyword: str, depth: int) -> str:
         rest = {key: value for key, value in schema.items() if key != keyword}
-        return self._first_possible(
-            [partial(self._alternative, rest, part, depth) for part in schema[keyword]]
-        )
+        parts: list[Schema] = []
+        written: list[Json] = []
+        for part in schema[keyword]:
+            try:
+                parts.append(self._merger.merge(rest, self._merger.resolve(part)))
+                written.append(part)
+            except Unsatisfiable:
+                continue
+        made: Sequence[Json] = self._exclusive(parts, written) if keyword == "oneOf" else parts
+        return self._first_possible([partial(self._value, part, depth) for part in made])
 
-    def _alternative(self, rest: Schema, part: Json, depth: int) -> str:
-        return self._value(merge(rest, resolve(part, self._root)), depth)
+    def _exclusive(self, parts: Sequence[Schema], written: Sequence[Json]) -> list[Json]:
+        """The alternatives of `oneOf`, each without what another one admits too."""
+        found: list[Json] = []
+        for index, part in enumerate(parts):
+            others = [
+                negate(written[i], self._root)
+                for i, other in enumerate(parts[:MAX_ALTERNATIVES])
+                if i != index and not are_disjoint(part, other, self._merger.resolve)
+            ]
+            if any(other is None for other in others) or len(parts) > MAX_ALTERNATIVES:
+                self._note("oneOf, taken as anyOf")
+                return list(parts)
+            found.append({"allOf": [part, *others]} if others else part)
+        return found
 
     def _first_possible(self, makers: Sequence[Callable[[], str]]) -> str:
         bodies = []
@@ -159,115 +163,82 @@ class SchemaCompiler:
 
     def _values(self, schema: Schema) -> str:
         values = [schema["const"]] if "const" in schema else schema["enum"]
-        fitting = [value for value in values if satisfies(value, schema)]
-        if not fitting:
-            raise Unsatisfiable
-        return one_of(self._literal(dumps(value)) for value in fitting)
+        return self._scalars.fixed(
+            [
+                value
+                for value in values
+                if satisfies(value, schema) and not _is_excluded(value, schema)
+            ]
+        )
 
     def _of_type(self, kind: str, schema: Schema, depth: int) -> str:
         match kind:
             case "string":
-                return self._string(schema)
+                return self._scalars.string(schema)
             case "integer" | "number":
-                return self._number(kind, schema)
+                return self._scalars.number(kind, schema)
             case "boolean":
-                return one_of((literal("true"), literal("false")))
+                values = [value for value in (True, False) if not _is_excluded(value, schema)]
+                return self._scalars.fixed(values)
             case "null":
-                return literal("null")
+                return self._scalars.fixed([] if _is_excluded(None, schema) else [None])
             case "object":
                 return self._object(schema, depth)
             case "array":
                 return self._array(schema, depth)
         raise UnsupportedSchema(f"type {kind}")
 
-    def _string(self, schema: Schema) -> str:
-        if "pattern" in schema and not self._is_quoted:
-            keys = ("type", "pattern", "minLength", "maxLength")
-            return (
-                f"%json {dumps({k: schema[k] for k in keys if k in schema} | {'type': 'string'})}"
-            )
-        if "pattern" in schema:
-            self._note("pattern")
-        min_count, max_count = self._counts(schema, "minLength", "maxLength")
-        count = (
-            "*"
-            if (min_count, max_count) == (0, None)
-            else f"{{{min_count},{'' if max_count is None else max_count}}}"
-        )
-        quote = _QUOTE[self._is_quoted]
-        return self._lark.terminal(f"/{quote}{_CHARACTER[self._is_quoted]}{count}{quote}/")
-
-    def _number(self, kind: str, schema: Schema) -> str:
-        bounds = {key: schema[key] for key in _RANGE if key in schema}
-        if not bounds:
-            return self._lark.terminal(_INTEGER if kind == "integer" else _NUMBER)
-        # Bounded as the numbers above.
-        if not bounds.keys() & {"minimum", "exclusiveMinimum"}:
-            bounds["minimum"] = -_BOUND
-        if not bounds.keys() & {"maximum", "exclusiveMaximum"}:
-            bounds["maximum"] = _BOUND
-        return f"%json {dumps({'type': kind} | bounds)}"
-
     def _object(self, schema: Schema, depth: int) -> str:
         if depth == 0:
             raise Unsatisfiable
-        properties = schema.get("properties") or {}
         required = schema.get("required") or []
-        extra = schema.get("additionalProperties", _CLOSED not in schema and not properties)
-        members = properties | {name: extra for name in required if name not in properties}
-        pieces = []
-        for name, part in members.items():
+        free = free_members(schema, self._scalars, self._note, is_closed=CLOSED in schema)
+        members = []
+        declared = declared_members(schema, free)
+        for name, part in declared.items():
             try:
                 value = self._value(part, depth - 1)
+                body = f"{self._scalars.literal(dumps(name) + ': ')} {value}"
             except Unsatisfiable:
                 if name in required:
                     raise
                 continue
-            body = f"{self._literal(dumps(name) + ': ')} {value}"
-            pieces.append(_Member(body, name in required))
-        more = self._extra_member(extra, list(members), depth)
-        return f"{self._literal('{')} {self._members(pieces, more)} {self._literal('}')}"
+            members.append(Member(body, name in required))
+        more = self._free_member(free.choices(list(declared)), depth)
+        inside = chain_members(self._lark, self._comma, members, more, schema, self._note)
+        return f"{self._literal('{')} {inside} {self._literal('}')}"
 
-    def _extra_member(self, extra: Json, known: Sequence[str], depth: int) -> str | None:
-        """A member of another name than the known ones."""
-        try:
-            value = self._value(extra, depth - 1)
-        except Unsatisfiable:
-            return None
-        key = self._string({})
-        if known:
-            others = " | ".join(self._literal(dumps(name)) for name in known)
-            key = self._lark.terminal(f"{key} & ~({others})")
-        return f"{key} {self._literal(': ')} {value}"
+    def _free_member(self, choices: Sequence[tuple[str, Json]], depth: int) -> str | None:
+        """A member whose name the schema does not list; None where there can be none."""
+        bodies = []
+        for key, part in choices:
+            try:
+                value = self._value(part, depth - 1)
+            except Unsatisfiable:
+                continue
+            bodies.append(f"{self._lark.terminal(key)} {self._literal(': ')} {value}")
+        return one_of(bodies) if bodies else None
 
-    def _members(self, members: Sequence[_Member], more: str | None) -> str:
-        """Members in order, with commas between those that are there."""
-        comma = self._literal(", ")
-        after = f"({comma} {more})*" if more else ""
-        first = f"({more} {after})?" if more else ""
-        for member in reversed(members):
-            here = self._lark.rule(f"{member.body} {after}".strip())
-            if member.is_required:
-                first, after = here, f"{comma} {here}"
-            else:
-                first = one_of((here, first)) if first else f"({here})?"
-                after = f"({comma} {member.body})? {after}".strip()
-            first, after = self._lark.rule(first), self._lark.rule(after)
-        return first
+    @property
+    def _comma(self) -> str:
+        return self._literal(", ")
 
     def _array(self, schema: Schema, depth: int) -> str:
         if depth == 0:
             raise Unsatisfiable
-        items, fixed = schema.get("items", True), schema.get("prefixItems", [])
+        fixed, items = schema.get("prefixItems", []), schema.get("items")
         if isinstance(items, list):
             # Before draft 2020-12 this was how prefixItems was spelled.
-            items, fixed = schema.get("additionalItems", True), items
-        min_count, max_count = self._counts(schema, "minItems", "maxItems")
-        comma = self._literal(", ")
+            items, fixed = schema.get("additionalItems"), items
+        if items is None:
+            items = schema.get("unevaluatedItems", True)
+        min_count, max_count = self._scalars.counts(schema, "minItems", "maxItems")
+        if schema.get("uniqueItems") and (max_count is None or max_count > 1):
+            self._note("uniqueItems")
         try:
             item = self._value(items, depth - 1)
             left = None if max_count is None else max(0, max_count - len(fixed))
-            rest = repeat(f"{comma} {item}", max(0, min_count - len(fixed)), left)
+            rest = repeat(f"{self._comma} {item}", max(0, min_count - len(fixed)), left)
         except Unsatisfiable:
             item, rest = None, ""
             if min_count > len(fixed):
@@ -275,7 +246,7 @@ class SchemaCompiler:
         inside = self._fixed_items(fixed, rest, min_count, max_count, depth) if fixed else ""
         if not fixed and item and max_count != 0:
             more = repeat(
-                f"{comma} {item}",
+                f"{self._comma} {item}",
                 max(0, min_count - 1),
                 None if max_count is None else max_count - 1,
             )
@@ -290,29 +261,18 @@ class SchemaCompiler:
         for index in reversed(
             range(len(fixed) if max_count is None else min(max_count, len(fixed)))
         ):
-            comma = self._literal(", ") if index else ""
+            comma = self._comma if index else ""
             body = f"{comma} {self._value(fixed[index], depth - 1)} {body}"
             body = self._lark.rule(body.strip() if index < min_count else f"({body.strip()})?")
         return body
-
-    def _counts(self, schema: Schema, min_keyword: str, max_keyword: str) -> tuple[int, int | None]:
-        min_count, max_count = schema.get(min_keyword, 0), schema.get(max_keyword)
-        if min_count > MAX_ENFORCED_LENGTH:
-            self._note(min_keyword)
-            min_count = 0
-        if max_count is not None and max_count > MAX_ENFORCED_LENGTH:
-            self._note(max_keyword)
-            max_count = None
-        if max_count is not None and max_count < min_count:
-            raise Unsatisfiable
-        return int(min_count), None if max_count is None else int(max_count)
 
     def _literal(self, text: str) -> str:
         return literal(dumps(text)[1:-1] if self._is_quoted else text)
 
 
-def _guessed_types(schema: Schema) -> Sequence[str]:
-    """The types of a schema that names none."""
-    if schema.keys() & {"properties", "required", "additionalProperties"}:
-        return ("object",)
-    return ("array",) if schema.keys() & {"items", "prefixItems"} else _ALL_TYPES
+def _is_excluded(value: Json, schema: Schema) -> bool:
+    """Whether a `not` excludes this value; `true` is not 1."""
+    return any(
+        value == other and isinstance(value, bool) == isinstance(other, bool)
+        for other in schema.get(EXCLUDED, ())
+    )

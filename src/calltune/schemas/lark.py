@@ -4,6 +4,8 @@ Source: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache, lru_cache
+from typing import Any
 
 from calltune.files import dumps
 
@@ -64,6 +66,31 @@ class LarkGrammar:
 def literal(text: str) -> str:
     """The body that matches exactly this text."""
     return dumps(text).replace("\x7f", "\\u007f")
+
+
+@lru_cache(maxsize=1_024)
+def is_compilable(terminal: str) -> bool:
+    """Whether llguidance takes the body of a terminal, which may be too large for it."""
+    return not matcher_of_bytes(f"start: T\nT: {terminal}").is_error()
+
+
+def matcher_of_bytes(grammar: str) -> Any:
+    """The matcher of a grammar with bytes for tokens, after its first mask.
+
+    That finds most errors (`is_error`) and most of the cost.
+    """
+    from llguidance import LLMatcher
+
+    matcher = LLMatcher(_byte_tokenizer(), grammar, log_level=0)
+    matcher.compute_bitmask()
+    return matcher
+
+
+@cache
+def _byte_tokenizer() -> Any:
+    from llguidance import LLTokenizer
+
+    return LLTokenizer("byte")
 
 
 def text_without(marks: Iterable[str], not_first: str = "") -> str:

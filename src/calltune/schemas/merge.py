@@ -1,111 +1,169 @@
 """Merging of JSON Schemas: references looked up, and `allOf` made one schema.
 
 It looks at one level at a time, for the grammar compiler: what it merges below is left as `allOf`.
+Of two keywords that cannot be merged the first is kept, and the second noted.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+from calltune.schemas.exclusion import EXCLUDED, Unsatisfiable, UnsupportedSchema, negate
 from calltune.schemas.keywords import ANNOTATIONS, IDENTIFIERS, Schema
 from calltune.schemas.references import resolve_pointer
+from calltune.schemas.validate import matches
 from calltune.types import Json
 
 MAX_ALTERNATIVES = 64
 _LARGEST = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
 _SMALLEST = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
+_CHOICES = ("anyOf", "oneOf")
+_REWRITTEN = {
+    *("not", "if", "then", "else"),
+    *("dependentRequired", "dependentSchemas", "dependencies"),
+}
 _IGNORED = {"$ref", "allOf", *ANNOTATIONS, *IDENTIFIERS}
+Note = Callable[[str], None]
 
 
-class Unsatisfiable(Exception):
-    """No value satisfies the schema."""
+class Merger:
+    """Resolves and merges the parts of one schema."""
 
+    def __init__(self, root: Json, note: Note) -> None:
+        """`root` is the whole schema, which references refer to."""
+        self._root = root
+        self._note = note
 
-class UnsupportedSchema(Exception):
-    """A schema that cannot be merged into one; the message says why."""
+    def resolve(self, schema: Json) -> Schema:
+        """The schema without `$ref` and `allOf` at its top; what they hold is merged into it.
 
+        A reference that cannot be followed is left out, with a note.
 
-def resolve(schema: Json, root: Schema) -> Schema:
-    """The schema without `$ref` and `allOf` at its top; what they hold is merged into it.
+        Raises:
+            Unsatisfiable: it is `false`, or its parts contradict each other.
+            UnsupportedSchema: a reference leads in a circle.
+        """
+        try:
+            return self._resolve(schema)
+        except RecursionError:
+            raise UnsupportedSchema("$ref in a circle") from None
 
-    Raises:
-        Unsatisfiable: it is `false`, or its parts contradict each other.
-        UnsupportedSchema: a reference leads nowhere or in a circle, or two parts cannot be merged.
-    """
-    try:
-        return _resolve(schema, root)
-    except RecursionError:
-        raise UnsupportedSchema("$ref in a circle") from None
+    def merge(self, one: Schema, other: Schema) -> Schema:
+        """The schema of what satisfies both of two resolved schemas.
 
+        Raises:
+            Unsatisfiable: nothing does.
+        """
+        for listing, rest in ((one, other), (other, one)):
+            if "prefixItems" in listing and "items" in rest and "prefixItems" not in rest:
+                self._note("prefixItems and items in different parts")
+                return self.merge(listing, {k: v for k, v in rest.items() if k != "items"})
+        result = self._within(one, other)
+        for key, value in self._within(other, one).items():
+            result[key] = self._both(key, result[key], value) if key in result else value
+        return result
 
-def _resolve(schema: Json, root: Schema) -> Schema:
-    for _ in range(MAX_ALTERNATIVES):
-        if schema is False or (isinstance(schema, dict) and schema.get("not") == {}):
-            raise Unsatisfiable
-        if not isinstance(schema, dict):
-            return {}
+    def _resolve(self, schema: Json) -> Schema:
+        for _ in range(MAX_ALTERNATIVES):
+            if schema is False or (isinstance(schema, dict) and schema.get("not") == {}):
+                raise Unsatisfiable
+            if not isinstance(schema, dict):
+                return {}
+            parts: list[Json] = []
+            if "$ref" in schema:
+                parts.append(self._target(schema["$ref"]))
+            if isinstance(schema.get("allOf"), list):
+                parts.extend(schema["allOf"])
+            rest = {k: v for k, v in schema.items() if k not in _IGNORED}
+            parts += self._rewritten(rest)
+            rest = {k: v for k, v in rest.items() if k not in _REWRITTEN}
+            if not parts:
+                return rest
+            if len(parts) == 1 and not rest:
+                schema = parts[0]
+                continue
+            for part in parts:
+                rest = self.merge(rest, self._resolve(part))
+            schema = rest
+        raise UnsupportedSchema("$ref in a circle")
+
+    def _rewritten(self, schema: Schema) -> list[Json]:
+        """Schemas in place of keywords that no grammar has; those that have none are noted."""
         parts: list[Json] = []
-        if "$ref" in schema:
-            parts.append(_target(schema["$ref"], root))
-        if isinstance(schema.get("allOf"), list):
-            parts.extend(schema["allOf"])
-        rest = {k: v for k, v in schema.items() if k not in _IGNORED}
-        if not parts:
-            return rest
-        if len(parts) == 1 and not rest:
-            schema = parts[0]
-            continue
-        for part in parts:
-            rest = merge(rest, _resolve(part, root))
-        schema = rest
-    raise UnsupportedSchema("$ref in a circle")
+        if "not" in schema:
+            parts += self._noted("not", negate(schema["not"], self._root))
+        if "if" in schema and schema.keys() & {"then", "else"}:
+            otherwise = negate(schema["if"], self._root)
+            holds = {"allOf": [schema["if"], schema.get("then", True)]}
+            fails = {"allOf": [otherwise, schema.get("else", True)]}
+            choice: Json = None if otherwise is None else {"anyOf": [holds, fails]}
+            parts += self._noted("if", choice)
+        for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
+            for name, needed in dict(schema.get(keyword) or {}).items():
+                is_absent: Json = {"properties": {name: False}}
+                part = {"required": needed} if isinstance(needed, list) else needed
+                parts.append({"anyOf": [is_absent, {"allOf": [{"required": [name]}, part]}]})
+        return parts
 
+    def _noted(self, keyword: str, part: Json) -> list[Json]:
+        if part is None:
+            self._note(keyword)
+        return [] if part is None else [part]
 
-def merge(one: Schema, other: Schema) -> Schema:
-    """The schema of what satisfies both of two resolved schemas.
+    def _within(self, schema: Schema, other: Schema) -> Schema:
+        """The schema, its properties limited by the other's `additionalProperties`."""
+        extra, properties = other.get("additionalProperties", True), schema.get("properties")
+        if extra in (True, {}):
+            return dict(schema)
+        result = dict(schema)
+        if "patternProperties" in schema and schema["patternProperties"] != other.get(
+            "patternProperties"
+        ):
+            self._note("patternProperties and additionalProperties in different parts")
+            del result["patternProperties"]
+        if not isinstance(properties, dict):
+            return result
+        named: Any = other.get("properties") or {}
+        patterns: Any = other.get("patternProperties") or {}
+        limited = {
+            name: part
+            if name in named or any(matches(pattern, name) for pattern in patterns)
+            else {"allOf": [part, extra]}
+            for name, part in properties.items()
+        }
+        return result | {"properties": limited}
 
-    Raises:
-        Unsatisfiable: nothing does.
-        UnsupportedSchema: a keyword that stands in both with different values.
-    """
-    for listing, rest in ((one, other), (other, one)):
-        if "prefixItems" in listing and "items" in rest and "prefixItems" not in rest:
-            raise UnsupportedSchema("prefixItems and items in different parts")
-    result = _within(one, other)
-    for key, value in _within(other, one).items():
-        result[key] = _both(key, result[key], value) if key in result else value
-    return result
-
-
-def _within(schema: Schema, other: Schema) -> Schema:
-    """The schema, its properties limited by the other's `additionalProperties` where it applies."""
-    extra, properties = other.get("additionalProperties", True), schema.get("properties")
-    if extra in (True, {}) or not isinstance(properties, dict):
-        return dict(schema)
-    if "patternProperties" in other:
-        raise UnsupportedSchema("additionalProperties beside patternProperties, in a part")
-    named: Any = other.get("properties") or {}
-    limited = {k: v if k in named else {"allOf": [v, extra]} for k, v in properties.items()}
-    return schema | {"properties": limited}
-
-
-def _both(key: str, one: Any, other: Any) -> Any:
-    if one == other:
+    def _both(self, key: str, one: Any, other: Any) -> Any:
+        if one == other:
+            return one
+        if key in _LARGEST | _SMALLEST:
+            return max(one, other) if key in _LARGEST else min(one, other)
+        if key in ("required", EXCLUDED):
+            return [*one, *(each for each in other if each not in one)]
+        if key in ("properties", "patternProperties"):
+            shared = {k: {"allOf": [one[k], other[k]]} for k in one if k in other}
+            return one | other | shared
+        if key == "type":
+            return _shared_types(one, other)
+        if key == "const":
+            raise Unsatisfiable
+        if key == "enum":
+            return [value for value in one if value in other]
+        if key in ("items", "additionalProperties", "propertyNames", "unevaluatedProperties"):
+            return {"allOf": [one, other]}
+        if key in _CHOICES and len(one) * len(other) <= MAX_ALTERNATIVES:
+            return [{"allOf": [a, b]} for a in one for b in other]
+        self._note(f"{key} twice, in too many combinations" if key in _CHOICES else f"{key} twice")
         return one
-    if key in _LARGEST | _SMALLEST:
-        return max(one, other) if key in _LARGEST else min(one, other)
-    if key == "required":
-        return [*one, *(name for name in other if name not in one)]
-    if key == "properties":
-        shared = {k: {"allOf": [one[k], other[k]]} for k in one if k in other}
-        return one | other | shared
-    if key == "type":
-        return _shared_types(one, other)
-    if key == "enum":
-        return [value for value in one if value in other]
-    if key in ("items", "additionalProperties"):
-        return {"allOf": [one, other]}
-    if key in ("anyOf", "oneOf") and len(one) * len(other) <= MAX_ALTERNATIVES:
-        return [{"allOf": [a, b]} for a in one for b in other]
-    raise UnsupportedSchema(f"{key} twice")
+
+    def _target(self, reference: Json) -> Json:
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            self._note("$ref to another document")
+            return {}
+        found = resolve_pointer(reference, self._root)
+        if found is None:
+            self._note(f"$ref that leads nowhere ({reference[:80]})")
+            return {}
+        return found
 
 
 def _shared_types(one: Any, other: Any) -> list[str]:
@@ -117,12 +175,3 @@ def _shared_types(one: Any, other: Any) -> list[str]:
     if not shared:
         raise Unsatisfiable
     return shared
-
-
-def _target(reference: Json, root: Schema) -> Json:
-    if not isinstance(reference, str) or not reference.startswith("#"):
-        raise UnsupportedSchema("$ref to another document")
-    found = resolve_pointer(reference, root)
-    if found is None:
-        raise UnsupportedSchema("$ref that leads nowhere")
-    return found
