@@ -11,6 +11,9 @@ from calltune.types import Json, Tool
 _MAX_ARGUMENTS_LENGTH = 60
 _MAX_DESCRIPTION_LENGTH = 80
 _MAX_NOTE_LENGTH = 300
+_MIN_ARGUMENTS_WIDTH = 20
+_MAX_LINE_LENGTH = 64 + _MAX_ARGUMENTS_LENGTH + _MAX_DESCRIPTION_LENGTH + 4
+"""Characters of a line with the longest name of a tool."""
 
 
 def print_tools(tools: Sequence[Tool]) -> None:
@@ -19,28 +22,47 @@ def print_tools(tools: Sequence[Tool]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    console = open_console()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("tool", no_wrap=True)
-    table.add_column("arguments", overflow="fold")
+    width = _MIN_ARGUMENTS_WIDTH if console.is_terminal else None
+    table.add_column("arguments", overflow="fold", min_width=width)
     table.add_column("description", no_wrap=True, overflow="ellipsis")
     for tool in tools:
         first = (tool.description.strip().splitlines() or [""])[0]
         cells = (tool.name, _arguments(tool.parameters), _cut(first, _MAX_DESCRIPTION_LENGTH))
         table.add_row(*map(Text, cells))
-    print_table(open_console(), table)
+    if not console.is_terminal:
+        # Where nothing says how wide a line may be, names and arguments need not be broken.
+        console.width = max(console.width, _MAX_LINE_LENGTH)
+    print_table(console, table)
 
 
 def print_notes(notes: Iterable[Note], to: TextIO | None = None) -> None:
-    """Print one line a note, after the name of its tool, to `to` (the standard output)."""
+    """Print one line for each kind of note to `to` (the standard output).
+
+    A single note is printed after the name of its tool; several of a kind as their number, what
+    they have in common, and the first.
+    """
+    by_kind: dict[str, list[Note]] = {}
     for note in notes:
-        text = f"{note.tool}: {note.text}" if note.tool else note.text
+        by_kind.setdefault(note.kind or note.text, []).append(note)
+    for kind, alike in by_kind.items():
+        first = alike[0]
+        text = f"{first.tool}: {first.text}" if first.tool else first.text
+        if len(alike) > 1:
+            text = f"{len(alike):,} times: {kind}; first {text}"
         print(f"  note: {_cut(text, _MAX_NOTE_LENGTH)}", file=to)
 
 
 def _arguments(parameters: dict[str, Json]) -> str:
     required = parameters["required"]
-    names = [name if name in required else f"{name}?" for name in parameters["properties"]]
-    return _cut(", ".join(names), _MAX_ARGUMENTS_LENGTH)
+    parts = [parameters]
+    for keyword in ("allOf", "anyOf", "oneOf"):
+        parts += [part for part in parameters.get(keyword, ()) if isinstance(part, dict)]
+    names = dict.fromkeys(name for part in parts for name in part.get("properties", ()))
+    shown = [name if name in required else f"{name}?" for name in names]
+    return _cut(", ".join(shown), _MAX_ARGUMENTS_LENGTH)
 
 
 def _cut(text: str, characters: int) -> str:

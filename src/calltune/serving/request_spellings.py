@@ -13,6 +13,7 @@ https://docs.vllm.ai/en/latest/features/structured_outputs.html (`guided_json`,
 import json
 from collections.abc import Mapping, Sequence
 
+from calltune.schemas.tool_shapes import NotATool, find_tools
 from calltune.serving.errors import APIError
 from calltune.types import Json
 
@@ -50,7 +51,8 @@ def standard_request(body: Mapping[str, Json]) -> dict[str, Json]:
     """
     request = _without_neutral(body)
     if isinstance(tools := request.get("tools"), list):
-        request["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
+        places = ((f"tools[{i}]", tool) for i, tool in enumerate(tools))
+        request["tools"] = [each for place, tool in places for each in _tools(tool, place)]
     if request.get("tools") and request.get("functions"):
         raise APIError(
             400, "functions is the older spelling of tools; give one of them", "functions"
@@ -79,25 +81,27 @@ def _is_same(value: Json, other: Json) -> bool:
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
-def _tool(written: Json, place: str) -> Json:
-    """A tool as `{"type": "function", "function": {…}}`; what is none is left to the checks."""
-    if not isinstance(written, dict):
-        return written
-    if isinstance(written.get("function"), dict):
-        return {"type": "function", **written}
-    schema = next((written[k] for k in ("input_schema", "inputSchema") if k in written), None)
-    kind = written.get("type", "function")
-    if kind != "function" and not (kind == "custom" and schema is not None):
-        raise APIError(
-            400,
-            f"{place}.type is {kind!r:.60}, and this server has no tools of its own",
-            f"{place}.type",
-        )
-    function = {key: written[key] for key in ("name", "description", "strict") if key in written}
-    return {
-        "type": "function",
-        "function": function | {"parameters": written.get("parameters", schema)},
-    }
+def _tools(written: Json, place: str) -> list[Json]:
+    """The tools in an item of the list, in any shape, as `{"type": "function", "function": {…}}`.
+
+    What is none is left to the checks.
+    """
+    tools: list[Json] = []
+    for found in find_tools(written):
+        if isinstance(found, NotATool):
+            kind = written.get("type", "function") if isinstance(written, dict) else "function"
+            if kind == "function":
+                return [written]
+            raise APIError(
+                400,
+                f"{place}.type is {kind!r:.60}, and this server has no tools of its own",
+                f"{place}.type",
+            )
+        strict = found.raw.get("strict", found.item.get("strict"))
+        function = {"name": found.name, "parameters": found.parameters, "strict": strict}
+        description = found.raw.get("description")
+        tools.append({"type": "function", "function": function | {"description": description}})
+    return tools
 
 
 def _tool_choice(written: Json, tools: Json) -> Json:

@@ -97,6 +97,7 @@ def _tool(draft: ToolDraft, name: str) -> tuple[Tool, list[Note]]:
     notes = [Note(draft.name, str(each), each.kind, each.is_loss) for each in remarks]
     if name != draft.name:
         why = "its name is taken" if VALID_NAME.fullmatch(draft.name) else "its name is not valid"
-        notes.append(Note(draft.name, f"called {name} here: {why}"))
+        text = f"called {name} here: {why}"
+        notes.append(Note(draft.name, text, f"called by another name here: {why}"))
     written = {"name": name, "description": draft.description, "parameters": schema}
     return Tool(name, draft.description, schema, written), notes
