@@ -74,11 +74,13 @@ def commands_page() -> str:
         "Options may be written with dashes or underscores: `--num-examples` is "
         "`--num_examples`. This page is generated from the options that the program registers.",
         "| command | what it does |\n|---|---|\n"
-        + "\n".join(f"| [`{c.name}`](#{_anchor(c.name)}) | {_cell(c.help)} |" for c in commands()),
+        + "\n".join(
+            f"| [`{c.name}`](#{_anchor(c.name)}) | {_cell(_prose(c.help))} |" for c in commands()
+        ),
     ]
     for command in commands():
         parts.append(f"## calltune {command.name} {{ #{_anchor(command.name)} }}")
-        parts.append(command.help)
+        parts.append(_prose(command.help))
         fields = [f for f in dataclasses.fields(command.options) if f.init]
         docs = field_docs(command.options)
         arguments = [field for field in fields if not field.kw_only]
@@ -354,9 +356,19 @@ def _root_page(name: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """A help text as Markdown: no accidental tags or emphasis, options as code."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("*", "\\*")
-    return re.sub(r"(?<![\w-])(--[a-z][\w-]*)", r"`\1`", plain)
+    """A help text as Markdown that shows it as it is written, with options as code."""
+    parts = re.split(r"(`[^`]+`|(?<![\w-])--[a-z][\w-]*)", " ".join(text.split()))
+    return "".join(_code_or_plain(part) for part in parts)
+
+
+def _code_or_plain(part: str) -> str:
+    if re.fullmatch("`[^`]+`", part):
+        return part
+    if part.startswith("--"):
+        return f"`{part}`"
+    # No accidental tag, emphasis or link.
+    escaped = part.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\*_\[\]`])", r"\\\1", escaped)
 
 
 def _anchor(name: str) -> str:

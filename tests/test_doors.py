@@ -1,16 +1,25 @@
 """The manual's commands and the command line's looks."""
 
+import ast
+import inspect
+import io
 import os
 import subprocess
 import sys
+import textwrap
 import tomllib
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cyclopts import App
 from cyclopts.config import Toml
+from rich.console import Console
 
 from calltune import cli
 from calltune.cli import app
+from calltune.commands import COMMANDS, options_of, recipe_tables
 from calltune.commands.quickstart import STAGES, recipes_folder
 
 SRC = Path(__file__).parents[1] / "src"
@@ -188,3 +197,88 @@ def test_arguments_and_flags_with_several_values_are_read(
 ) -> None:
     _, bound, _ = app.parse_args(command.split())
     assert getattr(bound.arguments["given"], name) == value
+
+
+def shown_help(asked: App, *command: str) -> str:
+    """What `--help` prints, on lines wide enough for every text."""
+    console = Console(width=4000, file=io.StringIO(), record=True)
+    asked.help_print(list(command), console=console)
+    return console.export_text()
+
+
+def attribute_docs(options: type[Any]) -> dict[str, str]:
+    """The texts below the fields of a class and its bases, each on one line."""
+    found = {}
+    for base in reversed(options.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                text = ast.literal_eval(below.value)
+                found[ast.unparse(field.target)] = " ".join(text.split())
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_every_text_as_it_is_written(command: str) -> None:
+    shown, texts = shown_help(app, *command.split()), attribute_docs(options_of(command))
+    assert f"Usage: calltune {command} " in shown and COMMANDS[command] in shown
+    assert texts.keys() == {field.name for field in fields(options_of(command))}
+    assert [text for text in texts.values() if text not in shown] == []
+
+
+@dataclass(frozen=True)
+class MarkedOptions:
+    """Options whose help looks like markup."""
+
+    name: str = "x"
+    """The file <name>_<split>_<n>examples, [bold]x[/bold], [a|b], [a](b), *all* of _it_, ~/.x, a
+    `b`, <https://x/y> and C:\\<z>, 1. first"""
+
+
+def test_help_takes_nothing_for_markup() -> None:
+    (text,) = attribute_docs(MarkedOptions).values()
+    marked = App("marked", help=text, help_format=app.help_format)
+    marked.help_formatter = app.help_formatter
+    marked.default(cli._runner(MarkedOptions, lambda _: Path()))
+    assert shown_help(marked).count(text) == 2
+
+
+SLIPS = {
+    "[trian]\niters = 1": "a table trian, which is not a command; did you mean train?",
+    "[Train]\niters = 1": "a table Train, which is not a command; did you mean train?",
+    "[plan]\niters = 1": "a table plan, which is not a command; did you mean train?",
+    "[bench.bfc]\nformat = 'gemma'": "bench.bfc, which is not a command; did you mean bench.bfcl?",
+    "[dance]": "a table dance, which is not a command; commands are quickstart, load, ",
+    "[[train]]\niters = 1": "has train as an array; write the table [train]",
+    "train = 3": "has train as the value 3; write the table [train]",
+    "iters = 3": "has iters in no command's table; put it below one such as [train]",
+    "[bench]\nformat = 'gemma'": "bench.format in no command's table; put it below one such as "
+    "[bench.bfcl]",
+    "[train]\nitrs = 3": "[train]: itrs is not an option of calltune train; did you mean iters?",
+    "[test]\nadapter = 'x'": "table [test]: adapter is not an option of calltune test; ",
+    "[bench.bfcl]\ndevise = 'cpu'": "[bench.bfcl]: devise is not an option of calltune bench bfcl; "
+    "did you mean device?",
+    "[serve]\nport = 80\n[train": "is not TOML",
+}
+
+
+@pytest.mark.parametrize("text", SLIPS)
+def test_a_slip_anywhere_in_a_recipe_is_named(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    # The command's own table is right, where it has one.
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["backend", "--config", str(tmp_path / "r.toml")])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert SLIPS[text] in line
+
+
+def test_tables_of_other_commands_and_both_spellings_are_right(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        "[train]\nnum-layers = 3\nno_grad_checkpoint = true\n[bench.bfcl]\nbatch_size = 2\n"
+    )
+    assert recipe_tables(recipe).keys() == {"train", "bench bfcl"}

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import html
 import importlib
 import importlib.util
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 import calltune
 from calltune.models import cpu_math
@@ -121,6 +123,20 @@ def test_generated_pages_have_every_option_and_every_run() -> None:
             assert f"--{option.replace('_', '-')}" in commands or option.upper() in commands
     runs = (ROOT / "benchmarks" / "results.jsonl").read_text("utf-8").splitlines()
     assert docs_pages.runs_page().count("{ #line-") == len(runs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the file <name>_<split>_<n>examples",
+        "[a|b], [a](b), [a][b] and *all* of _it_, __x__ & &lt;",
+        "with `--to` and --num_examples, `<x>` or a ` alone, and \\*",
+    ],
+)
+def test_the_reference_shows_a_help_text_as_it_is_written(text: str) -> None:
+    shown = MarkdownIt().render(docs_pages._prose(text))
+    plain = html.unescape(re.sub(r"<[^>]*>", "", shown)).strip()
+    assert plain.replace("`", "") == text.replace("`", "")
 
 
 def test_every_option_has_a_help_text() -> None:

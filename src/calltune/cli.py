@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from cyclopts.config import Toml
 
 from calltune import __version__
+from calltune.commands import COMMANDS, options_of, recipe_tables
 from calltune.errors import CalltuneError, OptionError
 from calltune.terminal_text import escape_line
 
@@ -21,8 +22,37 @@ _OUT_OF_MEMORY = (
     "--num-layers, or a 4-bit model"
 )
 
+
+class _HelpFormatter:
+    """cyclopts' help, with every text shown as it is written.
+
+    As Markdown, which is cyclopts' default, a text would lose what looks like a tag, a link or
+    emphasis: `<name>_<n>`.
+    """
+
+    def __call__(self, console: Any, options: Any, panel: Any) -> None:
+        for entry in panel.entries:
+            text = entry.description.primary_renderable
+            # Its lines are those of the source.
+            text.plain = " ".join(text.plain.split())
+        self._default()(console, options, panel)
+
+    def render_usage(self, console: Any, options: Any, usage: Any) -> None:
+        self._default().render_usage(console, options, usage)
+
+    def render_description(self, console: Any, options: Any, description: Any) -> None:
+        self._default().render_description(console, options, description)
+
+    def _default(self) -> Any:
+        from cyclopts.help.formatters import DefaultFormatter
+
+        return DefaultFormatter()
+
+
 app = App(
     name="calltune",
+    help_format="plaintext",
+    help_formatter=_HelpFormatter(),
     help="Turn a small open model into one that calls your tools, with MLX.",
     help_epilogue="Every command reads options from a file with --config RECIPE.toml; "
     "options on the command line override it.",
@@ -34,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line with `arguments`, by default the program's own, and exit.
 
     Exits with 0, or with 1 after one line about what is wrong, 130 when interrupted, and 2 when an
-    option is unknown. Where the output is a pipe that was closed, as by `| head`: with 1, silently.
+    option, or a table or key of a recipe, is unknown. Where the output is a pipe that was closed,
+    as by `| head`: with 1, silently.
     """
     # Without this, transformers reports at every start that PyTorch is missing; nothing needs it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -66,6 +97,11 @@ def door(command: str) -> NoReturn:
 
 def _run(arguments: list[str]) -> None:
     arguments, recipe = _take_recipe(arguments)
+    if recipe is not None:
+        try:
+            recipe_tables(recipe)
+        except OptionError as error:
+            _fail(str(error), 2)
     app.config = () if recipe is None else (_from_recipe(recipe),)
     app(arguments, result_action="return_value")
 
@@ -113,31 +149,6 @@ def _leave_quietly() -> NoReturn:
     sys.exit(1)
 
 
-_COMMANDS = {
-    "quickstart": "Run every step on a small model.",
-    "load": "Load a dataset.",
-    "prep": "Turn a dataset into prompts, and split it.",
-    "look": "Show rows as the trainer sees them.",
-    "plan": "Estimate the memory that training needs.",
-    "train": "Fine-tune a model: train an adapter.",
-    "infer": "Evaluate the base model.",
-    "test": "Evaluate the tuned model, and compare it with the base model.",
-    "analyze": "Compare two evaluations in a report.",
-    "gate": "Fail if results fall behind a baseline.",
-    "bench bfcl": "Run BFCL's single-turn Python categories.",
-    "overlap": "Find rows of your data that are in BFCL.",
-    "tools": "Make tools.json from functions, OpenAPI or MCP.",
-    "call": "Ask one question, and print the calls.",
-    "chat": "Chat with a model whose calls are run.",
-    "serve": "Serve an OpenAI-compatible API.",
-    "export": "Export a model for other programs.",
-    "model": "Fetch or convert a model, and print its folder.",
-    "backend": "Show where MLX computes, and why.",
-}
-"""All commands with their help, in the order of `calltune --help`.
-
-`bench bfcl` is in the module `commands.bench`, and its options are `BfclOptions`.
-"""
 _GROUPS = {"bench": "Run a public benchmark."}
 """Groups of commands, and their help."""
 
@@ -148,11 +159,10 @@ def __getattr__(name: str) -> Callable[..., None]:
     cyclopts imports it by this name, so that a command line imports no other commands.
     """
     command = name.removeprefix("run_").replace("_", " ")
-    if command not in _COMMANDS:
+    if command not in COMMANDS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    *_, last = words = command.split()
-    module = import_module(f"calltune.commands.{words[0]}")
-    return _runner(getattr(module, f"{last.capitalize()}Options"), module.run)
+    module = import_module(f"calltune.commands.{command.split()[0]}")
+    return _runner(options_of(command), module.run)
 
 
 def _runner(options: type[Any], run: Callable[[Any], Path]) -> Callable[..., None]:
@@ -185,5 +195,5 @@ def _register(command: str, help: str) -> None:
     )
 
 
-for _command, _help in _COMMANDS.items():
+for _command, _help in COMMANDS.items():
     _register(_command, _help)

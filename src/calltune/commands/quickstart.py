@@ -3,11 +3,11 @@
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from calltune.commands import recipe_tables
 from calltune.errors import CalltuneError, OptionError
 
 STAGES = ("load", "prep", "look", "infer", "train", "test", "analyze")
@@ -74,12 +74,5 @@ def _find(name: str) -> Path:
 
 
 def _stages_of(recipe: Path) -> Sequence[str]:
-    try:
-        tables = tomllib.loads(recipe.read_text())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OptionError(f"{recipe} is not TOML ({error}); fix it") from None
-    if unknown := [name for name in tables if name not in STAGES]:
-        raise OptionError(
-            f"{recipe} has a table {unknown[0]}, which is not a step; steps are {', '.join(STAGES)}"
-        )
+    tables = recipe_tables(recipe, STAGES)
     return [stage for stage in STAGES if stage in tables]
