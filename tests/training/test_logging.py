@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
+from calltune import terminal_text
 from calltune.errors import DataError, OutputError
 from calltune.training import logging
 from calltune.training.logging import Diverged, RunLogger, StepReport, truncate_metrics
@@ -246,6 +248,31 @@ def test_piped_output_is_plain_lines(
     assert train.endswith(" GB  0.1 min left")
     assert note == "kept [bold]checkpoints[/bold] in a folder with quite a long name"
     assert "\x1b" not in printed.out and printed.err == ""
+
+
+def test_piped_output_is_not_silent_for_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal_text, "SILENCE_S", 0.01)
+    with RunLogger(10, None) as logger:
+        with logger.phase("frozen layers", 340) as advance:
+            advance(120)
+            wait_for(capsys, "  frozen layers: 120 of 340\n")
+        logger.step(one(3))
+        wait_for(capsys, "  train: 3 of 10  loss 2.000  ")
+        with logger.phase("validating", 7):
+            wait_for(capsys, "  validating: 0 of 7\n")
+    with RunLogger(10, None, shown=False) as logger, logger.phase("frozen layers", 340):
+        sleep(0.05)
+    assert capsys.readouterr().out == ""
+
+
+def wait_for(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    printed, deadline = "", monotonic() + 10
+    while text not in printed:
+        assert monotonic() < deadline, printed
+        sleep(0.002)
+        printed += capsys.readouterr().out
 
 
 def test_other_processes_print_nothing(

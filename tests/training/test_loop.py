@@ -151,6 +151,36 @@ def test_training_ends_when_patience_does(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(notes.best) == 2
 
 
+def test_the_validation_before_the_first_step_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that began at 0.126 once saved a later 0.178 as its best."""
+    run, notes = started(), Notes()
+    losing(monkeypatch, 0.126, 0.178, 0.15, 0.126, 0.2)
+    loop(run, notes, VALID).run(run.trained, BEGINNING)
+    position = notes.saved[-1][1]
+    assert (position.best_loss, position.best_step, position.worse) == (0.126, 0, 4)
+    assert notes.best == []
+
+
+def test_patience_counts_from_the_validation_before_the_first_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, notes = started(), Notes()
+    losing(monkeypatch, 0.1, 0.2, 0.15)
+    loop(run, notes, VALID, iters=20, patience=2).run(run.trained, BEGINNING)
+    assert notes.steps == [3, 4]
+
+
+def test_the_best_before_an_interruption_stays_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    for lowest, found in ((0.126, []), (0.18, [8])):
+        run, notes = started(), Notes()
+        losing(monkeypatch, 0.178)
+        start = Position(6, 100, best_loss=lowest, best_step=0)
+        loop(run, notes, VALID).run(run.trained, start)
+        position = notes.saved[-1][1]
+        assert position.best_loss == min(lowest, 0.178)
+        assert [position.best_step] * len(notes.best) == found
+
+
 def test_patience_lives_on_in_a_run_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     run, notes = started(), Notes()
     losing(monkeypatch, 4.5)

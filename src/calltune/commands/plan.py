@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from calltune.errors import OptionError
+from calltune.terminal_text import Heartbeat
 from calltune.training.options import TrainOptions
 
 PROGRAM_BYTES = 4 * 10**8
@@ -50,7 +51,8 @@ def run(options: PlanOptions) -> Path:
     folder = resolve(options.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     check_control_tokens(tokenizer, FORMATS[prepared.train[0].format], options.model)
-    rows = tokenize_splits(prepared, tokenizer, options.max_seq_length, options.data)
+    with Heartbeat("tokenizing the rows"):
+        rows = tokenize_splits(prepared, tokenizer, options.max_seq_length, options.data)
     check_trainable(adapter_shape(options), folder, options.model)
     _show(planner_for(folder, machine), rows, options, folder)
     return options.data

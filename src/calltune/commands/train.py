@@ -9,6 +9,7 @@ from typing import Any
 
 from calltune.files import file_digest, read_json, write_json
 from calltune.provenance import describe, options_to_json
+from calltune.terminal_text import Heartbeat
 from calltune.training.options import LARGE_BATCH, TrainOptions
 from calltune.types import Json
 
@@ -103,7 +104,8 @@ def _train(prepared: Any, options: TrainOptions, fingerprint: dict[str, Json]) -
     loaded = load(options.model, backend, compute=options.compute)
     prompt_format = FORMATS[prepared.train[0].format]
     check_control_tokens(loaded.tokenizer, prompt_format, options.model)
-    rows = tokenize_splits(prepared, loaded.tokenizer, options.max_seq_length, options.data)
+    with Heartbeat("tokenizing the rows"):
+        rows = tokenize_splits(prepared, loaded.tokenizer, options.max_seq_length, options.data)
     _print_rows(rows)
     training = build_run(loaded, rows, options, machine)
     saving.train(training, fingerprint, options_to_json(options) | {"format": prompt_format.name})

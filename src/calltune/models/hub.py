@@ -1,9 +1,12 @@
 """Fetches models from the Hugging Face hub."""
 
 import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from calltune.errors import AccessDenied, CalltuneError, FetchError, ModelNotFound
+from calltune.terminal_text import Heartbeat
 
 WANTED = (
     *("*.json", "model*.safetensors", "*.jinja"),
@@ -27,7 +30,9 @@ def fetch_model(reference: str) -> Path:
     # The HTTP library under the hub's client differs between versions: take the one it uses.
     http_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
-        return Path(snapshot_download(reference, allow_patterns=list(WANTED)))
+        # The hub's client has progress bars, for terminals only.
+        with nullcontext() if sys.stderr.isatty() else Heartbeat(f"fetching {reference}"):
+            return Path(snapshot_download(reference, allow_patterns=list(WANTED)))
     except (OSError, ValueError, errors.EntryNotFoundError, http_error) as error:
         raise _explained(reference, error) from error
 

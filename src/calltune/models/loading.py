@@ -13,6 +13,7 @@ from calltune.models.backend import Backend
 from calltune.models.dense import cast_to_float32, dequantize
 from calltune.models.memory import device_bytes
 from calltune.models.resolve import resolve
+from calltune.terminal_text import Heartbeat
 from calltune.types import Json
 
 Compute = Literal["auto", "quantized", "dense"]
@@ -53,21 +54,22 @@ def load(
     import mlx.core as mx
     from mlx_lm.utils import load_tokenizer
 
-    model, config = load_stored(folder)
     if compute is None:
         dequantizes = backend.device == "cpu"
     else:
         memory = device_bytes(backend)
         dequantizes = is_dense(compute, backend.device, stored_bytes(folder), memory)
-    if dequantizes:
-        dequantize(model, backend.precision)
-    elif backend.precision == "float32":
-        cast_to_float32(model)
-    mx.eval(model.parameters())
-    if adapter is not None:
-        attach_adapter(model, adapter, reference)
-    model.eval()
-    tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+    with Heartbeat(f"loading {reference}"):
+        model, config = load_stored(folder)
+        if dequantizes:
+            dequantize(model, backend.precision)
+        elif backend.precision == "float32":
+            cast_to_float32(model)
+        mx.eval(model.parameters())
+        if adapter is not None:
+            attach_adapter(model, adapter, reference)
+        model.eval()
+        tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
     return LoadedModel(model, tokenizer, folder, reference)
 
 
@@ -125,6 +127,11 @@ def check_adapter(adapter: Path) -> None:
     Raises:
         ModelNotFound: a file is missing.
     """
+    if not (adapter / WEIGHTS).is_file() and any(adapter.glob("adapter_model.*")):
+        raise ModelNotFound(
+            f"The adapter in {adapter} is one of Hugging Face's PEFT; convert it with calltune "
+            f"export --to adapter --adapter-path {adapter} --output FOLDER, and give that folder"
+        )
     for name in (WEIGHTS, CONFIG):
         if not (adapter / name).is_file():
             raise ModelNotFound(

@@ -7,6 +7,7 @@ from pathlib import Path
 from calltune.downloads import cache_folder
 from calltune.errors import ModelNotFound
 from calltune.models.packaged import PACKAGED, packaged_gguf
+from calltune.terminal_text import Heartbeat
 
 CONVERTER = 1
 """The version in the names of converted folders; raise it when what is written there changes."""
@@ -72,7 +73,7 @@ def _packaged(reference: str, dense: bool) -> Path:
     if not folder.is_dir():
         from calltune.gguf.read import convert
 
-        with packaged_gguf(name) as gguf_file:
+        with packaged_gguf(name) as gguf_file, Heartbeat(f"converting {reference}"):
             convert(gguf_file, folder, dense)
     return folder
 
@@ -86,7 +87,8 @@ def _gguf(path: Path, dense: bool) -> Path:
     if not folder.is_dir():
         from calltune.gguf.read import convert
 
-        convert(path, folder, dense)
+        with Heartbeat(f"converting {path.name}"):
+            convert(path, folder, dense)
     return folder
 
 
@@ -97,7 +99,8 @@ def _dense_copy(path: Path, reference: str) -> Path:
     if not folder.is_dir():
         from calltune.models.dense import write_dense
 
-        write_dense(path, folder)
+        with Heartbeat(f"dequantizing {reference}"):
+            write_dense(path, folder)
     return folder
 
 

@@ -40,8 +40,9 @@ class Position:
     tokens: int = 0
     """Tokens trained on so far, prompts included and padding not."""
     best_loss: float | None = None
-    """The lowest validation loss so far."""
+    """The lowest validation loss so far, the one before the first step included."""
     best_step: int = 0
+    """Its step; 0 where no step made it lower."""
     worse: int = 0
     """Validations since the best one."""
     elapsed_s: float = 0.0

@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from calltune.errors import CalltuneError, DataError
 from calltune.files import atomic_write, dumps, output_error
+from calltune.terminal_text import Heartbeat
 from calltune.training.trackers import Tracker
 from calltune.types import Json
 
@@ -23,8 +24,8 @@ from calltune.types import Json
 class ProgressBar:
     """A progress bar on the terminal's last line, and printed lines above it.
 
-    Where the output is no terminal there are only the printed lines; with `shown` false there is
-    nothing.
+    Where the output is no terminal there are only the printed lines, and after some seconds without
+    one a line that says how far it is; with `shown` false there is nothing.
     """
 
     def __init__(self, total: int, done: int, shown: bool) -> None:
@@ -33,6 +34,7 @@ class ProgressBar:
         from rich.progress import Progress as Bar
 
         self._console = Console(highlight=False, markup=False, quiet=not shown)
+        is_live = shown and self._console.is_interactive
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
             BarColumn(24),
@@ -40,10 +42,22 @@ class ProgressBar:
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             transient=True,
-            disable=not (shown and self._console.is_interactive),
+            disable=not is_live,
         )
         self._task = self._bar.add_task("train", total=total, completed=done, note="")
-        self.start, self.stop = self._bar.start, self._bar.stop
+        self._heartbeat = Heartbeat(self._state, self.print) if shown and not is_live else None
+
+    def start(self) -> None:
+        """Show it."""
+        self._bar.start()
+        if self._heartbeat is not None:
+            self._heartbeat.start()
+
+    def stop(self) -> None:
+        """Remove it."""
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+        self._bar.stop()
 
     def update(self, done: int, note: str) -> None:
         """Show how many steps are done, and a note beside the bar."""
@@ -53,6 +67,17 @@ class ProgressBar:
         """Print a line above the bar."""
         # Lines of a log file should not be wrapped at an arbitrary width.
         self._console.print(text, soft_wrap=True)
+        if self._heartbeat is not None:
+            self._heartbeat.postpone()
+
+    def _state(self) -> str:
+        """How far the bar is, as a line."""
+        shown = [task for task in self._bar.tasks if task.visible]
+        if not shown:
+            return ""
+        note = shown[-1].fields["note"]
+        done, total = shown[-1].completed, shown[-1].total or 0
+        return f"  {shown[-1].description}: {done:.0f} of {total:.0f}{note and '  '}{note}"
 
     @contextmanager
     def replaced(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -236,9 +261,28 @@ class RunLogger:
             Diverged: the loss is not finite.
         """
         _check_finite("validation loss", loss, step)
-        best = "  best so far" if is_best else ""
+        best = "  best so far" if is_best and step else ""
         self._line.print(f"  step {step:>5}  valid loss {loss:.3f}{best}")
         self._record(step, {"val_loss": loss, "val_s": seconds})
+
+    def stopped_early(self, step: int, n_validations: int) -> None:
+        """Print and record that training ends before its last step, as `--patience` asks."""
+        last = "validation" if n_validations == 1 else f"{n_validations} validations"
+        self._line.print(
+            f"  step {step:>5}  stopped before step {self._total_steps}: the last {last} brought "
+            "no new best (--patience)"
+        )
+        if self._file is not None:
+            append_metrics(self._file, {"step": step, "stopped": "patience"})
+
+    def best(self, step: int, loss: float) -> None:
+        """Print which weights were the best ones, at the end of a run."""
+        self._line.print(
+            f"Lowest validation loss {loss:.3f} after step {step}: those weights are in best/"
+            if step
+            else f"No validation was better than the one before the first step, {loss:.3f}: best/ "
+            "holds the weights that training began with"
+        )
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

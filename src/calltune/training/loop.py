@@ -37,7 +37,8 @@ class Schedule:
     steps_per_eval: int = 200
     save_every: int = 100
     patience: int = 0
-    """Validations without a new best after which training stops; 0 trains to the end."""
+    """Validations without a new best after which training stops; 0 trains to the end. The one
+    before the first step is the first that may be the best."""
     valid_positions: int = 2048
     """Positions in a validation batch, at most."""
     seed: int = 0
@@ -54,7 +55,8 @@ class SaveCallbacks(NamedTuple):
     checkpoint: Callable[[TrainState, Position], None] = _discard
     """Gets the state and the position at every save."""
     best: Callable[[Weights], None] = _discard
-    """Gets the weights with the lowest validation loss so far."""
+    """Gets the weights with the lowest validation loss so far, where a step made it lower than it
+    was before the first one."""
 
 
 class Loop:
@@ -119,6 +121,8 @@ class Loop:
                 self._report()
             if self._valid_rows and (number % self._schedule.steps_per_eval == 0 or is_last):
                 self._validate()
+                if self._is_patience_over() and not is_last:
+                    self._logger.stopped_early(number, self._at.worse)
             save_is_due |= number % self._schedule.save_every == 0
             if (save_is_due or is_last or self._is_patience_over()) and self._sum is None:
                 self._save()
@@ -127,6 +131,7 @@ class Loop:
         self._log_pending()
         if self._sum is not None:
             self._save()
+        self._report_end()
 
     def validate(self, weights: Weights) -> float:
         """The mean loss over the validation rows, in nats per trained token, without dropout."""
@@ -207,12 +212,12 @@ class Loop:
         started = time.perf_counter()
         loss = self.validate(self.trained.weights)
         lowest = math.inf if self._at.best_loss is None else self._at.best_loss
-        is_best = self._at.step > 0 and loss < lowest
+        is_best = loss < lowest
         if is_best:
             self._at = replace(self._at, best_loss=loss, best_step=self._at.step, worse=0)
-            if self._group.is_rank0:
+            if self._group.is_rank0 and self._at.step > 0:
                 self._callbacks.best(self.trained.weights)
-        elif self._at.step > 0:
+        else:
             self._at = replace(self._at, worse=self._at.worse + 1)
         seconds = time.perf_counter() - started
         self._logger.validated(self._at.step, loss, seconds, is_best)
@@ -232,6 +237,10 @@ class Loop:
 
     def _is_patience_over(self) -> bool:
         return 0 < self._schedule.patience <= self._at.worse
+
+    def _report_end(self) -> None:
+        if self._at.best_loss is not None:
+            self._logger.best(self._at.best_step, self._at.best_loss)
 
 
 class _Pending(NamedTuple):

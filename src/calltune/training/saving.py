@@ -35,6 +35,9 @@ class _SavedRun:
         trained, start = self._resume()
         with self._logger(start) as logger:
             self._run.fill_cache(logger)
+            if start.step == 0 and self._run.valid_rows and self._run.group.is_rank0:
+                # They may be those of an earlier run, and no step may make them better.
+                self._save_best(trained.weights)
             callbacks = SaveCallbacks(self._save, self._save_best)
             self._run.loop(logger, callbacks).run(trained, start)
         self._run.group.barrier()
