@@ -6,6 +6,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calltune.evaluation.ast_match import is_ast_match
 from calltune.evaluation.exact_match import differences, has_right_names, is_exact_match
 from calltune.types import (
     AcceptableArgument,
@@ -14,6 +15,7 @@ from calltune.types import (
     Answer,
     Json,
     ParsedOutput,
+    Tool,
     ToolCall,
     answers_from_json,
     answers_to_json,
@@ -111,3 +113,38 @@ def test_a_reading_is_exact_when_nothing_is_told_against_it(
     parsed = ParsedOutput(tuple(made))
     is_exact = is_exact_match(parsed, tuple(right))
     assert is_exact == (differences(parsed, tuple(right)) == ())
+
+
+types = st.sampled_from(["integer", "number", "string", "boolean", "array", "object"])
+schemas = st.recursive(
+    st.builds(dict) | st.builds(lambda kind: {"type": kind}, types),
+    lambda inner: st.fixed_dictionaries(
+        {}, optional={"type": types, "items": inner, "properties": st.dictionaries(keys, inner)}
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(calls, max_size=3),
+    st.lists(answers, max_size=3),
+    st.booleans(),
+    queries,
+    st.fixed_dictionaries({"f": schemas, "g": schemas}),
+)
+def test_an_exact_match_is_an_ast_match(
+    made: list[ToolCall],
+    right: list[Answer],
+    is_nearly_right: bool,
+    query: str,
+    parameters: dict[str, dict[str, Json]],
+) -> None:
+    """The rates are told from the strictest to the mildest."""
+    if is_nearly_right:
+        made = [reference_call(answer, query) for answer in right] + made[:1]
+    tools = {name: Tool(name, "", schema, {}) for name, schema in parameters.items()}
+    parsed = ParsedOutput(tuple(made))
+    if is_exact_match(parsed, tuple(right), tools):
+        assert is_ast_match(parsed, tuple(right), tools)
+        assert differences(parsed, tuple(right), tools) == ()

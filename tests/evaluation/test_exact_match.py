@@ -1,12 +1,14 @@
 import pytest
 
 from calltune.evaluation.exact_match import differences, has_right_names, is_exact_match
+from calltune.evaluation.judge import judge
 from calltune.types import (
     AcceptableArgument,
     AcceptableObject,
     Answer,
     Json,
     ParsedOutput,
+    Tool,
     ToolCall,
 )
 
@@ -47,6 +49,79 @@ def answer(**arguments: Json) -> Answer:
 
 def test_calls_in_another_order_are_exact() -> None:
     assert level(parsed(f(x=1), f(x=2)), (answer(x=2), answer(x=1))) == RIGHT
+
+
+INTEGER, NUMBER = {"type": "integer"}, {"type": "number"}
+NESTED = {"type": "array", "items": {"type": "object", "properties": {"n": INTEGER}}}
+
+
+@pytest.mark.parametrize(
+    ("right", "written", "schema", "is_right"),
+    [
+        (5, 5, INTEGER, True),
+        (5, 5.0, INTEGER, False),
+        (100, 1e2, INTEGER, False),
+        (0, -0.0, INTEGER, False),
+        (5, 5.0, NUMBER, True),
+        (5, 5.0, {"type": ["integer", "number"]}, True),
+        (5, 5.0, {"anyOf": [INTEGER, {"type": "null"}]}, False),
+        (5, 5.0, {}, True),
+        (5.0, 5, INTEGER, True),
+        (5.0, 5, NUMBER, True),
+        # What the data holds right is right, whatever the schema says of it.
+        (5.0, 5.0, INTEGER, True),
+        (10**18 + 1, 10**18 + 1, INTEGER, True),
+        (10**18 + 1, 1e18, NUMBER, False),
+        (1, True, INTEGER, False),
+        (1, True, {}, False),
+        (0, False, NUMBER, False),
+        (True, 1, {"type": "boolean"}, False),
+        (True, 1.0, {}, False),
+        (5, "5", INTEGER, False),
+        ("5", 5, {"type": "string"}, False),
+        (0, None, INTEGER, False),
+        ([1, 2], [1, 2.0], {"type": "array", "items": INTEGER}, False),
+        ([1, 2], [1, 2.0], {"type": "array", "items": NUMBER}, True),
+        ([[1]], [[1.0]], {"items": {"items": INTEGER}}, False),
+        ([{"n": 1}], [{"n": 1.0}], NESTED, False),
+        ([{"n": 1}], [{"n": 1}], NESTED, True),
+        ({"n": 1}, {"n": 1.0}, NESTED["items"], False),
+        ({"m": 1}, {"m": 1.0}, NESTED["items"], True),
+    ],
+)
+def test_numbers_are_right_as_the_schema_and_bfcl_have_them(
+    right: Json, written: Json, schema: Json, is_right: bool
+) -> None:
+    """5.0 was once an exact match for an integer, and no AST match, which is the milder one."""
+    tools = {"f": Tool("f", "", {"type": "object", "properties": {"x": schema}}, {})}
+    found = judge(parsed(f(x=written)), (answer(x=right),), tools)
+    assert (found.is_exact, found.is_ast) == (is_right, is_right)
+    assert found.arguments == (is_right, 1, 1)
+    assert (differences(parsed(f(x=written)), (answer(x=right),), tools) == ()) is is_right
+    assert (found.reason is None) is is_right
+
+
+def test_a_float_for_an_integer_is_of_the_wrong_type() -> None:
+    tools = {"f": Tool("f", "", {"properties": {"x": INTEGER}}, {})}
+    output, answers = parsed(f(x=5.0)), (answer(x=5),)
+    assert judge(output, answers, tools).reason == "wrong type"
+    assert differences(output, answers, tools) == ("f.x: 5.0 where 5 was right",)
+
+
+def test_the_same_call_again_is_a_call_too_many() -> None:
+    """It would be run twice, which is not what was asked for, however harmless it may be."""
+    tools = {"f": Tool("f", "", {"properties": {"x": INTEGER}}, {})}
+    twice = parsed(f(x=1), f(x=1))
+    found = judge(twice, (answer(x=1),), tools)
+    assert not (found.is_exact or found.is_ast or found.has_right_names)
+    assert found.is_valid and found.reason == "too many calls"
+    # Half of the calls, and of the arguments, are right.
+    assert found.functions == found.arguments == (1, 2, 1)
+    assert differences(twice, (answer(x=1),)) == ("extra call to f, the same as another",)
+    wanted = judge(twice, (answer(x=1), answer(x=1)), tools)
+    assert wanted.is_exact and wanted.is_ast
+    idle = judge(twice, (), tools)
+    assert (idle.reason, idle.abstention) == ("called anyway", "called anyway")
 
 
 def test_any_of_the_acceptable_values_is_right() -> None:

@@ -10,7 +10,7 @@ where the tool asks for a float; a required argument must be there whatever the 
 import re
 from collections.abc import Mapping
 
-from calltune.evaluation.exact_match import all_fit, choices_of
+from calltune.evaluation.exact_match import all_fit, choices_of, is_same_scalar
 from calltune.schemas.keywords import declared_types, items_schema, property_schema
 from calltune.types import (
     AcceptableArgument,
@@ -109,10 +109,4 @@ def _accepts_value(acceptable: AcceptableValue, value: Json, schema: Json) -> bo
         if types and "string" not in types:
             return acceptable == value
         return standard(acceptable) == standard(value)
-    if isinstance(acceptable, bool) or isinstance(value, bool):
-        return acceptable is value
-    if isinstance(value, float) and isinstance(acceptable, int):
-        # 5.0 does not pass where the tool asks for an integer.
-        types = declared_types(schema)
-        return ("integer" not in types or "number" in types) and acceptable == value
-    return bool(acceptable == value)
+    return is_same_scalar(acceptable, value, schema)

@@ -4,11 +4,12 @@ Calls and answers are paired one to one, as `cheapest_pairs` does it, so their o
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import NamedTuple
 
 from calltune.files import dumps
+from calltune.schemas.keywords import declared_types, items_schema, property_schema
 from calltune.types import (
     AcceptableArgument,
     AcceptableObject,
@@ -16,21 +17,28 @@ from calltune.types import (
     Answer,
     Json,
     ParsedOutput,
+    Tool,
     ToolCall,
 )
 
+NO_TOOLS: Mapping[str, Tool] = {}
 SHOWN_CHARACTERS = 60
 """A difference shows one value up to this length."""
 SHOWN_VALUES = 3
 """A difference shows this many acceptable values."""
 
 
-def is_exact_match(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> bool:
+def is_exact_match(
+    parsed: ParsedOutput, answers: tuple[Answer, ...], tools: Mapping[str, Tool] = NO_TOOLS
+) -> bool:
     """Whether the calls are the answers: one to one, in any order, names and arguments.
 
-    A text that could not be parsed is never right, even where nothing was to be called.
+    A text that could not be parsed is never right, even where nothing was to be called. `tools` are
+    those on offer, by name; they say which numbers must be integers.
     """
-    return has_right_names(parsed, answers) and all_fit(parsed.calls, answers, accepts)
+    return has_right_names(parsed, answers) and all_fit(
+        parsed.calls, answers, lambda answer, call: accepts(answer, call, tools.get(call.name))
+    )
 
 
 def has_right_names(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> bool:
@@ -40,16 +48,20 @@ def has_right_names(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> bool:
     )
 
 
-def accepts(answer: Answer, call: ToolCall) -> bool:
-    """Whether this call is the one that `answer` asks for."""
-    return call.name == answer.name and _accepts_object(answer.arguments, call.arguments)
+def accepts(answer: Answer, call: ToolCall, tool: Tool | None = None) -> bool:
+    """Whether this call is the one that `answer` asks for; `tool` is the one that is called."""
+    return call.name == answer.name and _accepts_object(
+        answer.arguments, call.arguments, {} if tool is None else tool.parameters
+    )
 
 
-def differences(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> tuple[str, ...]:
+def differences(
+    parsed: ParsedOutput, answers: tuple[Answer, ...], tools: Mapping[str, Tool] = NO_TOOLS
+) -> tuple[str, ...]:
     """What is wrong with a parsed output, one sentence each; empty where it is an exact match.
 
     A call is compared with an answer of the same function; of several, calls and answers are
-    paired so that there is least to say.
+    paired so that there is least to say. `tools` as for `is_exact_match`.
     """
     if parsed.problem is not None:
         return (f"does not parse: {parsed.problem}",)
@@ -61,6 +73,7 @@ def differences(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> tuple[str,
             name,
             [call for call in parsed.calls if call.name == name],
             [answer for answer in answers if answer.name == name],
+            tools[name].parameters if name in tools else {},
         )
     )
 
@@ -77,29 +90,49 @@ def all_fit(
     return not any(misfits[pair.row][pair.column] for pair in cheapest_pairs(misfits))
 
 
-def _accepts_object(choices: dict[str, AcceptableArgument], value: dict[str, Json]) -> bool:
+def _accepts_object(
+    choices: dict[str, AcceptableArgument], value: dict[str, Json], schema: Json
+) -> bool:
     return value.keys() <= choices.keys() and all(
-        accepts_value(choice, value[key]) if key in value else choice.is_optional
+        accepts_value(choice, value[key], property_schema(schema, key))
+        if key in value
+        else choice.is_optional
         for key, choice in choices.items()
     )
 
 
-def accepts_value(choice: AcceptableArgument, value: Json) -> bool:
-    """Whether a value is one of the acceptable values of an argument."""
-    return any(_accepts_value(acceptable, value) for acceptable in choice.values)
+def accepts_value(choice: AcceptableArgument, value: Json, schema: Json) -> bool:
+    """Whether a value is one of the acceptable values of an argument with this schema."""
+    return any(_accepts_value(acceptable, value, schema) for acceptable in choice.values)
 
 
-def _accepts_value(acceptable: AcceptableValue, value: Json) -> bool:
+def _accepts_value(acceptable: AcceptableValue, value: Json, schema: Json) -> bool:
     if isinstance(acceptable, AcceptableObject | dict):
-        return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value)
+        return isinstance(value, dict) and _accepts_object(choices_of(acceptable), value, schema)
     if isinstance(acceptable, list):
         return (
             isinstance(value, list)
             and len(acceptable) == len(value)
-            and all(_accepts_value(a, v) for a, v in zip(acceptable, value, strict=True))
+            and all(
+                _accepts_value(a, v, items_schema(schema))
+                for a, v in zip(acceptable, value, strict=True)
+            )
         )
-    # Python holds True equal to 1; JSON does not.
-    return isinstance(acceptable, bool) == isinstance(value, bool) and bool(acceptable == value)
+    return is_same_scalar(acceptable, value, schema)
+
+
+def is_same_scalar(acceptable: Json, value: Json, schema: Json) -> bool:
+    """Whether two values that hold no others are equal, for an argument with this schema.
+
+    `true` is not 1. 5 is 5.0, except that 5.0 does not stand for a 5 where the schema asks for an
+    integer: to JSON Schema it is one, but to BFCL's checker and to many programs it is not.
+    """
+    if isinstance(acceptable, bool) or isinstance(value, bool):
+        return acceptable is value
+    if isinstance(value, float) and isinstance(acceptable, int):
+        types = declared_types(schema)
+        return ("integer" not in types or "number" in types) and acceptable == value
+    return bool(acceptable == value)
 
 
 def choices_of(
@@ -131,37 +164,47 @@ def cheapest_pairs(costs: list[list[int]]) -> list[Pair]:
     return _pair_every_row(costs)
 
 
-def _differences_of_function(name: str, calls: list[ToolCall], answers: list[Answer]) -> list[str]:
+def _differences_of_function(
+    name: str, calls: list[ToolCall], answers: list[Answer], schema: Json
+) -> list[str]:
     found = [
-        [_object_differences(name, answer.arguments, call.arguments) for answer in answers]
+        [_object_differences(name, answer.arguments, call.arguments, schema) for answer in answers]
         for call in calls
     ]
     pairs = cheapest_pairs([[len(differences) for differences in row] for row in found])
+    paired = {pair.row for pair in pairs}
     return (
         [difference for pair in pairs for difference in found[pair.row][pair.column]]
         + [f"missing call to {name}"] * (len(answers) - len(pairs))
-        + [f"extra call to {name}"] * (len(calls) - len(pairs))
+        + [
+            f"extra call to {name}{', the same as another' if calls.count(call) > 1 else ''}"
+            for row, call in enumerate(calls)
+            if row not in paired
+        ]
     )
 
 
 def _object_differences(
-    where: str, choices: dict[str, AcceptableArgument], value: dict[str, Json]
+    where: str, choices: dict[str, AcceptableArgument], value: dict[str, Json], schema: Json
 ) -> list[str]:
     lines = [f"{where}: argument {key} is not known" for key in value if key not in choices]
     for key, choice in choices.items():
         if key in value:
-            lines += _value_differences(f"{where}.{key}", choice, value[key])
+            inside = property_schema(schema, key)
+            lines += _value_differences(f"{where}.{key}", choice, value[key], inside)
         elif not choice.is_optional:
             lines.append(f"{where}.{key}: left out where {_listed(choice)} was right")
     return lines
 
 
-def _value_differences(where: str, choice: AcceptableArgument, value: Json) -> list[str]:
-    if accepts_value(choice, value):
+def _value_differences(
+    where: str, choice: AcceptableArgument, value: Json, schema: Json
+) -> list[str]:
+    if accepts_value(choice, value, schema):
         return []
     objects = [a for a in choice.values if isinstance(a, AcceptableObject | dict)]
     if isinstance(value, dict) and objects:
-        found = (_object_differences(where, choices_of(a), value) for a in objects)
+        found = (_object_differences(where, choices_of(a), value, schema) for a in objects)
         return min(found, key=len)
     return [f"{where}: {_shown(value)} where {_listed(choice)} was right"]
 

@@ -111,7 +111,7 @@ def _reasons_of_call(call: ToolCall, answer: Answer, tool: Tool) -> list[Reason]
     for key, value in call.arguments.items():
         if key not in answer.arguments:
             reasons.append("wrong value" if allows(schema, key) else "invented argument")
-        elif not accepts_value(answer.arguments[key], value):
+        elif not accepts_value(answer.arguments[key], value, property_schema(schema, key)):
             reasons.append(
                 _reason_of_value(value, property_schema(schema, key), answer.arguments[key])
             )

@@ -32,7 +32,7 @@ def judge(
         finish: "length" where the token limit ended the text, else "stop".
     """
     calls, is_parsed = parsed.calls, parsed.problem is None
-    is_exact = is_exact_match(parsed, answers)
+    is_exact = is_exact_match(parsed, answers, tools)
     return Judgement(
         is_exact=is_exact,
         is_ast=is_ast_match(parsed, answers, tools),
@@ -44,7 +44,7 @@ def judge(
             invented_arguments(call, tools[call.name]) for call in calls if call.name in tools
         ),
         functions=function_count(parsed, answers),
-        arguments=argument_count(parsed, answers),
+        arguments=argument_count(parsed, answers, tools),
         reason=None if is_exact else reason(parsed, answers, tools, finish),
         abstention=abstention(parsed, answers),
     )

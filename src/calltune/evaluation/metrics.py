@@ -6,14 +6,15 @@ To add a rate: give `Judgement` a field that says for one answer whether it coun
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 from statistics import fmean, median
 
-from calltune.evaluation.exact_match import accepts_value, cheapest_pairs
+from calltune.evaluation.exact_match import NO_TOOLS, accepts_value, cheapest_pairs
 from calltune.evaluation.records import Count, Judgement, Record
-from calltune.types import Answer, ParsedOutput, ToolCall
+from calltune.schemas.keywords import property_schema
+from calltune.types import Answer, Json, ParsedOutput, Tool, ToolCall
 
 SUMMARY_METRICS = {
     "success": "is_exact",
@@ -175,13 +176,18 @@ def function_count(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
     return Count(right, len(parsed.calls), len(answers))
 
 
-def argument_count(parsed: ParsedOutput, answers: tuple[Answer, ...]) -> Count:
+def argument_count(
+    parsed: ParsedOutput, answers: tuple[Answer, ...], tools: Mapping[str, Tool] = NO_TOOLS
+) -> Count:
     """Arguments with a right value, calls and answers paired so that most are right.
 
-    An optional argument is wanted only where it was written right.
+    An optional argument is wanted only where it was written right. `tools` are those on offer, by
+    name.
     """
     calls = () if parsed.problem is not None else parsed.calls
-    found = [[_count_of_pair(call, answer) for answer in answers] for call in calls]
+    found = [
+        [_count_of_pair(call, answer, tools.get(call.name)) for answer in answers] for call in calls
+    ]
     pairs = cheapest_pairs([[-count.right for count in row] for row in found])
     paired = [found[pair.row][pair.column] for pair in pairs]
     calls_left = set(range(len(calls))) - {pair.row for pair in pairs}
@@ -205,13 +211,15 @@ def _cost(values: Sequence[float | None]) -> Cost | None:
     return Cost(fmean(known), median(known))
 
 
-def _count_of_pair(call: ToolCall, answer: Answer) -> Count:
+def _count_of_pair(call: ToolCall, answer: Answer, tool: Tool | None) -> Count:
     if call.name != answer.name:
         return Count(0, len(call.arguments), _n_required(answer))
+    schema: Json = {} if tool is None else tool.parameters
     right = [
         key
         for key, value in call.arguments.items()
-        if key in answer.arguments and accepts_value(answer.arguments[key], value)
+        if key in answer.arguments
+        and accepts_value(answer.arguments[key], value, property_schema(schema, key))
     ]
     optional = sum(answer.arguments[key].is_optional for key in right)
     return Count(len(right), len(call.arguments), _n_required(answer) + optional)

@@ -90,4 +90,6 @@ def right_calls(record: Record) -> str:
 
 def wrongs(record: Record) -> str:
     """What is wrong with the calls of a record, one difference a line."""
-    return "\n".join(differences(record.parsed, record.expected)) or "(none found)"
+    found = "\n".join(differences(record.parsed, record.expected))
+    # Records hold no tools, so this one difference cannot be told from the values.
+    return found or "(equal values: a number such as 5.0 stands where the tool asks for an integer)"
