@@ -8,9 +8,11 @@ import pytest
 
 from calltune.commands import prep
 from calltune.commands.export import ExportOptions, run
+from calltune.data.prepared import prepare_example
 from calltune.errors import OptionError
 from calltune.exporting import targets
 from calltune.files import write_rows
+from calltune.formats import FORMATS
 
 from support import tiny
 
@@ -132,6 +134,34 @@ def test_a_model_that_loses_what_it_learnt_is_told_what_helps(
     assert "--bits" not in capsys.readouterr().out
 
 
+def test_an_export_keeps_what_was_learnt_and_says_how(
+    tmp_path: Path, tiny_gemma: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    four = run(
+        ExportOptions(
+            adapter_path=weak(tiny_gemma, tmp_path / "any"), output=tmp_path / "q", bits="4"
+        )
+    )
+    adapter = weak(four, tmp_path / "weak")
+    capsys.readouterr()
+    chosen = run(ExportOptions(adapter_path=adapter, output=tmp_path / "chosen"))
+    out = capsys.readouterr().out
+    assert "The layers that the adapter changes are in 8 bits: as the base model has them," in out
+    assert "To lose less" not in out
+    assert about(chosen)["bits"] == "8"
+    assert about(chosen)["in_words"][0] in (chosen / "README.md").read_text()
+    asked = run(ExportOptions(adapter_path=adapter, output=tmp_path / "asked", bits="base"))
+    out = capsys.readouterr().out
+    assert "The layers" not in out and "export with --bits 8 or --bits dense" in out
+    assert about(asked)["bits"] == "base"
+    assert about(asked)["survival"]["kept"] < 0.95 < about(chosen)["survival"]["kept"]
+
+
+def weak(model: Path, folder: Path) -> Path:
+    """An adapter whose change is small beside the steps of four bits."""
+    return tiny.write_adapter(model, folder, size=0.003)
+
+
 def test_an_adapter_goes_to_peft_and_back(adapter: Path, tmp_path: Path, tiny_gemma: Path) -> None:
     there = run(ExportOptions(to="peft", adapter_path=adapter, output=tmp_path / "peft"))
     assert about(there)["model"] == str(tiny_gemma)
@@ -160,7 +190,13 @@ def test_an_adapter_that_is_none_of_peft_needs_no_way_back(adapter: Path, tmp_pa
 
 @pytest.mark.parametrize(
     "impossible",
-    [{"num_examples": 0}, {"max_tokens": 0}, {"format": "x"}, {"to": "gguf", "bits": "4"}],
+    [
+        {"num_examples": 0},
+        {"max_tokens": 0},
+        {"format": "x"},
+        {"to": "gguf", "bits": "4"},
+        {"to": "gguf", "bits": "base"},
+    ],
 )
 def test_impossible_options_are_refused(impossible: dict[str, Any]) -> None:
     with pytest.raises(OptionError):
@@ -174,6 +210,27 @@ def test_no_test_rows_is_one_line_and_no_folder(adapter: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="no rows"):
         run(ExportOptions(adapter_path=adapter, output=tmp_path / "out", data=tmp_path))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_by_default_answers_are_those_of_the_adapter(tuned_adapter: Path, tmp_path: Path) -> None:
+    """In the 4 bits of the base model, rounding changes answers."""
+    from calltune.commands import test
+
+    from support import tuned
+
+    rows = [prepare_example(each, FORMATS["chatml"], True).to_json() for each in tuned.examples()]
+    write_rows(tmp_path / "test.jsonl", rows[::4])
+    results = tmp_path / "results"
+    few: dict[str, Any] = {"adapter_path": tuned_adapter, "data": tmp_path, "max_tokens": 48}
+    test.run(test.TestOptions(results_dir=results, **few))
+    found = {}
+    for bits in ("auto", "base"):
+        more: dict[str, Any] = {"output": tmp_path / bits, "bits": bits, "results": results}
+        found[bits] = about(run(ExportOptions(**few, **more)))
+    assert found["auto"]["bits"] == "8"
+    assert found["auto"]["success"]["n_same"] == 10 > found["base"]["success"]["n_same"]
 
 
 @pytest.mark.real

@@ -100,6 +100,54 @@ def test_a_change_that_rounding_swallows_is_measured(tiny_llama: Path, tmp_path:
     assert eight.noise < small.noise / 10
 
 
+@pytest.mark.parametrize(
+    ("base_bits", "size", "chosen"),
+    [
+        (4, 0.3, "base"),
+        (4, 0.01, "8"),
+        (4, 0.0003, "dense"),
+        (8, 0.02, "base"),
+        (8, 0.0003, "dense"),
+    ],
+)
+def test_what_is_chosen_is_the_first_that_keeps_the_change(
+    tiny_llama: Path, tmp_path: Path, base_bits: int, size: float, chosen: str
+) -> None:
+    base = quantised(tiny_llama, tmp_path / "q", base_bits)
+    fused = fuse(base, tiny.write_adapter(base, tmp_path / "a", "lora", size), "tiny", "auto")
+    assert fused.bits == chosen and fused.survival.is_good
+    before = fused.survival_as_base
+    assert (before is None) == (chosen == "base") and not (before and before.is_good)
+    stored, found = arrays(load_model(base)[0]), arrays(fused.model)
+    for name in stored:
+        if not name.startswith("model.layers.1."):
+            assert mx.array_equal(stored[name], found[name])
+    bits = {getattr(m, "bits", None) for m in fused.model.layers[1].mlp.children().values()}
+    assert bits == {{"8": 8, "dense": None, "base": base_bits}[chosen]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_base_that_is_not_quantised_stays_as_it_is(
+    tiny_llama: Path, tmp_path: Path, kind: Kind
+) -> None:
+    adapter = tiny.write_adapter(tiny_llama, tmp_path / "a", kind, 1e-6)
+    fused = fuse(tiny_llama, adapter, "tiny", "auto")
+    assert (fused.bits, fused.survival_as_base) == ("base", None)
+    assert "quantization" not in fused.config
+
+
+def test_a_model_of_several_precisions_is_read_as_it_was_fused(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    base, target = quantised(tiny_llama, tmp_path / "q"), tmp_path / "out"
+    target.mkdir()
+    for number, size in enumerate((0.01, 0.0003)):
+        adapter = tiny.write_adapter(base, tmp_path / f"a{number}", "lora", size)
+        fused = fuse(base, adapter, "tiny", "auto")
+        write_model(fused, base, target, FORMATS["chatml"])
+        assert mx.array_equal(logits(load_model(target)[0]), logits(fused.model))
+
+
 def test_survival_is_told_by_its_definition(tiny_llama: Path, tmp_path: Path) -> None:
     base = quantised(tiny_llama, tmp_path / "q")
     adapter = tiny.write_adapter(base, tmp_path / "a", "lora")

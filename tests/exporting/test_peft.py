@@ -10,17 +10,20 @@ import pytest
 from calltune.errors import ModelNotFound, OptionError
 from calltune.exporting.peft import (
     PEFT_WEIGHTS,
+    check_peft,
     is_peft,
     n_layers_of,
     read_peft,
     write_peft,
 )
+from calltune.exporting.targets import open_tuned
 from calltune.models.backend import Backend
 from calltune.models.loading import load
 from calltune.training.adapter import Kind
 
 from support import tiny
 
+CASES = Path(__file__).parents[1] / "cases" / "tools_and_endpoint"
 CPU = Backend("cpu", "float32", None, "", "")
 
 
@@ -144,9 +147,57 @@ def test_whole_weights_are_no_adapter(tiny_llama: Path, tmp_path: Path, there: P
 
 
 @pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        ("pissa", "PiSSA"),
+        ("pissa_niter_16", "PiSSA"),
+        ("PiSSA", "PiSSA"),
+        ("olora", "OLoRA"),
+        ("corda", "CorDA"),
+        ("loftq", "LoftQ"),
+        ("lora_ga", "LoRA-GA"),
+        ("something_new", "calltune does not know"),
+        ({"a": 1}, "calltune does not know"),
+    ],
+)
+def test_an_adapter_of_changed_base_weights_is_refused(
+    tiny_llama: Path, tmp_path: Path, there: Path, back: Path, start: Any, name: str
+) -> None:
+    write_peft(tiny.write_adapter(tiny_llama, tmp_path / "adapter"), there, "tiny")
+    changed(there, init_lora_weights=start)
+    with pytest.raises(OptionError, match=f"has init_lora_weights .*: .*{name}") as caught:
+        read_peft(there, back, "tiny", 2)
+    assert "\n" not in str(caught.value) and json.dumps(start)[:9] in str(caught.value)
+    assert list(back.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "start", [True, False, None, "gaussian", "Gaussian", "eva", "orthogonal", "mica"]
+)
+def test_how_an_adapter_was_begun_does_not_matter_otherwise(
+    tiny_llama: Path, tmp_path: Path, there: Path, back: Path, start: Any
+) -> None:
+    write_peft(tiny.write_adapter(tiny_llama, tmp_path / "adapter"), there, "tiny")
+    changed(there, init_lora_weights=start)
+    read_peft(there, back, "tiny", 2)
+    assert (back / "adapters.safetensors").exists()
+
+
+def test_the_reported_adapter_is_refused_before_its_base_is_fetched(tmp_path: Path) -> None:
+    """Its weights are not among the cases; the configuration is enough."""
+    case = CASES / "21-peft" / "pissa"
+    with pytest.raises(OptionError, match="PiSSA changes the base model's weights"):
+        open_tuned(case, None, None, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"peft_type": "IA3"}, "IA3"),
+        ({"bias": "lora_only"}, "bias .*lora_only"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
+        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
         ({"bias": "all"}, "bias"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
@@ -159,6 +210,24 @@ def test_what_mlx_lm_has_nothing_like_is_refused(
     changed(there, **change)
     with pytest.raises(OptionError, match=message):
         read_peft(there, back, "tiny", 2)
+
+
+@pytest.mark.parametrize("change", [{"r": None}, {"r": 0}, {"lora_alpha": "8"}])
+def test_a_configuration_without_its_numbers_is_told(
+    tiny_llama: Path, tmp_path: Path, there: Path, change: Any
+) -> None:
+    write_peft(tiny.write_adapter(tiny_llama, tmp_path / "adapter"), there, "tiny")
+    changed(there, **change)
+    with pytest.raises(ModelNotFound, match="has r .* and lora_alpha .*, which must be numbers"):
+        check_peft(there)
+
+
+def test_an_adapter_of_peft_elsewhere_is_told_what_it_needs(
+    tiny_llama: Path, tmp_path: Path, there: Path
+) -> None:
+    write_peft(tiny.write_adapter(tiny_llama, tmp_path / "adapter"), there, "tiny")
+    with pytest.raises(ModelNotFound, match="Face's PEFT; convert it with calltune export"):
+        load(str(tiny_llama), CPU, there)
 
 
 def test_layers_of_another_model_and_broken_files_are_told(

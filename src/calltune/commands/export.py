@@ -18,6 +18,7 @@ from calltune.models.options import (
     check_minimums,
     check_num_examples,
 )
+from calltune.terminal_text import Heartbeat
 
 if TYPE_CHECKING:
     from calltune.exporting.regression import Regression
@@ -41,10 +42,11 @@ class ExportOptions(
     """Folder of the adapter, mlx_lm's or PEFT's."""
     output: Path | None = None
     """The folder to write, which must not exist yet; unless given, exports/ADAPTER-TO."""
-    bits: Literal["auto", "4", "8", "dense", "float32"] = "auto"
-    """How the weights are stored. For mlx, auto: as the base model has them; 4, 8: quantised;
-    dense: in the base model's float type; float32: what runs fast on CPUs. For gguf, auto and
-    dense: float16; 8: q8_0; float32."""
+    bits: Literal["auto", "base", "4", "8", "dense", "float32"] = "auto"
+    """How the weights are stored. For mlx, base: as the base model has them; auto: the same, but
+    where rounding would lose what the adapter learnt, the layers that it changes in 8 bits or
+    dense; 4, 8: quantised; dense: in the base model's float type; float32: what runs fast on CPUs.
+    For gguf, auto and dense: float16; 8: q8_0; float32."""
     format: str | None = None
     """Prompt format: gemma or chatml; unless given, the one that the adapter was trained with."""
     data: Path | None = None
@@ -67,9 +69,10 @@ class ExportOptions(
             raise OptionError("--private is for --push; give the repository with --push OWNER/NAME")
         if self.bits != "auto" and self.to not in ("mlx", "gguf"):
             raise OptionError(f"--bits is for --to mlx and gguf; leave it out with --to {self.to}")
-        if self.bits == "4" and self.to == "gguf":
+        if self.bits in ("4", "base") and self.to == "gguf":
             raise OptionError(
-                "--bits 4 is not written for gguf; use 8, or quantise the file with llama.cpp"
+                f"--bits {self.bits} is not written for gguf; use 8, or quantise the file with "
+                "llama.cpp"
             )
 
 
@@ -100,7 +103,8 @@ def run(options: ExportOptions) -> Path:
         from calltune.exporting.targets import WRITERS, finer_bits, open_tuned
 
         tuned = open_tuned(options.adapter_path, options.model, options.format, Path(scratch))
-        written = WRITERS[options.to](tuned, options.bits, beside)
+        with Heartbeat("writing the export"):
+            written = WRITERS[options.to](tuned, options.bits, beside)
         facts, advice = written.facts, written.advice
         for sentence in facts.get("in_words", []):
             print(sentence)
@@ -109,7 +113,7 @@ def run(options: ExportOptions) -> Path:
             print(found.describe())
             facts["success"] = found.to_json()
             facts["in_words"].append(found.describe())
-            advice = finer_bits(options.bits, beside) if found.is_worse else ""
+            advice = finer_bits(facts["bits"], beside) if found.is_worse else ""
         if advice:
             print(f"To lose less, export with {advice}")
         _write_card(options, tuned, output, beside, " ".join(facts.get("in_words", [])))

@@ -16,9 +16,12 @@ from calltune.formats import Format
 from calltune.models.loading import WEIGHTS, attach_adapter, load_stored
 from calltune.types import Json
 
-Bits = Literal["auto", "4", "8", "dense", "float32"]
-"""auto: each layer as the base model has it; 4 and 8: no layer in more bits; dense: in the model's
-own float type; float32: what runs fast on CPUs."""
+Bits = Literal["auto", "base", "4", "8", "dense", "float32"]
+"""base: each layer as the base model has it; 4 and 8: no layer in more bits; dense: in the model's
+own float type; float32: what runs fast on CPUs; auto: the first of `_TRIED` that keeps the
+adapter's change, and only the layers that the adapter changes are finer than in the base model."""
+_TRIED: tuple[Bits, ...] = ("base", "8", "dense")
+"""What auto tries, the smallest first."""
 
 
 class Survival(NamedTuple):
@@ -56,9 +59,13 @@ class Fused(NamedTuple):
     config: dict[str, Json]
     """The content of its config.json."""
     survival: Survival
+    bits: Bits
+    """How its weights are stored; never auto."""
+    survival_as_base: Survival | None = None
+    """Of what auto tried first, where it did not keep the adapter's change."""
 
 
-def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fused:
+def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "base") -> Fused:
     """The model in `folder` with the adapter in its weights.
 
     Fusing is mlx_lm's, in float32 whatever the model is stored in. Layers that the adapter does
@@ -74,20 +81,39 @@ def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "auto") -> Fu
         ModelNotFound: the adapter is missing or broken, or mlx_lm cannot load the model.
         AdapterMismatch: the adapter was trained for another model.
     """
+    if bits != "auto":
+        return _fused(folder, adapter, reference, bits)
+    first = found = _fused(folder, adapter, reference, "base")
+    # Weights that are floats already are not what loses a change of usual size.
+    is_quantized = "quantization" in first.config
+    for finer in _TRIED[1:]:
+        if found.survival.is_good or not is_quantized:
+            break
+        # Read again, as the layers of the one before are gone.
+        found = _fused(folder, adapter, reference, finer, only_finer=True)
+    return found if found is first else found._replace(survival_as_base=first.survival)
+
+
+def _fused(
+    folder: Path, adapter: Path, reference: str, bits: Bits, only_finer: bool = False
+) -> Fused:
+    """As `fuse`, for one precision; with `only_finer` no layer gets fewer bits than it has."""
     model, config = load_stored(folder)
     before = dict(tree_flatten(model.parameters()))
     attach_adapter(model, adapter, reference)
     floats = floats_of(before)
     adapted = {name: m for name, m in model.named_modules() if hasattr(m, "fuse")}
-    layers = {name: _fused_layer(module, bits, floats) for name, module in adapted.items()}
+    layers = {
+        name: _fused_layer(module, bits, floats, only_finer) for name, module in adapted.items()
+    }
     model.update_modules(tree_unflatten([(name, layer.module) for name, layer in layers.items()]))
     trained = {} if layers else _take_in(model, before, adapter)
-    if bits != "auto":
+    if bits != "base" and not only_finer:
         _bring_to(model, bits, floats)
     sums = [layer.sums for layer in layers.values()]
     sums += _sums_of_trained(model, before, trained)
     model.eval()
-    return Fused(model, _described(config, model, bits), _survival(sums))
+    return Fused(model, _described(config, model, bits), _survival(sums), bits)
 
 
 def write_model(fused: Fused, source: Path, target: Path, prompt_format: Format) -> None:
@@ -126,10 +152,11 @@ class _Layer(NamedTuple):
     sums: _Sums
 
 
-def _fused_layer(module: Any, bits: Bits, floats: mx.Dtype) -> _Layer:
+def _fused_layer(module: Any, bits: Bits, floats: mx.Dtype, only_finer: bool) -> _Layer:
     """One adapted layer as it will be stored; its float32 weights are gone when this returns."""
     base = module.linear if "linear" in module else module.embedding
-    target = stored_as(base, floats).at(bits, base)
+    stored_before = stored_as(base, floats)
+    target = stored_before.at_least(bits, base) if only_finer else stored_before.at(bits, base)
     bias = base.bias if "bias" in base else None
     # Products in half precision would lose small changes before anything is rounded.
     module.set_dtype(mx.float32)

@@ -2,7 +2,7 @@
 
 mlx_lm keeps A as (in, rank) and B as (rank, out) and multiplies by `scale`; PEFT keeps both
 transposed and multiplies by `lora_alpha / r`, or with rsLoRA by `lora_alpha / sqrt(r)`.
-Source: peft/tuners/lora/config.py and peft/utils/save_and_load.py, 0.21.
+Source: peft/tuners/lora/config.py, peft/tuners/lora/layer.py and peft/utils/save_and_load.py, 0.21.
 """
 
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from calltune.errors import ModelNotFound, OptionError
-from calltune.files import read_json, write_json
+from calltune.files import dumps, read_json, write_json
 from calltune.models.loading import CONFIG, WEIGHTS
 from calltune.types import Json
 
@@ -25,13 +25,57 @@ _UNKNOWN_HERE = (
     *("rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias"),
     *("target_parameters", "trainable_token_indices", "layer_replication", "use_qalora"),
     *("alora_invocation_tokens", "use_bdlora", "kasa_config", "velora_config", "arrow_config"),
+    "monteclora_config",
 )
 """Settings of PEFT, off by default, that mlx_lm cannot express."""
+_CHANGE_THE_BASE = {
+    "pissa": "PiSSA",
+    "olora": "OLoRA",
+    "corda": "CorDA",
+    "loftq": "LoftQ",
+    "lora_ga": "LoRA-GA",
+}
+"""Values of `init_lora_weights`, or how they begin, that subtract from the base model's weights
+what the adapter begins with: added to the weights as published, it would count twice."""
+_KEEP_THE_BASE = ("gaussian", "eva", "orthogonal", "mica")
+"""The other values besides true and false; they only say what A and B began as."""
 
 
 def is_peft(folder: Path) -> bool:
     """Whether a folder holds an adapter in PEFT's layout."""
-    return not (folder / WEIGHTS).exists() and (folder / PEFT_WEIGHTS).is_file()
+    if (folder / WEIGHTS).exists():
+        return False
+    if (folder / PEFT_WEIGHTS).is_file():
+        return True
+    return (folder / CONFIG).is_file() and "peft_type" in _config(folder / CONFIG)
+
+
+def check_peft(folder: Path) -> None:
+    """Check by its configuration that an adapter of PEFT's means the same in mlx_lm's layout.
+
+    Raises:
+        ModelNotFound: the configuration is missing or broken.
+        OptionError: it is no LoRA adapter, it was trained on changed weights of its base model, or
+            it uses what mlx_lm cannot express.
+    """
+    config = _config(folder / CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise OptionError(f"{folder} is a {config.get('peft_type')} adapter; only LoRA can be read")
+    _refuse_changed_base(folder, config)
+    found = [name for name in _UNKNOWN_HERE if config.get(name)]
+    if config.get("bias", "none") != "none":
+        found.append("bias")
+    if found:
+        raise OptionError(
+            f"{folder} uses {found[0]} ({dumps(config[found[0]])[:60]}), which mlx_lm's adapters "
+            "cannot express; merge it into its base with PEFT's merge_and_unload"
+        )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise ModelNotFound(
+            f"{folder / CONFIG} has r {dumps(rank)} and lora_alpha {dumps(alpha)}, which must be "
+            "numbers; save the adapter again"
+        )
 
 
 def base_of_peft(folder: Path) -> str | None:
@@ -99,8 +143,8 @@ def read_peft(folder: Path, target: Path, reference: str, n_layers: int) -> None
         ModelNotFound: a file is missing or broken.
         OptionError: it is no LoRA adapter, or uses what mlx_lm cannot express.
     """
+    check_peft(folder)
     config = _config(folder / CONFIG)
-    _refuse_unknown(folder, config)
     weights = {_from_peft(name): value for name, value in _weights(folder / PEFT_WEIGHTS).items()}
     names = [_layer_and_module(name, value) for name, value in weights.items()]
     lowest = min(layer for layer, _ in names)
@@ -140,18 +184,23 @@ def n_layers_of(folder: Path) -> int:
     raise ModelNotFound(f"{folder / 'config.json'} has no num_hidden_layers; check the model")
 
 
-def _refuse_unknown(folder: Path, config: dict[str, Json]) -> None:
-    found = [name for name in _UNKNOWN_HERE if config.get(name)]
-    if config.get("peft_type") != "LORA":
-        raise OptionError(f"{folder} is a {config.get('peft_type')} adapter; only LoRA can be read")
-    if config.get("bias", "none") != "none":
-        found.append("bias")
-    if found:
-        raise OptionError(f"{folder} uses {found[0]}, which mlx_lm's adapters cannot express")
-    if not isinstance(config.get("r"), int) or not isinstance(
-        config.get("lora_alpha"), int | float
-    ):
-        raise ModelNotFound(f"{folder / CONFIG} lacks r or lora_alpha; save the adapter again")
+def _refuse_changed_base(folder: Path, config: dict[str, Json]) -> None:
+    start = config.get("init_lora_weights", True)
+    if start is None or isinstance(start, bool) or str(start).lower() in _KEEP_THE_BASE:
+        return
+    name = next(
+        (n for key, n in _CHANGE_THE_BASE.items() if str(start).lower().startswith(key)), ""
+    )
+    why = (
+        f"{name} changes the base model's weights before training, and the adapter fits only those"
+        if name
+        else "which calltune does not know: the base model's weights may have been changed for it"
+    )
+    raise OptionError(
+        f"{folder} has init_lora_weights {dumps(start)[:60]}: {why}; save it as plain LoRA with "
+        "PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=…), or export the "
+        "merged model"
+    )
 
 
 def _layer_and_module(name: str, value: mx.array) -> tuple[int, str]:

@@ -32,7 +32,7 @@ class Stored:
 
         A layer whose width no group size divides is stored as floats.
         """
-        if bits == "auto":
+        if bits == "base":
             return self
         floats = mx.float32 if bits == "float32" else self.floats
         if bits in ("dense", "float32"):
@@ -42,6 +42,12 @@ class Stored:
         if not sizes:
             return Stored(floats, None)
         return Stored(floats, int(bits), sizes[0])
+
+    def at_least(self, bits: str, module: Any) -> "Stored":
+        """As it is stored, or as `at` says where that is finer."""
+        other = self.at(bits, module)
+        is_coarser = other.bits is not None and (self.bits is None or other.bits <= self.bits)
+        return self if is_coarser or self.bits is None else other
 
     def applied(self, module: Any) -> Any:
         """The float32 layer `module`, stored this way."""

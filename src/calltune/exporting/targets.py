@@ -10,7 +10,14 @@ from calltune.errors import OptionError
 from calltune.evaluation.prompts import prompt_format_of
 from calltune.exporting.fuse import Bits, fuse, write_model
 from calltune.exporting.ollama import write_modelfile
-from calltune.exporting.peft import base_of_peft, is_peft, n_layers_of, read_peft, write_peft
+from calltune.exporting.peft import (
+    base_of_peft,
+    check_peft,
+    is_peft,
+    n_layers_of,
+    read_peft,
+    write_peft,
+)
 from calltune.files import read_json, write_json
 from calltune.formats import FORMATS, Format
 from calltune.gguf.write import write_gguf
@@ -70,7 +77,10 @@ def open_tuned(
     from mlx_lm.utils import load_tokenizer
 
     source, comes_from_peft = adapter, is_peft(adapter)
-    if not comes_from_peft:
+    # Before a base model is fetched for nothing.
+    if comes_from_peft:
+        check_peft(adapter)
+    else:
         check_adapter(adapter)
     model = model or (base_of_peft(adapter) if comes_from_peft else None) or base_model_of(adapter)
     folder = resolve(model)
@@ -88,13 +98,25 @@ def write_mlx(tuned: TunedModel, bits: Bits, folder: Path) -> Written:
     fused = fuse(tuned.folder, tuned.adapter, tuned.model, bits)
     write_model(fused, tuned.folder, folder, tuned.prompt_format)
     survival = fused.survival
-    facts = {"survival": survival._asdict(), "in_words": [survival.describe()]}
-    return Written(facts, "" if survival.is_good else finer_bits(bits, folder))
+    words = [survival.describe()]
+    if (lost := fused.survival_as_base) is not None:
+        stored = "not quantized" if fused.bits == "dense" else f"in {fused.bits} bits"
+        words.insert(
+            0,
+            f"The layers that the adapter changes are {stored}: as the base model has them, "
+            f"rounding would keep {lost.kept:.1%} of the change and add noise {lost.noise:.2f} its "
+            "size. --bits decides otherwise.",
+        )
+    facts = {"bits": fused.bits, "survival": survival._asdict(), "in_words": words}
+    return Written(facts, "" if survival.is_good else finer_bits(fused.bits, folder))
 
 
 def finer_bits(bits: Bits, folder: Path) -> str:
-    """The option that keeps more of the adapter than the exported model in `folder` does."""
-    if "quantization" not in read_json(folder / "config.json"):
+    """The option that keeps more of the adapter than the exported model in `folder` does.
+
+    `bits` is how its weights are stored.
+    """
+    if bits == "dense" or "quantization" not in read_json(folder / "config.json"):
         return "--bits float32"
     return "--bits dense" if bits == "8" else "--bits 8 or --bits dense"
 
