@@ -187,7 +187,9 @@ def test_rows_longer_than_max_tokens_are_dropped(tmp_path: Path, tiny_gemma: Pat
     rows = [xlam_row(i) for i in range(10)] + [xlam_row(99, query="long " * 200)]
     folder = prepare(tmp_path, rows, max_tokens=700, model=str(tiny_gemma))
     report = json.loads((folder / "prep.json").read_text())
-    assert report["dropped"] == {"longer than 700 tokens": {"count": 1, "first": ["line 11 (99)"]}}
+    ((reason, drop),) = report["dropped"].items()
+    assert reason == "longer than 700 tokens"
+    assert drop == {"count": 1, "first": ["line 11 (99)"], "values": ["1398 tokens"]}
 
 
 SECOND = TOOL | {"name": "play_song", "description": "Play a song"}

@@ -1,13 +1,14 @@
 """The prep command: rows of any known dataset -> train.jsonl, valid.jsonl and test.jsonl."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from calltune.data.preparation import (
     Augmentation,
     Preparation,
+    RowFault,
     RowRules,
     SplitBy,
     Splits,
@@ -38,7 +39,8 @@ class PrepOptions:
     num_examples: int | None = None
     """Maximum number of rows to process, from the top of the file."""
     train_ratio: float = 0.8
-    """Proportion for the training set."""
+    """Proportion for the training set; 0 with --val_ratio 0 and --test_ratio 1 makes a set to test
+    on alone."""
     val_ratio: float = 0.1
     """Proportion for the validation set."""
     test_ratio: float = 0.1
@@ -48,7 +50,7 @@ class PrepOptions:
     format: str = "gemma"
     """Prompt format: gemma, or chatml for Qwen and SmolLM2."""
     schema: str = "auto"
-    """Dataset format: auto (recognised row by row), xlam, bfcl, openai or hermes."""
+    """Dataset format: auto (recognised row by row), xlam, bfcl, openai, hermes or glaive."""
     split_by: SplitBy = "row"
     """row: any row may go anywhere. tool: no tool of the training set occurs in the others."""
     bos: bool = True
@@ -67,10 +69,8 @@ class PrepOptions:
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         ratios = Ratios(self.train_ratio, self.val_ratio, self.test_ratio)
-        if min(ratios) < 0 or self.train_ratio == 0:
-            raise OptionError(
-                f"Ratios {self._ratios_text()}: none may be negative and train must be above 0"
-            )
+        if min(ratios) < 0:
+            raise OptionError(f"Ratios {self._ratios_text()}: none may be negative")
         if not math.isclose(sum(ratios), 1, abs_tol=1e-6):
             raise OptionError(
                 f"Ratios {self._ratios_text()} add up to {sum(ratios):g}; make them add up to 1"
@@ -124,7 +124,10 @@ def run(options: PrepOptions) -> Path:
         _write_split(folder / f"{name}.jsonl", splits[name])
     report = _report(options, found, splits, folder)
     write_json(folder / "prep.json", report)
-    _print_report(report, folder)
+    from calltune.report.preparation import print_preparation
+
+    print_preparation(report)
+    print(f"Wrote {folder}")
     return folder
 
 
@@ -157,11 +160,12 @@ def _write_split(path: Path, rows: list[PreparedRow]) -> None:
 def _nothing_left(path: Path, found: Preparation) -> str:
     if not found.n_read:
         return f"{path} has no rows; load the dataset again"
-    reason, places = max(found.dropped.items(), key=lambda item: len(item[1]))
-    return (
-        f"{path}: none of {found.n_read} rows can be used, {len(places)} for this reason: "
-        f"{reason} (first at {places[0]}); rows need query, tools and answers, or another "
-        "known schema"
+    reason, faults = max(found.dropped.items(), key=lambda item: len(item[1]))
+    value = f", {faults[0].value}" if faults[0].value else ""
+    return escape_line(
+        f"{path}: none of {found.n_read} rows can be used, {len(faults)} for this reason: "
+        f"{reason} (first at {faults[0].place}{value}); rows need query, tools and answers, or "
+        "another known schema"
     )
 
 
@@ -187,9 +191,18 @@ def _report(
             name: sum(bool(row.unseen_tools) for row in splits[name]) for name in ("valid", "test")
         },
         "repeated_prompts": found.n_repeated_prompts,
-        "dropped": {
-            reason: {"count": len(places), "first": places[:_IDS_KEPT]}
-            for reason, places in sorted(found.dropped.items())
+        "dropped": {reason: _faults(faults) for reason, faults in sorted(found.dropped.items())},
+        "answers_break_schema": _faults(found.invalid),
+        "by_format": {
+            name: {
+                "rows": counts.rows,
+                "kept": counts.kept,
+                "calling": counts.calling,
+                "calling_nothing": counts.calling_nothing,
+                "several_calls": counts.several,
+                "dropped_calls": counts.dropped_calls,
+            }
+            for name, counts in found.by_format.items()
         },
         "notes": dict(found.notes.most_common()),
         "sha256": {
@@ -201,20 +214,11 @@ def _report(
     }
 
 
-def _print_report(report: dict[str, Json], folder: Path) -> None:
-    counts = report["counts"]
-    splits = ", ".join(f"{name} {counts[name]}" for name in SPLIT_NAMES)
-    print(f"Kept {counts['kept']} examples of {counts['read']} rows: {splits}")
-    if report["made"]:
-        made = ", ".join(f"{count} {how}" for how, count in report["made"].items())
-        print(f"  made from them: {made}")
-    unseen = report["with_unseen_tools"]
-    if any(unseen.values()):
-        told = ", ".join(f"{name} {count}" for name, count in unseen.items())
-        print(f"  rows with a tool not seen in training: {told}")
-    for reason, drop in report["dropped"].items():
-        places = ", ".join(drop["first"]) + (", …" if drop["count"] > len(drop["first"]) else "")
-        print(escape_line(f"  dropped {drop['count']}: {reason} ({places})"))
-    for note, count in report["notes"].items():
-        print(escape_line(f"  note, {count} times: {note}"))
-    print(f"Wrote {folder}")
+def _faults(faults: Sequence[RowFault]) -> dict[str, Json]:
+    """How many rows have a fault, and the first of them with what was at fault."""
+    shown = faults[:_IDS_KEPT]
+    return {
+        "count": len(faults),
+        "first": [fault.place for fault in shown],
+        "values": [fault.value for fault in shown],
+    }

@@ -4,7 +4,7 @@
 Tokens come later: `data/batching.py` turns a prepared row into them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from calltune.types import (
     Answer,
     Example,
     Json,
+    Message,
     answers_from_json,
     answers_to_json,
     reference_call,
@@ -127,7 +128,7 @@ def read_prepared(path: Path) -> list[PreparedRow]:
 
 def check_row(
     row: PreparedRow,
-    contents: Sequence[str],
+    messages: Sequence[Message],
     count_tokens: Callable[[str], int] | None,
     max_tokens: int | None,
 ) -> None:
@@ -135,18 +136,36 @@ def check_row(
 
     Args:
         row: the prepared row.
-        contents: the contents of its messages.
+        messages: the messages of its prompt.
         count_tokens: gives the number of tokens of a text; None skips that check.
         max_tokens: the most tokens that prompt and completion may have together.
 
     Raises:
-        UnusableRow: a message or tool holds a control token, or the row has too many tokens.
+        UnusableRow: a message, a call in one, a tool or the answer holds a control token, or the
+            row has too many tokens.
     """
-    content = dumps(list(contents)) + dumps(list(row.tools))
-    if marker := next((m for m in FORMATS[row.format].markers if m in content), None):
-        raise UnusableRow("control token of the format in the text", marker)
-    if count_tokens and max_tokens is not None and count_tokens(row.text) > max_tokens:
-        raise UnusableRow(f"longer than {max_tokens} tokens", row.id)
+    for place, text in _texts(row, messages):
+        for marker in FORMATS[row.format].markers:
+            if (at := text.find(marker)) >= 0:
+                shown = text[max(0, at - 20) : at + len(marker) + 20]
+                raise UnusableRow(
+                    "control token of the format in the text", f"{marker} in {place}: {shown}"
+                )
+    if count_tokens and max_tokens is not None and (n := count_tokens(row.text)) > max_tokens:
+        raise UnusableRow(f"longer than {max_tokens} tokens", f"{n} tokens")
+
+
+def _texts(row: PreparedRow, messages: Sequence[Message]) -> Iterator[tuple[str, str]]:
+    """Each text that the row has from its dataset, with its place."""
+    for number, message in enumerate(messages, start=1):
+        place = f"message {number} ({message.role})"
+        yield place, message.content
+        yield place, message.tool_name
+        for call in message.calls:
+            yield f"a call of {place}", f"{call.name} {dumps(call.arguments)}"
+    for tool in row.tools:
+        yield f"the tool {tool.get('name')}", dumps(tool)
+    yield "the answer", dumps(answers_to_json(row.answers or ()))
 
 
 def _check_version(path: Path) -> None:

@@ -1,12 +1,14 @@
 """Splits: which rows go to train, valid and test, and which test tools training has not seen."""
 
+import hashlib
 import json
 import random
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from calltune.files import dumps
 from calltune.schemas.keywords import map_all_objects
-from calltune.types import Example, Json, Tool
+from calltune.types import Example, Json, Tool, reference_call
 
 Item = TypeVar("Item")
 
@@ -24,6 +26,9 @@ class Ratios(NamedTuple):
 def split_sizes(count: int, ratios: Ratios) -> dict[str, int]:
     """How many of `count` rows each split should get; at least 1 of valid and test if not 0."""
     valid, test = (max(1, round(count * r)) if r > 0 else 0 for r in (ratios.valid, ratios.test))
+    if ratios.train == 0:
+        # Nothing is left over for training.
+        valid, test = (count - test, test) if ratios.valid > 0 else (0, count)
     return {"train": count - valid - test, "valid": valid, "test": test}
 
 
@@ -59,23 +64,59 @@ def connected_groups(
     return group_by_key(items, keys)
 
 
+def conversation_keys(examples: Sequence[Example]) -> list[list[str]]:
+    """For each example, a key of itself and of each example that its history goes on from.
+
+    Two rows of which one's messages begin with the other's messages and answer have a key in
+    common: in some datasets every turn is a row, with the turns before it.
+    """
+    return [_history_keys(example) for example in examples]
+
+
+def _history_keys(example: Example) -> list[str]:
+    state = _digest("", [tool.raw for tool in example.tools])
+    keys = []
+    for message in example.messages:
+        calls = [[call.name, call.arguments] for call in message.calls]
+        if message.role == "assistant":
+            keys.append(_digest(state, calls))
+        state = _digest(state, [message.role, message.content, calls])
+    answered = [reference_call(answer, example.query) for answer in example.answers]
+    keys.append(_digest(state, [[call.name, call.arguments] for call in answered]))
+    return keys
+
+
+def _digest(state: str, value: Json) -> str:
+    return hashlib.sha256(f"{state}{dumps(value)}".encode()).hexdigest()
+
+
 def assign_groups(
     groups: Sequence[Sequence[Item]], sizes: dict[str, int], seed: int
 ) -> dict[str, list[Item]]:
     """Assign each whole group to the split that is furthest, in proportion, from its size.
 
     Larger groups are assigned first, equal ones in an order drawn from `seed`; a group that fits
-    nowhere goes to train. The splits have the sizes in `sizes` if all groups have one item.
+    nowhere goes to train (to the largest split, where there is no training set). A split that would
+    stay empty gets the smallest group of that one. The splits have the sizes in `sizes` if all
+    groups have one item.
     """
+    largest = "train" if sizes.get("train") else max(sizes, key=lambda name: sizes[name])
     shuffled = list(groups)
     random.Random(seed).shuffle(shuffled)
     shuffled.sort(key=len, reverse=True)
     parts: dict[str, list[Item]] = {name: [] for name in sizes}
+    rest: list[Sequence[Item]] = []
     for group in shuffled:
         fitting = [n for n in sizes if sizes[n] - len(parts[n]) >= len(group)]
         lacking = {n: (sizes[n] - len(parts[n])) / sizes[n] for n in fitting}
-        name = max(lacking, key=lambda n: lacking[n]) if lacking else "train"
+        name = max(lacking, key=lambda n: lacking[n]) if lacking else largest
         parts[name].extend(group)
+        if name == largest:
+            rest.append(group)
+    for name in sizes:
+        if sizes[name] and not parts[name] and len(rest) > 1:
+            parts[name].extend(rest.pop())
+            parts[largest] = [item for group in rest for item in group]
     for part in parts.values():
         random.Random(seed).shuffle(part)
     return parts

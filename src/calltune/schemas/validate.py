@@ -23,6 +23,14 @@ def satisfies(value: Json, schema: dict[str, Json]) -> bool:
     broken in a way that stops the check: a value is not blamed for its schema. References to other
     documents are never fetched.
     """
+    return violation(value, schema) is None
+
+
+def violation(value: Json, schema: dict[str, Json]) -> str | None:
+    """How a value breaks a schema: the place in it and the first broken keyword, in one line.
+
+    None where it satisfies the schema, as `satisfies`.
+    """
     from jsonschema.exceptions import UnknownType
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -40,9 +48,13 @@ def satisfies(value: Json, schema: dict[str, Json]) -> bool:
     # An empty registry: a reference to some address is never fetched.
     validator = _validator_class()(schema, registry=Registry())
     try:
-        return bool(validator.is_valid(value))
+        error = next(validator.iter_errors(value), None)
     except broken:
-        return True
+        return None
+    if error is None:
+        return None
+    place = ".".join(map(str, error.absolute_path))
+    return f"{place}: {error.message}" if place else str(error.message)
 
 
 @functools.cache

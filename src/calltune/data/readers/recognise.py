@@ -67,6 +67,16 @@ def recognise(row: dict[str, Json]) -> str:
     raise UnusableRow("schema not recognised", "keys " + ", ".join(list(row)[:20]))
 
 
+def format_name(row: dict[str, Json], dataset_format: str = "auto") -> str:
+    """The name of the row's dataset format, or "unknown"; `dataset_format` where that is set."""
+    if dataset_format != "auto":
+        return dataset_format
+    try:
+        return recognise(row)
+    except UnusableRow:
+        return "unknown"
+
+
 def parse(row: dict[str, Json], row_id: str, dataset_format: str = "auto") -> ParsedRow:
     """The examples in a row.
 
