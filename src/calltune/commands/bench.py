@@ -142,7 +142,7 @@ def _prepare(options: BfclOptions) -> _Prepared:
         try:
             (example,) = parse(row, str(row["id"]), "bfcl").examples
             made = prepare_example(example, prompt_format, has_bos=True)
-            check_row(made, [m.content for m in example.messages], None, None)
+            check_row(made, example.messages, None, None)
         except UnusableRow as unusable:
             prepared.left_out.setdefault(unusable.reason, []).append(str(row["id"]))
         else:

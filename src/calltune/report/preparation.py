@@ -76,9 +76,9 @@ def _print_counts(by_format: dict[str, dict[str, int]]) -> None:
     rows = list(by_format.items())
     if len(rows) > 1:
         rows.append(("all", _total(by_format)))
-    lines = [("format", "rows in", "kept", "calling", "calling nothing", "several calls")]
+    lines = [["format", "rows in", "kept", "calling", "calling nothing", "several calls"]]
     keys = ("rows", "kept", "calling", "calling_nothing", "several_calls")
-    lines += [(name, *(str(counts[key]) for key in keys)) for name, counts in rows]
+    lines += [[name, *(str(counts[key]) for key in keys)] for name, counts in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for name, *numbers in lines:
         cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
