@@ -137,8 +137,12 @@ def test_an_error_in_a_stream_that_has_begun_is_its_last_event(
     slow_events(monkeypatch, fails=True)
     text = server.post(ask(server, stream=True)).text
     assert "answer_off_schema" in text and text.endswith("data: [DONE]\n\n")
-    with pytest.raises(openai.APIError, match="The answer is off"):
-        list(server.client.chat.completions.create(model="tiny", messages=ASK, stream=True))
+    given: Any = {"model": "tiny", "messages": ASK, "stream": True}
+    with (
+        server.client.chat.completions.create(**given) as stream,
+        pytest.raises(openai.APIError, match="The answer is off"),
+    ):
+        list(stream)
     metrics = httpx.get(f"{server.url}/metrics").text
     assert 'calltune_requests_total{status="422"} 2.0' in metrics
 

@@ -5,8 +5,9 @@ Source: https://platform.openai.com/docs/api-reference/chat
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -26,13 +27,17 @@ from calltune.serving.errors import APIError
 from calltune.serving.metrics import CLIENT_GONE, Metrics, RequestMetrics
 from calltune.serving.openapi import openapi_document
 from calltune.serving.request_body import decode_body, read_chat_request, receive_body
-from calltune.serving.request_schema import ChatRequest
 from calltune.serving.response_schema import Health, Model, ModelList, to_json
 from calltune.serving.responses import ResponseInfo, error_events, streamed_response, whole_response
+from calltune.serving.responses_answer import ResponseWriter
+from calltune.serving.responses_request import ItemStore, read_responses_request
 from calltune.serving.service import Service
+from calltune.types import Json
 
 LARGE_BYTES = 64 << 10
 """Bodies from this size on are parsed in a thread."""
+_PATHS = "set the client's base URL to end in /v1, and use chat completions or responses"
+T = TypeVar("T")
 
 
 def make_app(service: Service, access: Access) -> Starlette:
@@ -48,6 +53,7 @@ def make_app(service: Service, access: Access) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/chat/completions", endpoints.chat, methods=["POST"]),
+            Route("/v1/responses", endpoints.responses, methods=["POST"]),
             Route("/v1/models", endpoints.models),
             Route("/v1/models/{model:path}", endpoints.model),
             Route("/health", endpoints.health),
@@ -70,24 +76,43 @@ class _Endpoints:
         self._metrics = Metrics(service.engine)
         self._since = int(time.time())
         self._large = asyncio.Lock()
+        self._items = ItemStore()
         self._document = openapi_document(needs_key=access.api_key is not None)
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`: one response, or a stream of events."""
         with self._metrics.request() as measured:
-            limits = self._service.limits
-            body = await receive_body(request, limits.body_bytes, limits.body_seconds)
-            asked = await self._parse(body)
+            asked = await self._read(request, read_chat_request)
             answers = await cancel_on_disconnect(request.receive, self._service.answer(asked))
             info = ResponseInfo(asked.model, is_older_spelling=asked.is_older_spelling)
+            seconds = self._service.limits.seconds
             if not asked.stream:
-                whole = whole_response(answers, info, limits.seconds)
+                whole = whole_response(answers, info, seconds)
                 found = await cancel_on_disconnect(request.receive, whole)
                 return JSONResponse(found, headers=answers.headers)
             wants_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-            events = streamed_response(answers, info, wants_usage, limits.seconds)
+            events = streamed_response(answers, info, wants_usage, seconds)
             stream = await _begun(request, measured, events)
             return EventStreamResponse(stream, error_events, answers.headers)
+
+    async def responses(self, request: Request) -> Response:
+        """`POST /v1/responses`: the same as chat completions, in OpenAI's newer API."""
+        with self._metrics.request() as measured:
+            asked = await self._read(
+                request, lambda data: read_responses_request(data, self._items)
+            )
+            seconds = self._service.limits.seconds
+            try:
+                work = self._service.answer(asked.chat)
+                answers = await cancel_on_disconnect(request.receive, work)
+            except APIError as error:
+                raise asked.named(error) from None
+            writer = ResponseWriter(asked, answers, self._items)
+            if not asked.chat.stream:
+                found = await cancel_on_disconnect(request.receive, writer.whole(seconds))
+                return JSONResponse(found, headers=answers.headers)
+            stream = await _begun(request, measured, writer.stream(seconds))
+            return EventStreamResponse(stream, writer.error_events, answers.headers)
 
     async def models(self, _: Request) -> Response:
         """`GET /v1/models`: the names that requests may give as their model."""
@@ -115,12 +140,15 @@ class _Endpoints:
         """`GET /openapi.json`: the OpenAPI document."""
         return JSONResponse(self._document)
 
-    async def _parse(self, body: bytes) -> ChatRequest:
+    async def _read(self, request: Request, read: Callable[[dict[str, Json]], T]) -> T:
+        """The checked request in the body."""
+        limits = self._service.limits
+        body = await receive_body(request, limits.body_bytes, limits.body_seconds)
         if len(body) < LARGE_BYTES:
-            return read_chat_request(decode_body(body))
+            return read(decode_body(body))
         # It would delay the events of all clients; in a thread, one at a time, it does not.
         async with self._large:
-            return await asyncio.to_thread(lambda: read_chat_request(decode_body(body)))
+            return await asyncio.to_thread(lambda: read(decode_body(body)))
 
     def _model(self, name: str) -> Model:
         return Model(id=name, object="model", created=self._since, owned_by="calltune")
@@ -146,9 +174,12 @@ async def _api_error(_: Request, error: Exception) -> Response:
     return JSONResponse(error.body(), error.status, error.headers())
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    body = APIError(error.status_code, error.detail).body()
+    text = error.detail
+    if error.status_code == 404:
+        text = f"There is no {request.url.path:.100} here; {_PATHS}"
+    body = APIError(error.status_code, text).body()
     return JSONResponse(body, error.status_code, error.headers)
 
 

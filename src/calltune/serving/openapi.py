@@ -15,7 +15,9 @@ from calltune.serving.response_schema import (
     Health,
     Model,
     ModelList,
+    ResponseObject,
 )
+from calltune.serving.responses_request import ResponsesRequest
 from calltune.types import Json
 
 _SCHEMAS = "#/components/schemas/"
@@ -23,6 +25,8 @@ _MODELS: tuple[type[BaseModel], ...] = (
     ChatRequest,
     ChatCompletion,
     ChatCompletionChunk,
+    ResponsesRequest,
+    ResponseObject,
     ModelList,
     Model,
     Health,
@@ -73,6 +77,18 @@ def _paths() -> dict[str, Json]:
             **_errors(*_STATUSES),
         },
     }
+    responses: Json = {
+        "operationId": "responses",
+        "requestBody": {"required": True, "content": _json(ResponsesRequest)},
+        "responses": {
+            "200": {
+                "description": "The response; where `stream` is true, server-sent events, of which "
+                "the last has it.",
+                "content": {**_json(ResponseObject), "text/event-stream": {}},
+            },
+            **_errors(*_STATUSES),
+        },
+    }
     models: Json = {
         "operationId": "models",
         "responses": {**_ok("The models.", ModelList), **_errors("401", "403")},
@@ -104,6 +120,7 @@ def _paths() -> dict[str, Json]:
     }
     return {
         "/v1/chat/completions": {"post": chat},
+        "/v1/responses": {"post": responses},
         "/v1/models": {"get": models},
         "/v1/models/{model}": {"get": model},
         "/health": {"get": health},

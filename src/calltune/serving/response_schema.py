@@ -1,4 +1,4 @@
-"""Response models: OpenAI's chat completion, stream chunk, model list and error objects.
+"""Response models: OpenAI's chat completion, stream chunk, response, model list and error objects.
 
 Sources: https://platform.openai.com/docs/api-reference/chat/object, …/chat/streaming,
 …/models/object and https://platform.openai.com/docs/guides/error-codes. The OpenAPI document is
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from calltune.types import Json
 
 Count = Annotated[int, Field(ge=0)]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
@@ -124,6 +125,96 @@ class ChatCompletionChunk(_Response):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+
+
+class OutputText(_Response):
+    """Text in an output message."""
+
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Json]
+    logprobs: list[Json]
+
+
+class OutputMessage(_Response):
+    """An output item: text."""
+
+    id: str
+    type: Literal["message"]
+    status: ItemStatus
+    role: Literal["assistant"]
+    content: list[OutputText]
+
+
+class OutputCall(_Response):
+    """An output item: a call. `call_id` is what its result refers to."""
+
+    id: str
+    type: Literal["function_call"]
+    status: ItemStatus
+    call_id: str
+    name: str
+    arguments: str
+    """A JSON object as text."""
+
+
+class InputTokens(_Response):
+    """More about the tokens read."""
+
+    cached_tokens: Count
+
+
+class OutputTokens(_Response):
+    """More about the tokens generated."""
+
+    reasoning_tokens: Count
+
+
+class ResponseUsage(_Response):
+    """Tokens read and generated, as the Responses API names them."""
+
+    input_tokens: Count
+    input_tokens_details: InputTokens
+    output_tokens: Count
+    output_tokens_details: OutputTokens
+    total_tokens: Count
+
+
+class IncompleteDetails(_Response):
+    """Why an answer is incomplete."""
+
+    reason: Literal["max_output_tokens"]
+
+
+class ResponseObject(_Response):
+    """What `POST /v1/responses` answers; in a stream it comes with the first and last events.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/object
+    """
+
+    id: str
+    object: Literal["response"]
+    created_at: Count
+    """Unix time in seconds."""
+    status: Literal["in_progress", "completed", "incomplete"]
+    error: None
+    incomplete_details: IncompleteDetails | None
+    instructions: str | None
+    max_output_tokens: int | None
+    metadata: dict[str, Json]
+    model: str
+    output: list[OutputMessage | OutputCall]
+    parallel_tool_calls: bool
+    previous_response_id: None
+    store: Literal[False]
+    """Responses cannot be fetched again; see `ItemStore` for what is kept for a while."""
+    temperature: float
+    text: dict[str, Json]
+    tool_choice: Json
+    tools: list[Json]
+    top_p: float
+    truncation: Literal["disabled"]
+    usage: ResponseUsage | None
 
 
 class ErrorDetail(_Response):
