@@ -24,7 +24,7 @@ BOMB: tuple[Json, Json] = ("a" * 60 + "!", {"pattern": "^(a+)+$"})
 def request(name: str = "paint", **parameters: Json) -> CompileRequest:
     schema: Json = {"type": "object", "properties": {}, "required": []} | parameters
     tool: dict[str, Json] = {"name": name, "description": "", "parameters": schema}
-    return CompileRequest("chatml", (), (tool,), OutputSpec(), False)
+    return CompileRequest("chatml", (), (tool,), OutputSpec())
 
 
 def in_pool(work: Callable[[GrammarPool], Awaitable[None]], n_processes: int = 1) -> None:
@@ -93,7 +93,7 @@ def test_equal_requests_are_compiled_once() -> None:
 def test_a_request_that_is_refused_says_why() -> None:
     async def work(pool: GrammarPool) -> None:
         with pytest.raises(APIError, match=r"tool paint: .*type"):
-            await pool.compile(request(type="string"))
+            await pool.compile(request(type="string")._replace(strict=("paint",)))
 
     in_pool(work)
 

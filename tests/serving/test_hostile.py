@@ -36,7 +36,9 @@ def test_a_hostile_schema_is_refused_with_a_reason_or_enforced(server: Running) 
         verdict = judge(reply.status_code, reply.json(), schema.text, seconds)
         assert verdict.what != "fault", (schema.kind, schema.text[:300], verdict.why)
         found[verdict.what] += 1
-    assert found["refused"] > count // 6 and found["held"] + found["cut"] > count // 6, found
+    # Nobody demanded the schemas: answered, unless nothing can satisfy them or nothing fits.
+    assert found["held"] + found["cut"] + found["forgiven"] > count // 6, found
+    assert found["refused"] + found["noted"], found
     server.wait_until_idle()
     reply = server.post({"model": "tiny", "messages": ASK, "tools": [PAINT]})
     assert reply.status_code == 200
@@ -58,6 +60,17 @@ def answered(arguments: str | None, reason: str = "tool_calls") -> dict[str, obj
     return {"choices": [{"message": {"tool_calls": calls}, "finish_reason": reason}]}
 
 
+NOTED = {
+    "choices": [
+        {
+            "message": {"content": "{}"},
+            "finish_reason": "stop",
+            "note": {"type": "call_off_schema", "message": "No."},
+        }
+    ]
+}
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "schema", "seconds", "what"),
     [
@@ -71,6 +84,7 @@ def answered(arguments: str | None, reason: str = "tool_calls") -> dict[str, obj
         (200, answered("[]"), "{}", 0, "fault"),
         (200, answered(None, "stop"), SCHEMA, 0, "fault"),
         (200, answered(None, "length"), SCHEMA, 0, "cut"),
+        (200, NOTED, SCHEMA, 0, "noted"),
         (200, answered('{"x": 2}'), '{"type": "strange"}', 0, "forgiven"),
     ],
 )

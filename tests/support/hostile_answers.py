@@ -20,9 +20,10 @@ CHECK_SECONDS = 5.0
 class Verdict(NamedTuple):
     """How a server handled a schema."""
 
-    what: Literal["refused", "held", "cut", "forgiven", "fault"]
+    what: Literal["refused", "held", "cut", "noted", "forgiven", "fault"]
     """Refused with a typed 4xx; held, a call that satisfies the schema; cut off by the limit, as
-    its finish reason says; forgiven, a call for a schema that is not valid JSON Schema; or a fault,
+    its finish reason says; noted, a call that breaks what no grammar enforces, as text that says
+    so; forgiven, a call for a schema that is not valid JSON Schema; or a fault,
     which is anything else."""
     why: str = ""
 
@@ -39,6 +40,8 @@ def judge(status: int, answer: Any, schema: str, seconds: float) -> Verdict:
     calls = choice["message"].get("tool_calls") or []
     if choice["finish_reason"] == "length" and not calls:
         return Verdict("cut")
+    if not calls and choice.get("note", {}).get("type") == "call_off_schema":
+        return Verdict("noted")
     if not calls:
         return Verdict("fault", f"no call, {choice['finish_reason']}: {choice['message']}")
     return _kept_to(json.loads(schema), [json.loads(c["function"]["arguments"]) for c in calls])

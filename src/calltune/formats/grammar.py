@@ -63,6 +63,7 @@ def strictest(
     control_tokens: Collection[str],
     output: OutputSpec,
     compiled: Callable[[str], Any],
+    loose: Sequence[str] = (),
 ) -> CompiledGrammar | None:
     """The grammar that enforces as much as can be compiled; None where none can be.
 
@@ -75,23 +76,24 @@ def strictest(
         control_tokens: as `make` takes them.
         output: what the answer may contain.
         compiled: gives the matcher of a grammar's text; None where it cannot be compiled.
+        loose: the tools whose schemas are left out from the beginning.
 
     Raises:
         UnusableSchema: no answer is possible, or that of a schema cannot be compiled.
     """
 
     def attempt(
-        some: Sequence[Tool], loose: Collection[str], wanted: OutputSpec
+        some: Sequence[Tool], free: Collection[str], wanted: OutputSpec
     ) -> CompiledGrammar | None:
         try:
-            grammar = make(some, loose, control_tokens, wanted)
+            grammar = make(some, free, control_tokens, wanted)
         except TooLarge:
             return None
         matcher = compiled(grammar.text)
-        notes = (*grammar.notes, *(f"{name}: {WHOLE_SCHEMA}" for name in loose))
+        notes = (*grammar.notes, *(f"{name}: {WHOLE_SCHEMA}" for name in free))
         return None if matcher is None else CompiledGrammar(Grammar(grammar.text, notes), matcher)
 
-    if (found := attempt(tools, (), output)) is not None:
+    if (found := attempt(tools, loose, output)) is not None:
         return found
     alone = OutputSpec(max_calls=0, schema=output.schema)
     if output.schema is not None and attempt((), (), alone) is None:
@@ -99,11 +101,11 @@ def strictest(
             f"Answers cannot be constrained to this JSON Schema: {dumps(output.schema)[:200]}; "
             "it is too large: simplify it"
         )
-    loose = [tool.name for tool in tools if attempt([tool], (), ANY_CALLS) is None]
+    broken = [tool.name for tool in tools if attempt([tool], (), ANY_CALLS) is None]
     by_size = sorted(tools, key=lambda tool: -len(dumps(tool.parameters)))
     count = 0
     while found is None and count < 2 * len(tools):
-        names = dict.fromkeys([*loose, *(tool.name for tool in by_size[:count])])
+        names = dict.fromkeys([*loose, *broken, *(tool.name for tool in by_size[:count])])
         found = attempt(tools, list(names), output)
         count = max(1, 2 * count)
     return found

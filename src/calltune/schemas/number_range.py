@@ -15,8 +15,9 @@ N_DIGITS = 30
 """How many digits a number has at most before the point; one less after it."""
 MAX_DIGITS = 80
 """Bounds with more digits than these are not enforced; a float has 17."""
-NOT_WHOLE = r"-?(?:[0-9]+\.[0-9]*[1-9][0-9]*|[1-9](?:\.[0-9]+)?e-[0-9]+)"
-"""A number that is no integer."""
+_FRACTIONS = "|".join(rf"[0-9]{{{n}}}\.[0-9]{{0,{14 - n}}}[1-9]" for n in range(1, 15))
+NOT_WHOLE = rf"-?(?:{_FRACTIONS}|[1-9](?:\.[0-9]{{1,13}})?e-[0-9]+)"
+"""A number that is no integer, of so few digits that none becomes one when it is read."""
 _FRACTION = r"(?:\.[0-9]+)?"
 _ANY = rf"[0-9]+{_FRACTION}(?:e[+\-][0-9]+)?"
 

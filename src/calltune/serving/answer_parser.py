@@ -26,10 +26,18 @@ class CompletedCall(NamedTuple):
     call: ToolCall
 
 
+class SchemaNote(NamedTuple):
+    """Why a call or an answer is returned as text: it does not satisfy its schema."""
+
+    type: Literal["call_off_schema", "answer_off_schema"]
+    message: str
+
+
 class Finished(NamedTuple):
     """The end of the answer."""
 
     reason: FinishReason
+    note: SchemaNote | None = None
 
 
 Event = TextDelta | CompletedCall | Finished

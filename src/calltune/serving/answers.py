@@ -4,19 +4,15 @@ Where an adapter decides that no call is needed, the text is generated from a se
 """
 
 import asyncio
-import json
 import logging
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from calltune.formats import Format
-from calltune.formats.grammar import THE_ANSWER
 from calltune.formats.repeats import NewCalls, repeats_text
-from calltune.generation.constraints import GrammarConstraint
-from calltune.generation.sequence import Prompt, Sampling
+from calltune.generation.sequence import Sampling
 from calltune.serving.answer_parser import (
     AnswerParser,
     CompletedCall,
@@ -26,41 +22,12 @@ from calltune.serving.answer_parser import (
 )
 from calltune.serving.engine import ENGINE_FAILED, Engine, Generation, TokenChunk
 from calltune.serving.errors import APIError
-from calltune.serving.grammar_jobs import CompileResult
+from calltune.serving.generation_input import GenerationInput
 from calltune.serving.grammar_pool import GrammarPool
-from calltune.types import Json, ToolCall
+from calltune.serving.unenforced import OffSchema, check_answer, check_call, retry_sampling
+from calltune.types import ToolCall
 
 log = logging.getLogger("calltune.serving")
-
-
-class GenerationInput(NamedTuple):
-    """A tokenized prompt, and what the answers to it must keep to."""
-
-    tokens: list[int]
-    compiled: CompileResult
-    matcher: Any
-    """The llguidance matcher that each answer's constraint is a copy of; None for free text."""
-    schema: Json
-    """The JSON Schema of the whole answer; None if it is calls or text."""
-    adapter: int
-    """0 is the base model."""
-    max_tokens: int
-
-    def prompt(self, sampling: Sampling | None) -> Prompt:
-        """A new prompt for the engine, for one answer."""
-        constraint = None if self.matcher is None else GrammarConstraint(self.matcher.deep_copy())
-        prompt_id = secrets.token_hex(12)
-        return Prompt(prompt_id, self.tokens, constraint, sampling, self.max_tokens, self.adapter)
-
-    @property
-    def can_call(self) -> bool:
-        """Whether the answer may be calls."""
-        return bool(self.compiled.tools)
-
-    def unenforced_keywords(self, tool: str = THE_ANSWER) -> list[str]:
-        """The parts of a tool's schema, or of the answer's own, that the grammar leaves out."""
-        notes = self.compiled.grammar.notes if self.compiled.grammar else ()
-        return [note for note in notes if note.startswith(f"{tool}: ")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +54,19 @@ class Runtime(NamedTuple):
     prompt_format: Format
     engine: Engine
     grammar_pool: GrammarPool
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One generation for an answer, and how far it is known to be right."""
+
+    generation: Generation
+    parser: AnswerParser
+    tokens: list[int] = field(default_factory=list)
+    n_right_tokens: int = 0
+    """How many of the tokens have brought complete calls that satisfy their schemas."""
+    n_right_calls: int = 0
+    """Some of them may end beyond those tokens."""
 
 
 class Answers:
@@ -166,24 +146,30 @@ class Answers:
         """One answer: calls or text, or text of a second generation if no call is left."""
         n_yielded = 0
         new_calls = self._new_calls.restart()
-        parser = self._parser(self._first)
-        async for event in self._parse(generation, parser, self._first):
+        attempt = _Attempt(generation, self._parser(self._first))
+        async for event in self._checked(attempt, self._first, index):
             if isinstance(event, CompletedCall) and not new_calls.is_new(event.call):
                 log.info("%s", repeats_text(1))
                 continue
             is_end = isinstance(event, Finished) and event.reason != "length"
-            if is_end and parser.wrote_calls and not n_yielded and self._text_input is not None:
+            if (
+                is_end
+                and attempt.parser.wrote_calls
+                and not n_yielded
+                and self._text_input is not None
+            ):
                 break
             n_yielded += not is_end
             yield event
         else:
             return
-        generation.close()
+        attempt.generation.close()
         second = await self._text_input()
         self.usage.prompt_tokens += len(second.tokens)
         prompt = second.prompt(self._samplings[index])
-        with closing(self._runtime.engine.submit(prompt)) as text:
-            async for event in self._parse(text, self._parser(second), second):
+        attempt = _Attempt(self._runtime.engine.submit(prompt), self._parser(second))
+        with closing(attempt.generation):
+            async for event in self._checked(attempt, second, index):
                 yield event
 
     def _parser(self, source: GenerationInput) -> AnswerParser:
@@ -200,47 +186,66 @@ class Answers:
             original_call,
         )
 
-    async def _parse(
-        self, generation: Generation, parser: AnswerParser, source: GenerationInput
+    async def _checked(
+        self, attempt: _Attempt, source: GenerationInput, index: int
     ) -> AsyncGenerator[Event, None]:
-        """The events of one generation, each checked before it is yielded."""
-        text = ""
-        async for chunk in generation:
+        """The events of an attempt, and where one is off its schema those of another."""
+        try:
+            async for event in self._parse(attempt, source):
+                yield event
+            return
+        except OffSchema as fault:
+            log.info("%s; it is generated once more", fault.note.message)
+        attempt.generation.close()
+        begun = attempt.tokens[: attempt.n_right_tokens]
+        parser = self._parser(source)
+        n_known = attempt.n_right_calls - sum(
+            isinstance(event, CompletedCall) for event in parser.feed(begun)
+        )
+        prompt = source.prompt(retry_sampling(self._samplings[index]), begun)
+        attempt.parser, n_calls = parser, attempt.n_right_calls
+        with closing(self._runtime.engine.submit(prompt)) as generation:
+            again = _Attempt(generation, parser)
+            try:
+                async for event in self._parse(again, source):
+                    if isinstance(event, CompletedCall) and again.n_right_calls <= n_known:
+                        continue
+                    n_calls += isinstance(event, CompletedCall)
+                    yield event
+            except OffSchema as fault:
+                for event in fault.events(has_calls=n_calls > 0):
+                    yield event
+
+    async def _parse(
+        self, attempt: _Attempt, source: GenerationInput
+    ) -> AsyncGenerator[Event, None]:
+        """The events of one generation, each checked before it is yielded.
+
+        Raises:
+            OffSchema: a call or the answer breaks what the grammar leaves out.
+        """
+        pool, parser = self._runtime.grammar_pool, attempt.parser
+        text, is_held_back = "", source.schema is not None and source.unenforced_keywords()
+        async for chunk in attempt.generation:
             self.usage.completion_tokens += len(chunk.tokens)
+            attempt.tokens += chunk.tokens
+            n_calls = attempt.n_right_calls
             for event in _events(parser, chunk):
                 if isinstance(event, CompletedCall):
-                    await self._check_call(event.call, source)
-                elif isinstance(event, TextDelta):
+                    await check_call(event.call, source, pool)
+                    attempt.n_right_calls += 1
+                elif isinstance(event, TextDelta) and is_held_back:
                     text += event.text
-                elif event == Finished("stop"):
-                    await self._check_answer(text, source)
+                    continue
+                elif isinstance(event, Finished) and text:
+                    if event.reason == "stop":
+                        await check_answer(text, source, pool)
+                    yield TextDelta(text)
                 yield event
+            if attempt.n_right_calls > n_calls:
+                attempt.n_right_tokens = len(attempt.tokens)
             if parser.was_stopped:
                 return
-
-    async def _check_call(self, call: ToolCall, source: GenerationInput) -> None:
-        """Validate a call's arguments if the grammar does not enforce their whole schema."""
-        names = source.compiled.original_names
-        for tool in source.compiled.tools:
-            is_called = names.get(tool.name, tool.name) == call.name
-            if is_called and source.unenforced_keywords(tool.name):
-                text = f"The model's arguments of {call.name} do not satisfy its schema"
-                await self._validate(call.arguments, tool.parameters, text, "tools")
-
-    async def _check_answer(self, text: str, source: GenerationInput) -> None:
-        """Validate a JSON answer if the grammar does not enforce its whole schema."""
-        if source.schema is not None and source.unenforced_keywords():
-            try:
-                value = json.loads(text)
-            except ValueError:
-                value = None
-            problem = "The model's answer does not satisfy the schema"
-            await self._validate(value, source.schema, problem, "response_format")
-
-    async def _validate(self, value: Json, schema: Json, problem: str, param: str) -> None:
-        if not await self._runtime.grammar_pool.validate(value, schema):
-            text = f"{problem}; try again, or simplify the schema"
-            raise APIError(422, text, param, "answer_off_schema")
 
 
 def _forward_error(

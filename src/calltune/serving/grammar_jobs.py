@@ -4,21 +4,20 @@ They run in the processes of `grammar_worker`; requests and results travel as li
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from calltune.errors import UnusableSchema
 from calltune.files import dumps
 from calltune.formats import FORMATS
-from calltune.formats.grammar import THE_ANSWER, Grammar, OutputSpec
-from calltune.schemas.lark import TooLarge
+from calltune.formats.grammar import THE_ANSWER, Grammar, OutputSpec, strictest
+from calltune.schemas.lark import matcher_of_bytes
 from calltune.schemas.repair import repair_any_schema
 from calltune.schemas.validate import satisfies
 from calltune.types import Json, Tool
 
 STOPPED_LINE = dumps(None)
 """The result line of a job that had to be stopped."""
-_ANNOTATIONS = ("title", "description", "default")
 
 
 class CompileRequest(NamedTuple):
@@ -30,8 +29,11 @@ class CompileRequest(NamedTuple):
     tools: tuple[dict[str, Json], ...]
     """In any shape that `schemas.tool_shapes` knows."""
     output: OutputSpec
-    is_strict: bool
-    """Whether to refuse schemas that a grammar cannot enforce completely."""
+    strict: tuple[str, ...] = ()
+    """The tools whose schemas are refused unless a grammar enforces all of them; `THE_ANSWER` among
+    them is the answer's own schema."""
+    is_loose: bool = False
+    """Whether the arguments of tools may be any object, since their schemas take too long."""
 
 
 class CompileResult(NamedTuple):
@@ -42,6 +44,8 @@ class CompileResult(NamedTuple):
     """The names in the request, by the name that the model is given."""
     grammar: Grammar | None
     """None for answers in free text."""
+    schema: Json = None
+    """The schema of the whole answer, repaired; None if it is calls or text."""
 
 
 class CompileRefused(Exception):
@@ -53,11 +57,11 @@ class CompileStopped(Exception):
 
 
 def compile_grammar(request: CompileRequest) -> CompileResult:
-    """Check the tools and build the grammar.
+    """Check the tools, and build the grammar that enforces as much of them as can be.
 
     Raises:
-        CompileRefused: tools or a schema are invalid, too large, or not enforceable in a strict
-            request.
+        CompileRefused: no answer is possible, or the client demands a schema that cannot be
+            enforced.
     """
     from calltune.tools import from_openai
 
@@ -71,35 +75,49 @@ def compile_grammar(request: CompileRequest) -> CompileResult:
         lost = [f"{THE_ANSWER}: {remark}" for remark in remarks if remark.is_loss]
     names = {original: name for name, original in toolset.original_names.items()}
     lost += [f"{names.get(n.tool, n.tool)}: {n.text}" for n in toolset.notes if n.is_loss]
-    if request.is_strict and lost:
-        raise CompileRefused(f"strict needs sound schemas ({lost[0]}); correct it")
-    schemas = [output.schema, *(tool.parameters for tool in toolset.tools)]
-    for text in _literals(schemas):
-        # An answer that must contain it would contain the special token, and end there.
-        if marker := next((m for m in request.special_markers if m in text), None):
-            raise CompileRefused(f"{marker} in a name or a value is a control token; leave it out")
+    strict = {names.get(each, each) for each in request.strict}
+    if wrong := _first_of(strict, lost):
+        raise CompileRefused(f"strict needs sound schemas ({wrong}); correct it")
+    grammar = _grammar(request, toolset.tools, output)
+    if unenforced := _first_of(strict, grammar.notes):
+        raise CompileRefused(f"answers cannot be constrained to {unenforced}; leave out strict")
+    grammar = grammar._replace(notes=(*lost, *grammar.notes))
+    return CompileResult(toolset.tools, toolset.original_names, grammar, output.schema)
+
+
+def _grammar(request: CompileRequest, tools: Sequence[Tool], output: OutputSpec) -> Grammar:
+    """The strictest grammar that compiles with bytes for tokens.
+
+    Raises:
+        CompileRefused: there is none, or no answer is possible.
+    """
+    make = FORMATS[request.prompt_format].grammar
+    markers = frozenset(request.special_markers)
     try:
-        grammar = FORMATS[request.prompt_format].grammar(
-            toolset.tools, (), frozenset(request.special_markers), output
-        )
-    except TooLarge:
-        raise CompileRefused(
-            "the schemas are too large together; offer fewer tools at once"
-        ) from None
+        if request.is_loose:
+            found = strictest(make, tools, markers, output, _compiled, [t.name for t in tools])
+        else:
+            found = strictest(make, tools, markers, output, _compiled)
     except UnusableSchema as reason:
         raise CompileRefused(str(reason)) from None
-    if request.is_strict and grammar.notes:
-        raise CompileRefused(
-            f"answers cannot be constrained to {grammar.notes[0]}; leave out strict"
-        )
-    _try_compile(grammar)
-    grammar = grammar._replace(notes=(*lost, *grammar.notes))
-    return CompileResult(toolset.tools, toolset.original_names, grammar)
+    if found is None:
+        raise CompileRefused("the schemas are too large together; offer fewer tools at once")
+    return found.grammar
+
+
+def _compiled(grammar: str) -> Any:
+    matcher = matcher_of_bytes(grammar)
+    return None if matcher.is_error() else matcher
+
+
+def _first_of(subjects: Collection[str], notes: Sequence[str]) -> str | None:
+    """The first note on one of these tools or schemas."""
+    return next((note for note in notes if note.partition(": ")[0] in subjects), None)
 
 
 def encode_compile(request: CompileRequest) -> str:
     """The line that asks for a compilation; equal for equal requests."""
-    return dumps({"compile": [*request[:3], list(request.output), request.is_strict]})
+    return dumps({"compile": [*request[:3], list(request.output), *request[4:]]})
 
 
 def encode_validate(value: Json, schema: Json) -> str:
@@ -120,7 +138,9 @@ def decode_compiled(line: bytes) -> CompileResult:
     if "refused" in data:
         raise CompileRefused(data["refused"])
     tools = tuple(Tool(*each) for each in data["tools"])
-    return CompileResult(tools, data["names"], Grammar(data["grammar"], tuple(data["notes"])))
+    return CompileResult(
+        tools, data["names"], Grammar(data["grammar"], tuple(data["notes"])), data["schema"]
+    )
 
 
 def decode_valid(line: bytes) -> bool:
@@ -143,7 +163,7 @@ def warm_up() -> None:
     schema: Json = {"type": "object", "properties": properties, "$defs": {"few": few}}
     tool: dict[str, Json] = {"name": "any", "description": "", "parameters": schema}
     for prompt_format in FORMATS:
-        run_job(encode_compile(CompileRequest(prompt_format, (), (tool,), OutputSpec(), False)))
+        run_job(encode_compile(CompileRequest(prompt_format, (), (tool,), OutputSpec())))
     run_job(encode_validate({"string": "a"}, schema))
 
 
@@ -156,9 +176,9 @@ def _run(job: dict[str, Any]) -> Json:
     if "validate" in job:
         value, schema = job["validate"]
         return satisfies(value, repair_any_schema(schema).schema)
-    prompt_format, special_markers, tools, output, is_strict = job["compile"]
+    prompt_format, special_markers, tools, output, strict, is_loose = job["compile"]
     request = CompileRequest(
-        prompt_format, tuple(special_markers), tuple(tools), OutputSpec(*output), is_strict
+        prompt_format, tuple(special_markers), tuple(tools), OutputSpec(*output), strict, is_loose
     )
     try:
         result = compile_grammar(request)
@@ -175,38 +195,5 @@ def _run(job: dict[str, Any]) -> Json:
         "names": dict(result.original_names),
         "grammar": result.grammar.text,
         "notes": list(result.grammar.notes),
+        "schema": result.schema,
     }
-
-
-def _literals(schema: Json) -> Iterator[str]:
-    """Names and values in a schema that answers may have to contain; no descriptions."""
-    if isinstance(schema, str):
-        yield schema
-    elif isinstance(schema, list):
-        for part in schema:
-            yield from _literals(part)
-    elif isinstance(schema, dict):
-        for key, part in schema.items():
-            if not (key in _ANNOTATIONS and isinstance(part, str)):
-                yield key
-                yield from _literals(part)
-
-
-def _try_compile(grammar: Grammar) -> None:
-    """Compile a grammar with bytes for tokens, which finds most errors and most of the cost.
-
-    Raises:
-        CompileRefused: llguidance does not accept it.
-    """
-    from llguidance import LLMatcher, LLTokenizer
-
-    global _byte_tokenizer
-    if _byte_tokenizer is None:
-        _byte_tokenizer = LLTokenizer("byte")
-    matcher = LLMatcher(_byte_tokenizer, grammar.text, log_level=0)
-    matcher.compute_bitmask()
-    if matcher.is_error():
-        raise CompileRefused(f"the schemas cannot be compiled ({matcher.get_error()[:200]})")
-
-
-_byte_tokenizer: Any = None

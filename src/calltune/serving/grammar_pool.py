@@ -51,7 +51,7 @@ class GrammarPool:
         """
         key = encode_compile(request)
         if key not in self._cache:
-            self._cache[key] = await self._compile(key)
+            self._cache[key] = await self._compile(request)
             if len(self._cache) > CACHE_SIZE:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
@@ -68,19 +68,20 @@ class GrammarPool:
         """End the processes."""
         await asyncio.gather(*(process.stop() for process in self._processes))
 
-    async def _compile(self, line: str) -> CompileResult:
+    async def _compile(self, request: CompileRequest) -> CompileResult:
         try:
-            return decode_compiled(await self._run(line))
+            return decode_compiled(await self._run(encode_compile(request)))
         except CompileRefused as reason:
             raise APIError(
                 422, f"The schemas cannot be used: {reason}", code="bad_schema"
             ) from None
-        except (CompileStopped, TimeoutError, OSError):
-            raise APIError(
-                422,
-                "The schemas of this request are too complex to be compiled; simplify them",
-                code="schema_too_complex",
-            ) from None
+        except CompileStopped:
+            if request.tools and not (request.is_loose or request.strict):
+                # One schema is too complex, and it may be one that nobody asked for.
+                return await self._compile(request._replace(is_loose=True))
+            raise _too_complex() from None
+        except (TimeoutError, OSError):
+            raise _too_complex() from None
 
     async def _run(self, line: str) -> bytes:
         process = await self._idle.get()
@@ -88,6 +89,11 @@ class GrammarPool:
             return await process.run(line)
         finally:
             self._idle.put_nowait(process)
+
+
+def _too_complex() -> APIError:
+    text = "The schemas of this request are too complex to be compiled; simplify them"
+    return APIError(422, text, code="schema_too_complex")
 
 
 class _WorkerProcess:

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from calltune.formats.grammar import MAX_CALLS, OutputSpec
+from calltune.formats.grammar import MAX_CALLS, THE_ANSWER, OutputSpec
 from calltune.formats.parser import call_key
 from calltune.generation.sequence import Sampling
 from calltune.serving.errors import APIError
@@ -98,12 +98,12 @@ def output_without_tools(request: ChatRequest) -> OutputSpec:
     return OutputSpec(max_calls=0, allows_text=schema is None, schema=schema)
 
 
-def is_strict(request: ChatRequest) -> bool:
-    """Whether to refuse schemas that a grammar cannot enforce completely."""
+def strict_schemas(request: ChatRequest) -> tuple[str, ...]:
+    """Whose schemas are refused unless a grammar enforces them: tools, and `THE_ANSWER`."""
     output = request.response_format
-    if isinstance(output, SchemaFormat) and output.json_schema.strict:
-        return True
-    return any(function.strict for function in request.offers)
+    is_strict = isinstance(output, SchemaFormat) and bool(output.json_schema.strict)
+    functions = (function.name for function in request.offers if function.strict)
+    return (*functions, *([THE_ANSWER] if is_strict else []))
 
 
 def requested_samplings(request: ChatRequest) -> list[Sampling | None]:

@@ -53,6 +53,13 @@ class ReplyMessage(_Response):
     """The call, where the request offered `functions` in place of `tools`."""
 
 
+class Note(_Response):
+    """Why a call, or an answer of a schema, is in `content` as text: it breaks its schema."""
+
+    type: Literal["call_off_schema", "answer_off_schema"]
+    message: str
+
+
 class Choice(_Response):
     """One of the answers."""
 
@@ -60,6 +67,8 @@ class Choice(_Response):
     message: ReplyMessage
     logprobs: None
     finish_reason: FinishReason
+    note: Note | None = None
+    """calltune's own; only where there is something to say."""
 
 
 class Usage(_Response):
@@ -114,6 +123,8 @@ class ChunkChoice(_Response):
     delta: Delta
     logprobs: None
     finish_reason: FinishReason | None
+    note: Note | None = None
+    """As in `Choice`, in the last chunk of an answer."""
 
 
 class ChatCompletionChunk(_Response):

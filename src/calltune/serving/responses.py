@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from calltune.files import dumps
-from calltune.serving.answer_parser import CompletedCall, Finished, FinishReason, TextDelta
+from calltune.serving.answer_parser import (
+    CompletedCall,
+    Finished,
+    FinishReason,
+    SchemaNote,
+    TextDelta,
+)
 from calltune.serving.answers import AnswerEvent, Answers, TokenUsage
 from calltune.serving.errors import APIError
 from calltune.serving.response_schema import (
@@ -25,6 +31,7 @@ from calltune.serving.response_schema import (
     FunctionCall,
     FunctionCallDelta,
     FunctionToolCall,
+    Note,
     ReplyMessage,
     ToolCallDelta,
     Usage,
@@ -135,6 +142,7 @@ class _ChoiceBuilder:
     text: str = ""
     calls: list[ToolCall] = field(default_factory=list)
     reason: FinishReason = "stop"
+    note: SchemaNote | None = None
 
     def add(self, item: AnswerEvent) -> None:
         match item.event:
@@ -142,8 +150,8 @@ class _ChoiceBuilder:
                 self.text += text
             case CompletedCall(call=call):
                 self.calls.append(call)
-            case Finished(reason=reason):
-                self.reason = reason
+            case Finished(reason=reason, note=note):
+                self.reason, self.note = reason, note
 
     def build(self, index: int, is_older_spelling: bool) -> Choice:
         content = self.text if self.text or not self.calls else None
@@ -154,12 +162,14 @@ class _ChoiceBuilder:
         elif calls:
             message = message.model_copy(update={"tool_calls": calls})
         reason = _reason(self.reason, is_older_spelling)
-        return Choice(index=index, message=message, logprobs=None, finish_reason=reason)
+        choice = Choice(index=index, message=message, logprobs=None, finish_reason=reason)
+        return choice if self.note is None else choice.model_copy(update=_noted(self.note))
 
 
 class _Part(NamedTuple):
     delta: Delta
     reason: WrittenReason | None = None
+    note: SchemaNote | None = None
 
 
 @dataclass(slots=True)
@@ -176,9 +186,9 @@ class _DeltaBuilder:
                 return [*self._begin(""), _Part(Delta(content=text))]
             case CompletedCall(call=call):
                 return [*self._begin(None), *self._call(call)]
-            case Finished(reason=reason):
+            case Finished(reason=reason, note=note):
                 written = _reason(reason, self.is_older_spelling)
-                return [*self._begin(""), _Part(Delta(), written)]
+                return [*self._begin(""), _Part(Delta(), written, note)]
 
     def _call(self, call: ToolCall) -> list[_Part]:
         made = tool_call(call)
@@ -205,6 +215,10 @@ def tool_call(call: ToolCall) -> FunctionToolCall:
     return FunctionToolCall(id=call_id, type="function", function=function)
 
 
+def _noted(note: SchemaNote) -> dict[str, Note]:
+    return {"note": Note(type=note.type, message=note.message)}
+
+
 def _reason(reason: FinishReason, is_older_spelling: bool) -> WrittenReason:
     return "function_call" if is_older_spelling and reason == "tool_calls" else reason
 
@@ -219,6 +233,8 @@ def _usage(usage: TokenUsage) -> Usage:
 
 def _chunk(info: ResponseInfo, index: int, part: _Part, wants_usage: bool) -> ChatCompletionChunk:
     choice = ChunkChoice(index=index, delta=part.delta, logprobs=None, finish_reason=part.reason)
+    if part.note is not None:
+        choice = choice.model_copy(update=_noted(part.note))
     chunk = ChatCompletionChunk(
         id=info.id,
         object="chat.completion.chunk",

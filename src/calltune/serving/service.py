@@ -11,24 +11,26 @@ from calltune.formats import Format
 from calltune.formats.grammar import OutputSpec
 from calltune.formats.repeats import NewCalls
 from calltune.generation.constraints import Constrainer
-from calltune.serving.answers import Answers, GenerationInput, Runtime
+from calltune.serving.answers import Answers, Runtime
 from calltune.serving.engine import Engine
 from calltune.serving.errors import APIError
+from calltune.serving.generation_input import GenerationInput
 from calltune.serving.grammar_jobs import CompileRequest, CompileResult
 from calltune.serving.grammar_pool import CACHE_SIZE, GrammarPool
 from calltune.serving.limits import Limits, check_sizes
 from calltune.serving.request_messages import requested_messages
 from calltune.serving.request_options import (
     calls_since_user,
-    is_strict,
     offered_tools,
     output_with_tools,
     output_without_tools,
     requested_samplings,
     requested_stop_strings,
+    strict_schemas,
 )
 from calltune.serving.request_schema import ChatRequest
 from calltune.serving.tool_list import left_out_headers
+from calltune.serving.unenforced import unenforced_headers
 from calltune.tools.shortlist import MAX_CHARACTERS_PER_TOKEN, Shortlist, fit_prompt
 from calltune.types import Json, Message, Tool
 
@@ -93,12 +95,16 @@ class Service:
         runtime = Runtime(self.tokenizer, self.prompt_format, self.engine, self.grammar_pool)
         stop_strings = requested_stop_strings(request)
         if not (offered := offered_tools(request)):
-            return Answers(runtime, await text_input(), samplings, stop_strings=stop_strings)
+            headers = unenforced_headers(text_compiled.grammar)
+            only = await text_input()
+            return Answers(runtime, only, samplings, stop_strings=stop_strings, headers=headers)
         output = output_with_tools(request, text_is_separate)
         shortlist = await self._shortlist(offered, messages)
         compiled = await self._compile([tool.raw for tool in shortlist.tools], output, request)
         first = await self._input(request, messages, output, compiled, adapter)
-        headers = left_out_headers(shortlist)
+        headers = left_out_headers(shortlist) | unenforced_headers(
+            compiled.grammar, text_compiled.grammar
+        )
         # Adapters are trained on which calls to make, the same one twice if that was right.
         drops_repeats = not self.repeats_calls and self.has_base and adapter == 0
         if output.min_calls:
@@ -139,7 +145,7 @@ class Service:
         markers = tuple(sorted(self.constrainer.special_markers))
         return await self.grammar_pool.compile(
             CompileRequest(
-                self.prompt_format.name, markers, tuple(offered), output, is_strict(request)
+                self.prompt_format.name, markers, tuple(offered), output, strict_schemas(request)
             )
         )
 
@@ -168,7 +174,8 @@ class Service:
         limit = request.max_completion_tokens or request.max_tokens or self.limits.answer_tokens
         limit = min(limit, self.limits.answer_tokens, room)
         matcher = await self._matcher(compiled)
-        return GenerationInput(tokens, compiled, matcher, output.schema, adapter, limit)
+        strict = strict_schemas(request)
+        return GenerationInput(tokens, compiled, matcher, compiled.schema, adapter, limit, strict)
 
     async def _matcher(self, compiled: CompileResult) -> Any:
         """A matcher for the grammar with this model's tokens, to be copied; None without grammar.
