@@ -12,12 +12,37 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from calltune.errors import DataError, OutputError
 from calltune.types import Json
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class _TooManyDigits(float):
+    """A whole number of more digits than Python converts: an infinity that shows its digits."""
+
+    def __new__(cls, digits: str) -> Self:
+        """The infinity of the number's sign."""
+        return super().__new__(cls, "-inf" if digits.startswith("-") else "inf")
+
+    def __init__(self, digits: str) -> None:
+        self._digits = digits
+
+    def __repr__(self) -> str:
+        return self._digits
+
+
+def _whole_number(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return _TooManyDigits(digits)
+
+
+LENIENT_JSON = json.JSONDecoder(parse_int=_whole_number)
+"""Python's decoder, for rows: one number of thousands of digits is no reason to refuse a file."""
 
 
 class Line(NamedTuple):
@@ -263,7 +288,7 @@ def _missing(path: Path) -> DataError:
 
 def _parse_line(raw: bytes, path: Path, number: int) -> dict[str, Json]:
     try:
-        row = json.loads(raw)
+        row = LENIENT_JSON.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}, line {number}: not JSON ({_reason(error)}); fix or remove it"

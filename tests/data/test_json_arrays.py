@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calltune.data.sources.files import BLOCK_BYTES, read_array
+from calltune.data.sources.json_stream import BLOCK_BYTES, read_array
 from calltune.types import Json
 
 

@@ -1,4 +1,7 @@
-"""The load command: rows of a dataset -> one JSON Lines file, unchanged."""
+"""The load command: rows of a dataset -> one JSON Lines file, unchanged.
+
+Rows with a number that JSON does not have are left out, and told.
+"""
 
 import os
 import re
@@ -7,8 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from calltune.data.sources.valid_json import NumberFaults, valid_rows
 from calltune.errors import DataError, OptionError
 from calltune.files import fsync_path, output_error, write_rows
+from calltune.terminal_text import escape_line
 from calltune.types import Json
 
 
@@ -22,11 +27,14 @@ class LoadOptions:
     split: str = "train"
     """The split to load. For pip:bfcl-eval: categories joined with +, such as
     simple_python+live_simple; train stands for its eight single-turn Python categories."""
+    subset: str | None = None
+    """Which subset (configuration) of a dataset on the hub, where it has several."""
     num_examples: int | None = None
     """How many rows, from the top; all of them by default. Of several categories of
     pip:bfcl-eval each gives its share."""
     output_dir: Path = Path("data/training")
-    """Folder for the file NAME_SPLIT_Nexamples, where N is the number of rows that were written."""
+    """Folder for the file NAME_SPLIT_Nexamples, where N is the number of rows that were written;
+    NAME_SUBSET_SPLIT_Nexamples with a subset."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
@@ -36,6 +44,11 @@ class LoadOptions:
             raise OptionError("--dataset is empty; name a hub id, a file, or pip:bfcl-eval")
         if not self.split.strip():
             raise OptionError("--split is empty; the usual one is train")
+        if self.subset is not None and (self.dataset.startswith("pip:") or _is_local(self.dataset)):
+            raise OptionError(
+                f"--subset is {self.subset}, but {self.dataset} is not a dataset on the hub, so it "
+                "has no subsets"
+            )
 
 
 def run(options: LoadOptions) -> Path:
@@ -46,11 +59,25 @@ def run(options: LoadOptions) -> Path:
         DataError: no such dataset, file or split, or it is empty or broken.
         FetchError: the dataset could not be downloaded completely.
     """
-    path, count = _write(options, islice(_rows(options), options.num_examples))
+    faults = NumberFaults()
+    rows = valid_rows(islice(_rows(options), options.num_examples), faults)
+    try:
+        path, count = _write(options, rows)
+    finally:
+        _print_faults(faults)
     wanted = options.num_examples
     fewer = f" ({wanted} were asked for; there are no more)" if wanted and count < wanted else ""
     print(f"Wrote {count} rows{fewer} to {path}")
     return path
+
+
+def _print_faults(faults: NumberFaults) -> None:
+    for column, n_rows in faults.emptied.items():
+        print(escape_line(f"Wrote null for NaN in column {column}, {n_rows} times"))
+    if n_left_out := len(faults.left_out):
+        shown = "; ".join(faults.left_out[:5]) + ("; …" if n_left_out > 5 else "")
+        told = f"Left out {n_left_out} rows with a number that JSON does not have: {shown}"
+        print(escape_line(told))
 
 
 def _rows(options: LoadOptions) -> Iterator[dict[str, Json]]:
@@ -68,7 +95,7 @@ def _rows(options: LoadOptions) -> Iterator[dict[str, Json]]:
         return files.rows(Path(options.dataset).expanduser(), options.split)
     from calltune.data.sources import hub
 
-    return hub.rows(options.dataset, options.split, options.num_examples)
+    return hub.rows(options.dataset, options.split, options.num_examples, options.subset)
 
 
 def _is_local(dataset: str) -> bool:
@@ -108,4 +135,5 @@ def _write(options: LoadOptions, rows: Iterator[dict[str, Json]]) -> tuple[Path,
 def _stem(options: LoadOptions) -> str:
     last = Path(options.dataset.removeprefix("pip:")).name
     name = last.removesuffix(Path(last).suffix) if _is_local(options.dataset) else last
-    return re.sub(r"[^\w.+-]", "_", f"{name or 'dataset'}_{options.split}")
+    parts = [name or "dataset", *([options.subset] if options.subset else []), options.split]
+    return re.sub(r"[^\w.+-]", "_", "_".join(parts))

@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from calltune.errors import OptionError
+from calltune.files import read_json
+
+if TYPE_CHECKING:
+    from calltune.data.prepared import PreparedRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookOptions:
     """Options of `calltune look`."""
 
-    model: str = "mlx-community/gemma-3-1b-it-4bit"
-    """The model whose tokenizer makes the tokens."""
+    model: str | None = None
+    """The model whose tokenizer makes the tokens; without one, rows are shown as text, and nothing
+    is fetched."""
     data: Path = Path("data/training")
     """Folder with the splits that prep wrote."""
     split: Literal["train", "valid", "test"] = "train"
@@ -31,29 +36,45 @@ class LookOptions:
 
 
 def run(options: LookOptions) -> Path:
-    """Print rows as tokens, and the lengths of all rows; the file that they are from.
+    """Print rows, the lengths of all rows, and what prep dropped; the file that they are from.
+
+    With a model the rows are shown as its tokens, without one as text.
 
     Raises:
         DataError: the split is missing or was not written by prep.
         ModelNotFound: no such model.
         OptionError: the model's tokenizer does not know the rows' prompt format.
     """
-    from calltune.data.batching import check_control_tokens, tokenize
     from calltune.data.prepared import read_prepared
-    from calltune.formats import FORMATS
+    from calltune.report.preparation import print_drops
 
     path = options.data / f"{options.split}.jsonl"
     rows = read_prepared(path)
+    if options.model is None:
+        from calltune.report.rows import print_text_lengths, print_text_row
 
+        for row in rows[: options.num_examples]:
+            print_text_row(row)
+        print_text_lengths(rows)
+    else:
+        _show_tokens(options, options.model, rows)
+    report = path.parent / "prep.json"
+    if report.is_file():
+        print_drops(read_json(report))
+    return path
+
+
+def _show_tokens(options: LookOptions, model: str, rows: "list[PreparedRow]") -> None:
     from transformers import AutoTokenizer
 
+    from calltune.data.batching import check_control_tokens, tokenize
+    from calltune.formats import FORMATS
     from calltune.models.resolve import resolve
     from calltune.report.rows import print_lengths, print_row
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve(options.model))
-    check_control_tokens(tokenizer, FORMATS[rows[0].format], options.model)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(model))
+    check_control_tokens(tokenizer, FORMATS[rows[0].format], model)
     tokenized = tokenize(rows, tokenizer, options.max_seq_length)
     for row in tokenized.rows[: options.num_examples]:
         print_row(row, tokenizer)
     print_lengths(tokenized.rows, tokenized.too_long, options.max_seq_length)
-    return path

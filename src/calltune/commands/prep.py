@@ -111,11 +111,15 @@ def run(options: PrepOptions) -> Path:
         count_tokens=_token_counter(options),
     )
     found = prepare_rows(_first_lines(options), options.input_file.stem, rules)
+    from calltune.report.preparation import print_labels, print_preparation
+
     if not found.rows:
+        print_labels(_labels(found))
         raise DataError(_nothing_left(options.input_file, found))
     try:
         splits = split_rows(found, options.ratios, options.split_by, options.random_seed)
     except DataError as error:
+        print_labels(_labels(found))
         raise DataError(f"{options.input_file}: {error}") from None
     shares = Augmentation(options.negatives, options.mask_names)
     splits = augment_splits(splits, found, rules, shares, options.random_seed)
@@ -124,8 +128,6 @@ def run(options: PrepOptions) -> Path:
         _write_split(folder / f"{name}.jsonl", splits[name])
     report = _report(options, found, splits, folder)
     write_json(folder / "prep.json", report)
-    from calltune.report.preparation import print_preparation
-
     print_preparation(report)
     print(f"Wrote {folder}")
     return folder
@@ -191,6 +193,19 @@ def _report(
             name: sum(bool(row.unseen_tools) for row in splits[name]) for name in ("valid", "test")
         },
         "repeated_prompts": found.n_repeated_prompts,
+        **_labels(found),
+        "sha256": {
+            f"{name}.jsonl": file_digest(folder / f"{name}.jsonl")
+            for name, rows in splits.items()
+            if rows
+        },
+        "made": dict(found.augmented),
+    }
+
+
+def _labels(found: Preparation) -> dict[str, Json]:
+    """The report's part on the rows' labels: what was dropped, broken and noted, and the counts."""
+    return {
         "dropped": {reason: _faults(faults) for reason, faults in sorted(found.dropped.items())},
         "answers_break_schema": _faults(found.invalid),
         "by_format": {
@@ -205,12 +220,6 @@ def _report(
             for name, counts in found.by_format.items()
         },
         "notes": dict(found.notes.most_common()),
-        "sha256": {
-            f"{name}.jsonl": file_digest(folder / f"{name}.jsonl")
-            for name, rows in splits.items()
-            if rows
-        },
-        "made": dict(found.augmented),
     }
 
 

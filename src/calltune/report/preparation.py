@@ -8,6 +8,7 @@ MAX_NOTHING = 0.5
 MAX_LOST = 0.05
 """The share of the calling rows that may be dropped before the rest counts as another dataset."""
 _VALUES_SHOWN = 2
+"""How many of the values at fault are printed for each reason; prep.json has five."""
 
 
 def print_preparation(report: dict[str, Json]) -> None:
@@ -26,6 +27,16 @@ def print_preparation(report: dict[str, Json]) -> None:
     if any(unseen.values()):
         told = ", ".join(f"{name} {count}" for name, count in unseen.items())
         print(f"  rows with a tool not seen in training: {told}")
+    print_labels(report)
+
+
+def print_labels(report: dict[str, Json]) -> None:
+    """Print what was dropped and noted, the table by format, and the warnings.
+
+    Args:
+        report: as in prep.json, or its parts `dropped`, `answers_break_schema`, `notes` and
+            `by_format` alone.
+    """
     print_drops(report)
     _print_counts(report["by_format"])
 
@@ -57,19 +68,18 @@ def warnings(by_format: dict[str, dict[str, int]]) -> list[str]:
     n_calling = total["calling"] + total["dropped_calls"]
     if total["calling_nothing"] and total["dropped_calls"] > MAX_LOST * n_calling:
         found.append(
-            f"{total['dropped_calls']} rows were dropped for their calls, while "
-            f"{total['calling_nothing']} examples that call nothing were kept; mend those rows, or "
-            "leave such examples out"
+            f"rows dropped that call something: {total['dropped_calls']}, examples kept that call "
+            f"nothing: {total['calling_nothing']}; mend the dropped rows, or a model that is "
+            "trained on the rest learns not to call"
         )
     return found
 
 
 def _print_faults(told: str, faults: dict[str, Json]) -> None:
     places = ", ".join(faults["first"]) + (", …" if faults["count"] > len(faults["first"]) else "")
-    print(escape_line(f"  {told} ({places})"))
-    values = dict.fromkeys(value for value in faults.get("values", []) if value)
-    for value in list(values)[:_VALUES_SHOWN]:
-        print(escape_line(f"    {value}"))
+    values = list(dict.fromkeys(value for value in faults.get("values", []) if value))
+    shown = "; ".join(values[:_VALUES_SHOWN])
+    print(escape_line(f"  {told} ({places}){': ' if shown else ''}{shown}"))
 
 
 def _print_counts(by_format: dict[str, dict[str, int]]) -> None:

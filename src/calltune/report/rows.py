@@ -1,9 +1,10 @@
-"""Rows as the trainer sees them, in the terminal: tokens, the trained ones marked, lengths."""
+"""Rows as the trainer sees them, in the terminal: tokens or text, the trained part, lengths."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from calltune.data.batching import TokenRow
+from calltune.data.prepared import PreparedRow
 from calltune.terminal_text import escape_for_terminal, escape_line
 
 if TYPE_CHECKING:
@@ -46,6 +47,35 @@ def print_lengths(rows: Sequence[TokenRow], too_long: Sequence[str], limit: int)
     if too_long:
         named = escape_line(", ".join(too_long[:5])) + (", …" if too_long[5:] else "")
         console.print(f"  dropped: {named}", markup=False)
+
+
+def print_text_row(row: PreparedRow) -> None:
+    """Print one row as text: the prompt dim, what is trained on green."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    trained = len(row.completion)
+    title = f"{escape_line(row.id)}: {len(row.text)} characters, {trained} trained on"
+    console.rule(Text(title), align="left", style="dim")
+    console.print(Text(escape_for_terminal(row.prompt), "dim"), soft_wrap=True)
+    console.print(Text(f"──── trained from here on: {trained} characters ────", "bold green"))
+    console.print(Text(escape_for_terminal(row.completion), "green"), soft_wrap=True)
+    console.print()
+
+
+def print_text_lengths(rows: Sequence[PreparedRow]) -> None:
+    """Print how long the rows are, in characters, and how to see tokens."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    lengths = sorted(len(row.text) for row in rows)
+    trained = sum(len(row.completion) for row in rows) / sum(lengths)
+    console.print(
+        f"{len(rows)} rows: shortest {lengths[0]}, median {lengths[len(lengths) // 2]}, "
+        f"longest {lengths[-1]} characters; {trained:.0%} of all characters are trained on"
+    )
+    console.print("Give --model for tokens and the limit of a training run", markup=False)
 
 
 def _as_text(tokens: Sequence[int], tokenizer: Any, style: str) -> "Text":

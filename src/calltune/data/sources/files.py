@@ -1,101 +1,30 @@
 """Datasets on this machine: JSON Lines, JSON, Parquet, or a folder of `save_to_disk`.
 
-A JSON array is read item by item, so that its first rows do not need the whole file. `ijson` does
-that too, but it refuses a whole file for one NaN, 1e999 or integer beyond 64 bits, turns half a
-surrogate pair into "?" without a word, and does not say which item is broken.
+A JSON file holds an array of rows, rows one after the other, or one object that wraps the rows.
 
 Source: the layout of folders is that of the `datasets` library.
 """
 
-import codecs
 import json
-from collections.abc import Iterator
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
+from calltune.data.readers.recognise import format_name
+from calltune.data.sources.json_stream import Readable, goes_on, read_array, read_objects
 from calltune.errors import DataError
 from calltune.files import read_json, read_lines
 from calltune.types import Json
-
-BLOCK_BYTES = 1 << 16
-
-
-class Readable(Protocol):
-    """A stream of bytes: an open file, or one on the hub."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; b"" at the end."""
-        ...
-
-
-def read_array(file: Readable) -> Iterator[dict[str, Json]]:
-    """The objects in a JSON array, in order, each as soon as it is complete.
-
-    Numbers and strings are those of Python's `json`: NaN, infinities, integers of any size and lone
-    surrogates are read, and prep drops their rows by name.
-
-    Raises:
-        ValueError: it is not an array of objects, or it ends early; the message names the item.
-    """
-    decoder = json.JSONDecoder()
-    window = _Window(file)
-    if window.skip("") != "[":
-        raise ValueError("not a JSON array")
-    window.at += 1
-    number = 0
-    while (start := window.skip("," if number else "")) != "]":
-        number += 1
-        if start != "{":
-            raise ValueError(f"item {number}: a JSON object is needed")
-        while True:
-            try:
-                item, window.at = decoder.raw_decode(window.text, window.at)
-            except RecursionError:
-                raise ValueError(f"item {number}: nested too deeply") from None
-            except ValueError as error:
-                # Cut off, or wrong: only more of the file tells.
-                if not window.more():
-                    raise ValueError(f"item {number}: {error}") from None
-            else:
-                break
-        yield item
-
-
-class _Window:
-    """The part of a file that is in memory, and the position in it."""
-
-    def __init__(self, file: Readable) -> None:
-        self._file = file
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self.text = ""
-        self.at = 0
-
-    def more(self) -> bool:
-        """Read more of the file, and drop what is before the position; False at its end."""
-        self.text = self.text[self.at :]
-        self.at = 0
-        # Double the window, so that one long item is not decoded again for every block.
-        block = self._file.read(max(BLOCK_BYTES, len(self.text)))
-        self.text += self._decoder.decode(block, final=not block)
-        return bool(block)
-
-    def skip(self, separators: str) -> str:
-        """The next character that is neither white space nor a separator; "" at the end."""
-        passed_over = " \t\r\n" + separators
-        while True:
-            while self.at < len(self.text) and self.text[self.at] in passed_over:
-                self.at += 1
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more():
-                raise ValueError("the array is not closed; the file seems cut off")
-
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 def rows(path: Path, split: str) -> Iterator[dict[str, Json]]:
-    """The rows of a dataset at `path`, in order. A file has one split, train.
+    """The rows of a dataset at `path`, in order.
+
+    A file has one split, train, unless it is JSON with one list of rows for each split.
 
     Raises:
         DataError: the file is missing, of an unknown kind or broken, or does not have this split.
@@ -111,15 +40,39 @@ def rows(path: Path, split: str) -> Iterator[dict[str, Json]]:
         )
     if not path.is_file():
         raise DataError(f"No file {path}; check the path")
-    if split != "train":
-        raise DataError(f"{path} is one file, so its only split is train, not {split}")
+    wrong_split = DataError(f"{path} is one file, so its only split is train, not {split}")
+    if split != "train" and suffix != ".json":
+        raise wrong_split
     if suffix == ".parquet":
         yield from _whole_parquet_rows(path)
-    elif suffix == ".json" and _is_array(path):
-        yield from _array_rows(path)
-    else:
-        # Many datasets name JSON Lines .json.
-        yield from (line.row for line in read_lines(path))
+        return
+    found = _json_rows(path)
+    first, second = next(found, None), next(found, None)
+    wrapped = wrapped_rows(first, split) if first is not None and second is None else None
+    if wrapped is None and split != "train":
+        raise wrong_split
+    if wrapped is None:
+        wrapped = [row for row in (first, second) if row is not None]
+    yield from chain(wrapped, found)
+
+
+def wrapped_rows(written: dict[str, Json], split: str) -> list[dict[str, Json]] | None:
+    """The rows in an object that wraps them, such as `{"version": 1, "data": [{…}]}`.
+
+    None where the object is a row itself, or has no list of rows of a known dataset format. The
+    list that has the name of the split comes before others.
+    """
+    if split == "train" and format_name(written) != "unknown":
+        return None
+    lists = {split: written.get(split)} | (written if split == "train" else {})
+    for items in lists.values():
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            continue
+        # The hub's viewer puts each row in an object with its index.
+        rows = [item["row"] if isinstance(item.get("row"), dict) else item for item in items]
+        if rows and format_name(rows[0]) != "unknown":
+            return rows
+    return None
 
 
 def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Json]]:
@@ -132,18 +85,23 @@ def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Json]]:
                 yield from batch.to_pylist()
 
 
-def _is_array(path: Path) -> bool:
+def _json_rows(path: Path) -> Iterator[dict[str, Json]]:
     with path.open("rb") as file:
-        while block := file.read(4096):
-            if start := block.removeprefix(b"\xef\xbb\xbf").strip():
-                return start.startswith(b"[")
-    return False
+        first = next((line for line in file if line.removeprefix(BOM_UTF8).strip()), b"")
+    if first.removeprefix(BOM_UTF8).lstrip().startswith(b"[") and path.suffix.lower() == ".json":
+        return _streamed_rows(path, read_array)
+    if goes_on(first):
+        return _streamed_rows(path, read_objects)
+    # Many datasets name JSON Lines .json.
+    return (line.row for line in read_lines(path))
 
 
-def _array_rows(path: Path) -> Iterator[dict[str, Json]]:
+def _streamed_rows(
+    path: Path, read: Callable[[Readable], Iterator[dict[str, Json]]]
+) -> Iterator[dict[str, Json]]:
     try:
         with path.open("rb") as file:
-            yield from read_array(file)
+            yield from read(file)
     except ValueError as error:
         raise DataError(f"{path}, {error}; fix or remove it") from None
 

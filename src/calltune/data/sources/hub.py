@@ -1,7 +1,6 @@
 """Datasets on the Hugging Face hub, through the libraries `datasets` and `huggingface_hub`."""
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,31 +9,36 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 from calltune.data.sources import files
-from calltune.data.sources.files import read_array
+from calltune.data.sources.json_stream import goes_on, read_array, read_objects
 from calltune.errors import AccessDenied, CalltuneError, DataError, FetchError
+from calltune.files import LENIENT_JSON
 from calltune.types import Json
 
 
-def rows(dataset: str, split: str, num_examples: int | None) -> Iterator[dict[str, Json]]:
+def rows(
+    dataset: str, split: str, num_examples: int | None, subset: str | None = None
+) -> Iterator[dict[str, Json]]:
     """The first `num_examples` rows of a split, or all of them.
 
     A number of rows is streamed, so that the rest is not downloaded; for all rows whole files go to
-    the hub's cache, and a download that fails midway is retried.
+    the hub's cache, and a download that fails midway is retried. `subset` names one of the
+    dataset's subsets (configurations), where it has several.
 
     Raises:
         AccessDenied: the dataset is gated, and there is no token with access to it.
-        DataError: no such dataset or split, or its files cannot be read.
+        DataError: no such dataset, subset or split, or its files cannot be read.
         FetchError: the hub cannot be reached, or the download failed.
     """
     library = _library()
     try:
-        builder = library.load_dataset_builder(dataset)
+        builder = library.load_dataset_builder(dataset, subset)
         by_split = builder.config.data_files or {}
         if by_split and split not in by_split:
             raise DataError(f"{dataset} has no split {split}; it has {', '.join(by_split)}")
         names = [str(name) for name in by_split.get(split, [])]
         if not names or not all(map(_is_plain, names)):
-            found = library.load_dataset(dataset, split=split, streaming=num_examples is not None)
+            streaming = num_examples is not None
+            found = library.load_dataset(dataset, subset, split=split, streaming=streaming)
         else:
             found = _file_rows(names, is_whole=num_examples is None)
         yield from itertools.islice(found, num_examples)
@@ -75,16 +79,20 @@ def _file_rows(names: list[str], is_whole: bool) -> Iterator[dict[str, Json]]:
 def _streamed(file: BinaryIO, name: str) -> Iterator[dict[str, Json]]:
     if name.endswith(".parquet"):
         return files.parquet_rows(file)
-    is_array = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     file.seek(0)
-    return read_array(file) if is_array else _lines(file)
+    if start.startswith(b"["):
+        return read_array(file)
+    is_objects = goes_on(file.readline())
+    file.seek(0)
+    return read_objects(file) if is_objects else _lines(file)
 
 
 def _lines(file: BinaryIO) -> Iterator[dict[str, Json]]:
     for number, raw in enumerate(file, start=1):
         if line := raw.removeprefix(b"\xef\xbb\xbf").strip():
             try:
-                row = json.loads(line)
+                row = LENIENT_JSON.decode(line.decode("utf-8"))
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: not JSON, {error}") from None
             if not isinstance(row, dict):
@@ -128,6 +136,10 @@ def _explained(error: Exception, dataset: str, split: str) -> CalltuneError | No
             f"No dataset {dataset} on the hub; check the id, "
             "or run `hf auth login` if it is private"
         )
+    several = re.search(r"(?:available configs:|Available:)\s*\[(.*?)\]", said)
+    if isinstance(error, ValueError) and several:
+        names = several[1].replace("'", "")
+        return DataError(f"{dataset} has the subsets {names}; choose one with --subset")
     if isinstance(error, ValueError) and (listed := re.search(r"[Ss]plit.*\[(.*)\]", said)):
         names = listed[1].replace("'", "")
         return DataError(f"{dataset} has no split {split}; it has {names}")
