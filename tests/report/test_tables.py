@@ -92,7 +92,7 @@ def test_what_was_not_enforced_and_how_several_answers_do_are_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     note = "f: uniqueItems\x1b[31m"
-    first = (note, *(f"g{i}: not" for i in range(6)))
+    first = (note, *(f"g: keyword{i}" for i in range(6)))
     made = (
         record(True, id="e0", unenforced=first, n_right=5, n_samples=5),
         record(False, id="e1", unenforced=(note,), n_right=1, n_samples=5),
@@ -102,6 +102,20 @@ def test_what_was_not_enforced_and_how_several_answers_do_are_told(
     assert "Exact match: pass@1 60 %, pass@2 70 %, pass@4 90 %, pass@5 100 %" in lines
     assert "Not enforced in 2 answers: f: uniqueItems\\x1b[31m" in lines
     assert "and 2 more, in the results file" in lines
+
+
+def test_notes_of_one_kind_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    long = tuple(f"g{i}: maxLength" for i in range(1223))
+    made = (
+        record(True, id="e0", unenforced=(*long, "f: not")),
+        record(True, id="e1", unenforced=long[5:]),
+        record(True, id="e2", unenforced=()),
+    )
+    print_summary(evaluation([True] * 3, records=made))
+    assert [line for line in shown(capsys) if "enforced" in line] == [
+        "Not enforced in 2 answers: maxLength, of 1,223 tools, such as g5",
+        "Not enforced in 1 answers: f: not",
+    ]
 
 
 def test_a_comparison_shows_both_sides_and_the_change(capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,9 +197,17 @@ def _pass_at(found: Evaluation) -> list[str]:
 
 
 def _unenforced(found: Evaluation) -> list[str]:
-    """What of the tools' schemas constrained decoding could not enforce."""
-    notes = found.unenforced or {}
-    lines = [f"Not enforced in {count:,} answers: {note}" for note, count in notes.items()]
+    """What of the tools' schemas constrained decoding could not enforce, one line a kind."""
+    kinds: dict[str, list[str]] = {}
+    for note in found.unenforced or {}:
+        kinds.setdefault(note.partition(": ")[2] or note, []).append(note)
+    lines = []
+    for kind, notes in kinds.items():
+        alike = set(notes)
+        count = sum(not alike.isdisjoint(record.unenforced or ()) for record in found.records)
+        such_as = notes[0].partition(": ")[0]
+        told = f"{kind}, of {len(notes):,} tools, such as {such_as}" if notes[1:] else notes[0]
+        lines.append(f"Not enforced in {count:,} answers: {told}")
     more = len(lines) - NOTES_SHOWN
     return [
         *(escape_line(line, MAX_PATH_LENGTH) for line in lines[:NOTES_SHOWN]),
