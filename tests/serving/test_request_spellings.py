@@ -203,6 +203,8 @@ def test_the_older_spelling_of_tools_is_read() -> None:
         {"type": "custom", "name": "f", "description": "Do.", "input_schema": SCHEMA},
         {"name": "f", "title": "F", "description": "Do.", "inputSchema": SCHEMA},
         {"type": "function", "function": {**F, "strict": None}},
+        {"functionDeclarations": [F]},
+        {"toolSpec": {"name": "f", "description": "Do.", "inputSchema": {"json": SCHEMA}}},
     ],
 )
 def test_tools_of_other_shapes_are_read(tool: Any) -> None:
@@ -223,6 +225,8 @@ def test_a_tool_that_is_offered_twice_is_one() -> None:
         ([{"type": "function", "function": {"name": ""}}], "tools[0].function.name"),
         ([{"type": "function", "function": {"name": "f", "parameters": []}}], None),
         (["f"], "tools[0]"),
+        ([{"description": "nameless"}], "tools[0].function"),
+        ([{"type": "custom", "name": "f", "format": {"type": "text"}}], "tools[0].type"),
         ("f", "tools"),
     ],
 )

@@ -95,7 +95,7 @@ def test_items_become_messages() -> None:
         ),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
         ({"tools": [FLAT, {"type": "web_search"}]}, "tools[1].type"),
-        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
         ({"tools": [FLAT], "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "t"}}}, "text.format.schema"),
         ({"text": {"format": {"type": "yaml"}}}, "text.format.type"),

@@ -145,5 +145,8 @@ def _of_text(name: str, arguments: str) -> ToolCall:
         found = decode_strict(text)
     except (ParseError, RecursionError):
         found = None
+    if isinstance(found, str):
+        # Some clients send the text of broken arguments as JSON once more.
+        return ToolCall(name, {}, found or text)
     is_usable = isinstance(found, dict) and nesting(found) <= MAX_DEPTH
     return ToolCall(name, found) if is_usable else ToolCall(name, {}, text)

@@ -88,8 +88,9 @@ def _tools(written: Json, place: str) -> list[Json]:
     """
     tools: list[Json] = []
     for found in find_tools(written):
-        if isinstance(found, NotATool):
-            kind = written.get("type", "function") if isinstance(written, dict) else "function"
+        kind = written.get("type", "function") if isinstance(written, dict) else "function"
+        # OpenAI's custom tools take free text, Anthropic's have parameters.
+        if isinstance(found, NotATool) or (kind == "custom" and found.parameters is None):
             if kind == "function":
                 return [written]
             raise APIError(
@@ -107,7 +108,8 @@ def _tools(written: Json, place: str) -> list[Json]:
 def _tool_choice(written: Json, tools: Json) -> Json:
     """`none`, `auto`, `required`, a named function, or some allowed ones."""
     if isinstance(written, str):
-        names = [tool["function"].get("name") for tool in tools or () if isinstance(tool, dict)]
+        functions = [tool.get("function") for tool in tools or () if isinstance(tool, dict)]
+        names = [each.get("name") for each in functions if isinstance(each, dict)]
         if written in _CHOICES or written not in names:
             return _CHOICES.get(written, written)
         return _named(written)

@@ -31,7 +31,7 @@ _REFUSED = {
 _SAME = ("model", "temperature", "top_p", "top_logprobs", "parallel_tool_calls", "stream")
 _RENAMED = (
     (re.compile(r"\bresponse_format(\.json_schema)?"), "text.format"),
-    (re.compile(r"(tools\[\d+\])\.function\b(?=\.)"), r"\1"),
+    (re.compile(r"(tools\[\d+\])\.function\b"), r"\1"),
     (re.compile(r"\bmax_completion_tokens"), "max_output_tokens"),
 )
 """Fields of chat requests as this API names them, for errors."""
