@@ -78,7 +78,9 @@ def _spelled(key: str, value: Json, schema: Schema) -> Schema:
     match key, value:
         case (("exclusiveMinimum" | "exclusiveMaximum"), bool()):
             bound = key.removeprefix("exclusive").lower()
-            return {key: schema[bound]} if value and bound in schema else {}
+            if not value:
+                return {}
+            return {key: schema.get(bound, value)}
         case (("minimum" | "maximum"), _) if schema.get(f"exclusive{key.title()}") is True:
             return {}
         case "items", list():

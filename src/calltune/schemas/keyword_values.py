@@ -140,11 +140,6 @@ def _map(value: Json) -> Json:
     return value if isinstance(value, dict) else NO_VALUE
 
 
-def _pattern_map(value: Json) -> Json:
-    is_sound = isinstance(value, dict) and all(map(can_compile, value))
-    return value if is_sound else NO_VALUE
-
-
 def _dependent(value: Json) -> Json:
     if not isinstance(value, dict):
         return NO_VALUE
@@ -162,7 +157,6 @@ _READERS: dict[str, Callable[[Json], Json]] = {
     **dict.fromkeys(HOLD_MAP, _map),
     "multipleOf": _multiple,
     "pattern": _pattern,
-    "patternProperties": _pattern_map,
     "required": _names,
     "dependentRequired": _dependent,
     "enum": _values,

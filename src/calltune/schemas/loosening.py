@@ -47,7 +47,7 @@ def weakened_keywords(
     ]
     if "if" in written and reach.is_loose((*path, "if")):
         found += [key for key in ("if", "then", "else") if key in written]
-    if "maxContains" in written and reach.is_loose((*path, "contains")):
+    if {"contains", "maxContains"} <= written.keys() and reach.is_loose((*path, "contains")):
         found.append("maxContains")
     for keyword, evaluating in _EVALUATING.items():
         if keyword in written and reach.loses_evaluation(path, evaluating):

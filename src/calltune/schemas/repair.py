@@ -184,7 +184,9 @@ class _Repair:
             schema = self._opened(schema, keyword, path)
         schema = self._named_as_required(schema, modern.get("properties"), path)
         schema = self._with_types_of_values(schema, path)
-        if is_nullable(written) or _forgets_null(written, schema):
+        if _forgets_null(written, schema) and None not in schema["enum"]:
+            schema = schema | {"enum": [*schema["enum"], None]}
+        if is_nullable(written):
             schema = or_null(schema)
         return _with_required(schema, self.remarks, path) if path else schema
 
@@ -198,7 +200,7 @@ class _Repair:
             return self._reference(key, value, path) if key.endswith("Ref") else {}
         if key == "type":
             return self._types(value, path, depth)
-        if key == "required" and read_truth(value) is not None:
+        if key == "required" and path[-3:-2] == ("properties",) and read_truth(value) is not None:
             # The object that has the property reads it.
             return {}
         read = read_keyword(key, value)

@@ -36,7 +36,7 @@ def read_types(written: Json) -> ParsedTypes:
     if isinstance(written, str):
         keywords = _named(written)
         return ParsedTypes(keywords or {}, (), () if keywords is not None else (written[:60],))
-    if not isinstance(written, list):
+    if not isinstance(written, list) or not written:
         return ParsedTypes({}, (), (str(written)[:60],))
     names = [name for name in written if isinstance(name, str)]
     schemas = tuple((i, each) for i, each in enumerate(written) if isinstance(each, dict))
