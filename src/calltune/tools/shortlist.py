@@ -1,7 +1,7 @@
 """A shortlist of tools by the question, where a model's context cannot hold a whole list.
 
-Tools are ranked by BM25 over their names, descriptions and arguments. Those that fit are offered
-in the order of the list.
+Tools are ranked by BM25 over their names, descriptions and names of arguments; those that fit are
+offered in the order of the list.
 
 Source: S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond"
 (2009); the inverse document frequency is that of Lucene, which is never negative.
@@ -10,7 +10,6 @@ Source: S. Robertson and H. Zaragoza, "The Probabilistic Relevance Framework: BM
 import math
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -29,8 +28,9 @@ MAX_CHARACTERS_PER_TOKEN = 16
 """More than any text has on average; a prompt that is longer by this measure is not tokenized."""
 _TOOL_OVERHEAD = 12
 """Tokens that a prompt format writes around a tool, at most."""
-_NAME_WEIGHT = 3
-"""How often a word in a tool's name counts as one in its description."""
+_NAME_WEIGHT, _ARGUMENT_WEIGHT = 3.0, 0.5
+"""How much a word counts in the names of a tool and of its arguments, beside one in its
+description."""
 _STOP_WORDS = frozenset(
     (
         *("a", "an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from"),
@@ -139,17 +139,18 @@ def rank_tools(tools: Sequence[Tool], questions: Sequence[str]) -> list[int]:
     Questions before the last count less, each half as much as the one after it.
     """
     scores = [0.0] * len(tools)
-    texts = [Counter(_words_of(tool)) for tool in tools]
-    mean_length = sum(text.total() for text in texts) / max(1, len(texts))
+    texts = [_weighted_words(tool) for tool in tools]
+    lengths = [sum(text.values()) for text in texts]
+    mean_length = sum(lengths) / max(1, len(lengths))
     weight = 1.0
     for question in reversed(questions[-MAX_QUESTIONS:]):
         for word in dict.fromkeys(words(question)):
             n_with = sum(word in text for text in texts)
             idf = math.log(1 + (len(texts) - n_with + 0.5) / (n_with + 0.5))
             for index, text in enumerate(texts):
-                n = text[word]
-                norm = K1 * (1 - B + B * text.total() / mean_length) if n else 0.0
-                scores[index] += weight * idf * n * (K1 + 1) / (n + norm) if n else 0.0
+                if n := text.get(word):
+                    norm = K1 * (1 - B + B * lengths[index] / mean_length)
+                    scores[index] += weight * idf * n * (K1 + 1) / (n + norm)
         weight *= EARLIER_WEIGHT
     return sorted(range(len(tools)), key=lambda index: -scores[index])
 
@@ -186,13 +187,25 @@ def _stem(word: str) -> str:
     return word
 
 
-def _words_of(tool: Tool) -> list[str]:
-    found = words(tool.name) * _NAME_WEIGHT + words(tool.description)
-    return found + _argument_words(tool.parameters)
+def _weighted_words(tool: Tool) -> dict[str, float]:
+    """How often each word occurs, weighted by where."""
+    found: dict[str, float] = {}
+    for weight, written in (
+        (_NAME_WEIGHT, words(tool.name)),
+        (1.0, words(tool.description)),
+        (_ARGUMENT_WEIGHT, _argument_words(tool.parameters)),
+    ):
+        for word in written:
+            found[word] = found.get(word, 0.0) + weight
+    return found
 
 
 def _argument_words(schema: Json) -> list[str]:
-    """The words of the arguments' names and descriptions, at every depth."""
+    """The words of the arguments' names, at every depth.
+
+    Their descriptions have examples in them ("octo-org/octo-repo"), whose rare words would outweigh
+    what a tool is for.
+    """
     found: list[str] = []
     open_values: list[Json] = [schema]
     while open_values:
@@ -203,8 +216,6 @@ def _argument_words(schema: Json) -> list[str]:
             properties = value.get("properties")
             if isinstance(properties, dict):
                 found += [word for name in properties for word in words(name)]
-            if isinstance(text := value.get("description"), str):
-                found += words(text)
             open_values += value.values()
     return found
 
