@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from support import tuned
+from support.clients import in_node, run_client
+from support.node import NEEDS_NODE
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -167,26 +169,28 @@ class Found(NamedTuple):
 
 def run(code: str, url: str, questions: Sequence[str]) -> list[Found]:
     """What the code ran and was answered to each question, from a process of its own."""
-    ended = subprocess.run(
-        [sys.executable, "-c", ASK_ALL, url, code, *questions],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-        # Without proxies, keys and switches of the frameworks.
-        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return [Found(*json.loads(line)) for line in ended.stdout.splitlines()[-len(questions) :]]
+    printed = run_client([sys.executable, "-c", ASK_ALL, url, code, *questions])
+    return [Found(*json.loads(line)) for line in printed.splitlines()[-len(questions) :]]
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_the_function_is_run_and_its_result_becomes_an_answer(url: str, client: str) -> None:
-    answers = run(CLIENTS[client], url, [each.question for each in QUESTIONS])
+def check(answers: Sequence[Found]) -> None:
     for found, (_, call, result) in zip(answers, QUESTIONS, strict=True):
         assert found.ran == [[call.name, call.arguments]]
         (number,) = re.findall(r"\d+", result)
         assert number in found.answer
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_function_is_run_and_its_result_becomes_an_answer(url: str, client: str) -> None:
+    check(run(CLIENTS[client], url, [each.question for each in QUESTIONS]))
+
+
+@NEEDS_NODE
+@pytest.mark.parametrize("client", ["openai", "ai_sdk"])
+def test_so_it_is_in_node(url: str, node_packages: Path, client: str) -> None:
+    command = in_node(f"loop_{client}.mjs", node_packages)
+    printed = run_client([*command, url, *(each.question for each in QUESTIONS)])
+    check([Found(*json.loads(line)) for line in printed.splitlines()])
 
 
 def test_a_connection_that_leaves_the_machine_is_seen() -> None:
