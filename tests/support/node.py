@@ -8,7 +8,8 @@ from pathlib import Path
 
 from support.commands_needed import needs
 
-NEEDS_NODE = needs(("node",))
+NEEDS_NODE = needs(("npm",))
+"""npm comes with Node, or brings it along."""
 _INSTALL = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
 
 

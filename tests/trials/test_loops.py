@@ -80,7 +80,7 @@ answer = message.content
 """
 
 OPENAI_AGENTS = """
-from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner
+from agents import Agent, ModelSettings, OpenAIResponsesModel, Runner
 from agents import function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
 
@@ -88,7 +88,7 @@ set_tracing_disabled(True)
 client = AsyncOpenAI(base_url=URL, api_key="none")
 agent = Agent(
     name="tester",
-    model=OpenAIChatCompletionsModel(model="tuned", openai_client=client),
+    model=OpenAIResponsesModel(model="tuned", openai_client=client),
     model_settings=ModelSettings(temperature=0),
     tools=[function_tool(weather), function_tool(add)],
 )

@@ -1,11 +1,11 @@
-// The AI SDK's loop, over a stream.
+// The AI SDK's loop, over a stream of the Responses API, which @ai-sdk/openai speaks by default.
 
-import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { createOpenAI } from "@ai-sdk/openai";
 import { stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
 import { add, askAll, URL, weather } from "./loop.mjs";
 
-const provider = createOpenAICompatible({ name: "calltune", baseURL: URL, apiKey: "none" });
+const provider = createOpenAI({ baseURL: URL, apiKey: "none" });
 const tools = {
   weather: tool({
     description: "Get the weather in a city.",

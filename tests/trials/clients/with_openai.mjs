@@ -70,7 +70,8 @@ await runAll({
   async responses_stream() {
     const tools = [zodResponsesFunction({ name: "Draw", parameters: Draw })];
     const asked = { model: "tiny", input: QUESTION, tools, tool_choice: "required" };
-    return itemOf(await client.responses.stream(asked).finalResponse()).parsed_arguments;
+    const response = await client.responses.stream(asked).finalResponse();
+    return Draw.parse(JSON.parse(itemOf(response).arguments));
   },
   async responses_answer() {
     const text = { format: zodTextFormat(Draw, "drawing") };

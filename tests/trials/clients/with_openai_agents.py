@@ -87,15 +87,19 @@ def stream() -> Any:
     return streamed(CHAT)
 
 
+HISTORY = [
+    {"role": "user", "content": QUESTION},
+    {"type": "function_call", "call_id": "c1", "name": "paint", "arguments": CUT},
+    {"type": "function_call_output", "call_id": "c1", "output": WRONG},
+]
+
+
 def history() -> Any:
-    return ran(
-        agent(paint),
-        [
-            {"role": "user", "content": QUESTION},
-            {"type": "function_call", "call_id": "c1", "name": "paint", "arguments": CUT},
-            {"type": "function_call_output", "call_id": "c1", "output": WRONG},
-        ],
-    )
+    return ran(agent(paint), HISTORY)
+
+
+def responses_history() -> Any:
+    return ran(agent(paint, RESPONSES), HISTORY)
 
 
 def responses() -> Any:
@@ -121,4 +125,5 @@ run_all(
     responses,
     responses_stream,
     responses_answer,
+    responses_history,
 )
