@@ -40,6 +40,18 @@ def test_records_of_another_identity_give_way(tmp_path: Path) -> None:
     assert other.path.read_bytes().count(b"\n") == 2
 
 
+def test_what_gives_way_is_known_before(tmp_path: Path) -> None:
+    first, other = (RecordLog(tmp_path / "j.jsonl", {"model": name}) for name in "ab")
+    assert first.other_identity() is None
+    write(first)
+    assert other.other_identity() is None  # There are no records to lose.
+    write(first, 1)
+    assert first.other_identity() is None and other.other_identity() == {"model": "a"}
+    for broken in (b"", b"[]\n[]\n", b"{}\n{}\n", b'{"identity": 3}\n{}\n', b"[" * 9999 + b"\n1"):
+        first.path.write_bytes(broken)
+        assert other.other_identity() is None
+
+
 @pytest.mark.parametrize(
     "line",
     [b"\xff\xfe\n", b'{"n": 2\n', b"[2]\n", b"\n", b"[" * 10_000 + b"\n", b"9" * 5000 + b"\n"],

@@ -212,6 +212,20 @@ class RecordLog(NamedTuple):
         """The complete records in the file; none if it has another identity."""
         return [json.loads(line) for line in self._lines()[1:]]
 
+    def other_identity(self) -> dict[str, Json] | None:
+        """The identity of records in the file that `open` will remove; None where there are none.
+
+        Those have another identity than this log's.
+        """
+        if not self.path.exists() or self._lines():
+            return None
+        with self.path.open("rb") as file:
+            first, second = file.readline(), file.readline()
+        if not (_is_complete(first) and second):
+            return None
+        identity = json.loads(first).get("identity")
+        return identity if isinstance(identity, dict) else None
+
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """The file, opened after its last complete record, for `append`.

@@ -52,6 +52,8 @@ def test_several_answers_are_drawn_and_more_are_added(prepared: Path, tiny_gemma
     assert [r["text"] for r in two["results"]] == [r["text"] for r in three["results"]]
     other = answered(prepared, tiny_gemma, *options, "--samples", "2", "--seed", "1")
     assert other["summary"]["taken_over"] == 0
+    assert "Replacing the answers in" in other["shown"] and "(seed 42, now 1)" in other["shown"]
+    assert "Replacing" not in three["shown"]
     assert [r["text"] for r in other["results"]] != [r["text"] for r in two["results"]]
     assert {r["n_samples"] for r in three["results"]} == {3}
     # Of every answer, not of the first to each row alone.

@@ -269,7 +269,8 @@ def test_other_options_start_anew_and_say_so(
     train(tiny_gemma)
     train(tiny_gemma, iters=2, learning_rate=1e-3)
     out = capsys.readouterr().out
-    assert "0000004 was made with other options or rows" in out and "Resuming" not in out
+    assert "0000004 was made with other options or rows (iters 4, now 2; learning_rate " in out
+    assert "Resuming" not in out
     assert steps("train_loss") == [1, 2] and listed(ADAPTER / "state") == ["0000002"]
 
 

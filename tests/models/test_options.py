@@ -14,6 +14,7 @@ from calltune.models.options import (
     check_minimums,
     check_num_examples,
 )
+from calltune.training.options import TrainOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,16 @@ def test_a_value_below_its_minimum_is_named() -> None:
     check_minimums(Options(), max_tokens=7, more=1)
     with pytest.raises(OptionError, match="--max_tokens is 7; it must be at least 8"):
         check_minimums(Options(), max_tokens=8)
+
+
+def test_what_is_no_number_is_below_every_minimum() -> None:
+    with pytest.raises(OptionError, match="--dropout is nan"):
+        TrainOptions(dropout=float("nan"))
+    for name, value in (("learning_rate", "inf"), ("learning_rate", "nan"), ("scale", "nan")):
+        with pytest.raises(OptionError, match=f"--{name.replace('_', '-')} is {value}"):
+            TrainOptions(**{name: float(value)})
+    with pytest.raises(OptionError, match="--scale is 0.0, with which LoRA trains nothing"):
+        TrainOptions(scale=0.0)
 
 
 @pytest.mark.parametrize("number", [0, -2])

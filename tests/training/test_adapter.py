@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,16 @@ def test_resuming_from_nothing_or_from_another_shape_is_refused(tmp_path: Path) 
     with pytest.raises(ModelNotFound, match="No adapter file .*to resume from"):
         resume(adapted(), file)
     save(tmp_path, trainable(adapted(rank=8)), {})
-    with pytest.raises(ModelNotFound, match="another model, --num-layers or rank"):
+    with pytest.raises(ModelNotFound, match="another model, --num-layers or rank") as caught:
+        resume(adapted(), file)
+    assert re.search(r"lora_[ab] is \[.*8.*\], and here \[", str(caught.value))
+    one, *others = trainable(adapted()).items()
+    for found, said in ((dict(others), f"it lacks {one[0]}"), ({"x": one[1]}, "it has x, which")):
+        save(tmp_path, found, {})
+        with pytest.raises(ModelNotFound, match=said):
+            resume(adapted(), file)
+    save(tmp_path, {"base_model.model.model.layers.0.q_proj.lora_A.weight": one[1]}, {})
+    with pytest.raises(ModelNotFound, match="PEFT; convert it with calltune export --to adapter"):
         resume(adapted(), file)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ModelNotFound, match="cut short or no safetensors file"):

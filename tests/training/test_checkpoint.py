@@ -11,11 +11,12 @@ from calltune.errors import OutputError
 from calltune.files import file_digest, read_json, write_json
 from calltune.training import checkpoint
 from calltune.training.checkpoint import OPTIMIZER, STATE, WEIGHTS, Position
+from calltune.training.logging import Unreported
 from calltune.training.step import TrainState
 
 RUN = {"options": {"iters": 9}, "data_sha256": {"train.jsonl": "abc"}}
 NAMES = ("a self_attn.q_proj 4x2 float32", "b mlp.gate_proj 2x3 float32")
-AT = Position(10, 1234, 0.5, 8, 1, 2.5)
+AT = Position(10, 1234, 0.5, 8, 1, 2.5, Unreported(3, 30, 90, 100, 4.5, 1e-3))
 
 
 def trained(value: float = 1.0, names: tuple[str, ...] = NAMES) -> TrainState:
@@ -88,7 +89,17 @@ def test_another_runs_checkpoint_is_passed_over_and_named(tmp_path: Path) -> Non
     checkpoint.save(tmp_path, trained(), AT, RUN)
     heard: list[str] = []
     assert checkpoint.latest(tmp_path, RUN | {"options": {"iters": 10}}, heard.append) is None
-    assert len(heard) == 1 and "0000010 was made with other options or rows" in heard[0]
+    assert len(heard) == 1
+    assert "0000010 was made with other options or rows (iters 9, now 10); it" in heard[0]
+
+
+def test_a_checkpoint_of_the_version_before_has_no_sums(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, trained(), AT, RUN)
+    state = read_json(tmp_path / "0000010" / STATE)
+    del state["position"]["unreported"]
+    write_json(tmp_path / "0000010" / STATE, state)
+    found = checkpoint.latest(tmp_path, RUN)
+    assert found is not None and found.position == replace(AT, unreported=Unreported())
 
 
 def cut(path: Path) -> None:

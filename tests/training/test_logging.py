@@ -11,7 +11,13 @@ import pytest
 from calltune import terminal_text
 from calltune.errors import DataError, OutputError
 from calltune.training import logging
-from calltune.training.logging import Diverged, RunLogger, StepReport, truncate_metrics
+from calltune.training.logging import (
+    Diverged,
+    RunLogger,
+    StepReport,
+    Unreported,
+    truncate_metrics,
+)
 
 RECORDS = b'{"step": 0, "val_loss": 2.0}\n{"step": 10, "train_loss": 1.0}\n{"step": 20}\n'
 
@@ -179,6 +185,24 @@ def test_a_run_that_goes_on_counts_from_where_it_was(
     (line,) = lines(file)
     assert line["tokens"] == 5120 and line["elapsed_s"] == 420.0
     assert "2.0 min left" in capsys.readouterr().out
+
+
+def test_steps_before_an_interruption_count_for_the_loss_and_not_for_the_speed(
+    file: Path, clock: Clock
+) -> None:
+    before = Unreported(2, n_trained=10, n_tokens=100, n_padded=120, loss=40.0, learning_rate=1e-3)
+    with RunLogger(10, file, first_step=2, unreported=before) as logger:
+        for step in (3, 4):
+            clock.now += 3
+            logger.step(one(step))
+        logger.report(4)
+        assert logger.unreported == Unreported()
+        clock.now += 2
+        logger.step(one(5))
+        logger.report(5)
+    first, second = lines(file)
+    assert first["train_loss"] == 80 / 30 and first["padding_share"] == 1 - 220 / 280
+    assert (first["tokens_per_second"], second["tokens_per_second"]) == (20.0, 30.0)
 
 
 @pytest.mark.parametrize(("step_s", "left"), [(6, "9.8 min left"), (120, "3.3 h left")])

@@ -1,9 +1,11 @@
 """The loop: what is saved when, when it ends, and that it goes on exactly where it was."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -51,10 +53,19 @@ def started(dropout: float = 0.0, kind: Kind = "lora", clip: float = 0.5) -> pla
     return plain.start(model, shape, ROWS, StepOptions(clip=clip))
 
 
-def loop(run: plain.Run, notes: Notes, valid: Sequence[TokenRow] = (), **changes: Any) -> Loop:
+def loop(
+    run: plain.Run,
+    notes: Notes,
+    valid: Sequence[TokenRow] = (),
+    metrics: Path | None = None,
+    start: Position = BEGINNING,
+    **changes: Any,
+) -> Loop:
     wanted = {"iters": 8, "learning_rate": LearningRate(1e-2), "save_every": 3}
     schedule = Schedule(**(wanted | {"steps_per_report": 2, "steps_per_eval": 2} | changes))
-    logger = RunLogger(schedule.iters, None, shown=False)
+    logger = RunLogger(
+        schedule.iters, metrics, start.step, shown=False, unreported=start.unreported
+    )
     return Loop(run.step, run.loader, valid, schedule, DistributedGroup(), logger, notes.callbacks)
 
 
@@ -101,6 +112,27 @@ def test_a_run_that_goes_on_ends_as_one_that_was_not_interrupted(
         assert_equal(went_on, last)
         ends = [replace(notes.saved[-1][1], elapsed_s=0) for notes in (whole, again)]
         assert ends[0] == ends[1]
+
+
+def test_a_run_that_goes_on_reports_what_one_that_was_not_interrupted_does(
+    tmp_path: Path,
+) -> None:
+    """Steps between the last report and a checkpoint were once missing from the next report."""
+    changes: dict[str, Any] = {"iters": 8, "save_every": 3, "steps_per_report": 4}
+    run, whole = started(), Notes()
+    loop(run, whole, metrics=tmp_path / "whole", **changes).run(run.trained, BEGINNING)
+    trained, position = whole.saved[0]
+    assert position.step == position.unreported.n_steps == 3
+    run_again, file = started(), tmp_path / "again"
+    loop(run_again, Notes(), metrics=file, start=position, **changes).run(trained, position)
+    one, other = (
+        [
+            (line["step"], line["train_loss"], line["padding_share"], line["learning_rate"])
+            for line in map(json.loads, path.read_text().splitlines())
+        ]
+        for path in (tmp_path / "whole", file)
+    )
+    assert one == other and [step for step, *_ in one] == [4, 8]
 
 
 def test_dropout_changes_what_is_trained_but_not_what_validation_gives() -> None:

@@ -20,7 +20,7 @@ from calltune.formats import FORMATS
 from calltune.generation.engine import complete, default_batch_size
 from calltune.models.backend import Backend
 from calltune.models.loading import WEIGHTS, check_adapter, load
-from calltune.provenance import describe
+from calltune.provenance import describe, describe_changes
 from calltune.types import Json
 
 
@@ -125,6 +125,8 @@ def evaluate(
         )
     identity = _identity(run, backend)
     log = RecordLog(records_beside(run.results_file), identity)
+    if (before := log.other_identity()) is not None:
+        print(f"Replacing the answers in {log.path} ({describe_changes(before, identity)})")
     samples = [RowSample(row, sample) for row in rows for sample in range(options.samples)]
     known = _taken_over(samples, log)
     missing = [sample for sample in samples if sample.key not in known]

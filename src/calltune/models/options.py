@@ -154,7 +154,8 @@ def check_minimums(options: Any, **minimums: float) -> None:
     """
     for name, minimum in minimums.items():
         value = getattr(options, name)
-        if value is not None and value < minimum:
+        # Not a number is below everything.
+        if value is not None and not value >= minimum:
             raise OptionError(f"--{name} is {value}; it must be at least {minimum}")
 
 

@@ -141,11 +141,18 @@ def resume(model: Any, weights_file: Path) -> None:
     except RuntimeError as error:
         raise ModelNotFound(f"{weights_file} is cut short or no safetensors file") from error
     assert isinstance(trained, dict)
-    wanted = dict(tree_flatten(model.trainable_parameters()))
-    if {k: v.shape for k, v in trained.items()} != {k: v.shape for k, v in wanted.items()}:
+    wanted = {name: v.shape for name, v in tree_flatten(model.trainable_parameters())}
+    found = {name: v.shape for name, v in trained.items()}
+    if any(name.startswith("base_model.") for name in found):
         raise ModelNotFound(
-            f"{weights_file} was trained for another model, --num-layers or rank; resume with "
-            f"the options in its {CONFIG}, or start without --resume-adapter-file"
+            f"{weights_file} is an adapter of Hugging Face's PEFT; convert it with calltune export "
+            "--to adapter, and start from the adapters.safetensors that this writes"
+        )
+    if found != wanted:
+        raise ModelNotFound(
+            f"{weights_file} was trained for another model, --num-layers or rank "
+            f"({_misfit(found, wanted)}); resume with the options in its {CONFIG}, or start "
+            "without --resume-adapter-file"
         )
     model.load_weights(list(trained.items()), strict=False)
     mx.eval(model.trainable_parameters())
@@ -204,6 +211,17 @@ def save(
 def _save_weights(path: Path, weights: Weights) -> None:
     with atomic_write(path) as file:
         mx.save_safetensors(file, dict(sorted(weights.items())))
+
+
+def _misfit(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
+    """The first difference between the weights of a file and those of a run, by their shapes."""
+    for name, shape in found.items():
+        if name not in wanted:
+            return f"it has {name}, which this run does not train"
+        if shape != wanted[name]:
+            return f"{name} is {list(shape)}, and here {list(wanted[name])}"
+    missing = next(name for name in wanted if name not in found)
+    return f"it lacks {missing}"
 
 
 def _keys(layers: Sequence[Any], modules: Sequence[str]) -> list[str] | None:

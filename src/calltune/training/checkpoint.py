@@ -22,7 +22,8 @@ from calltune.files import (
     read_json,
     write_json,
 )
-from calltune.training.logging import truncate_metrics
+from calltune.provenance import describe_changes
+from calltune.training.logging import Unreported, truncate_metrics
 from calltune.training.step import TrainState
 from calltune.types import Json
 
@@ -47,6 +48,8 @@ class Position:
     """Validations since the best one."""
     elapsed_s: float = 0.0
     """Seconds of training, those before an interruption included."""
+    unreported: Unreported = Unreported()
+    """Sums over the steps since the last report."""
 
 
 class Checkpoint(NamedTuple):
@@ -104,18 +107,22 @@ def _read(folder: Path, run_fingerprint: Json) -> Checkpoint:
     """The checkpoint in `folder`, if it is whole and of this run."""
     state = read_json(folder / STATE)
     if state["made_from"] != run_fingerprint:
-        raise _Unusable("was made with other options or rows")
+        changes = describe_changes(state["made_from"], run_fingerprint)
+        raise _Unusable(f"was made with other options or rows ({changes})")
     if state.get("layout") != LAYOUT:
         raise _Unusable("was written by another version of calltune")
     digests = state["sha256"]
     if any(file_digest(folder / name) != digests[name] for name in (WEIGHTS, OPTIMIZER)):
         raise _Unusable("is damaged")
-    position = Position(**state["position"])
+    position = dict(state["position"])
+    # Checkpoints of earlier versions have no sums.
+    unreported = Unreported(**position.pop("unreported", {}))
     weights: Any = mx.load(str(folder / WEIGHTS))
     optimizer: Any = mx.load(str(folder / OPTIMIZER))
     # The file may be removed before a lazy array is used.
     mx.eval(weights, optimizer)
-    return Checkpoint(TrainState(weights, _nested(optimizer)), position)
+    at = Position(**position, unreported=unreported)
+    return Checkpoint(TrainState(weights, _nested(optimizer)), at)
 
 
 def _write_arrays(path: Path, arrays: dict[str, mx.array]) -> None:

@@ -186,6 +186,38 @@ class StepReport:
     learning_rate: float
 
 
+@dataclass(frozen=True, slots=True)
+class Unreported:
+    """Sums over the steps since the last report."""
+
+    n_steps: int = 0
+    n_trained: int = 0
+    n_tokens: int = 0
+    n_padded: int = 0
+    loss: float = 0.0
+    learning_rate: float = 0.0
+    """Of the last step."""
+
+    def plus(self, report: StepReport) -> "Unreported":
+        """The sums with one more step."""
+        return Unreported(
+            self.n_steps + 1,
+            self.n_trained + report.n_trained,
+            self.n_tokens + report.n_tokens,
+            self.n_padded + report.n_padded,
+            self.loss + report.loss_sum,
+            report.learning_rate,
+        )
+
+    def means(self) -> dict[str, float]:
+        """The metrics of the steps together."""
+        return {
+            "train_loss": self.loss / self.n_trained,
+            "learning_rate": self.learning_rate,
+            "padding_share": 1 - self.n_tokens / self.n_padded,
+        }
+
+
 class RunLogger:
     """Logs a run: a progress bar, a printed line at each report, metrics.jsonl, and trackers.
 
@@ -203,13 +235,21 @@ class RunLogger:
         *,
         first_tokens: int = 0,
         first_elapsed_s: float = 0.0,
+        unreported: Unreported = Unreported(),
     ) -> None:
-        """`first_…` are the steps, tokens and seconds that a resumed run has behind it."""
+        """Take where a resumed run begins.
+
+        `first_…` are the steps, tokens and seconds that it has behind it, and `unreported` the sums
+        over those of the steps that no report has told.
+        """
         self._total_steps, self._first_step = total_steps, first_step
         self._file = metrics_file
         self._trackers = list(trackers)
         self._line = ProgressBar(total_steps, first_step, shown)
-        self._sums = _Sums()
+        self.unreported = unreported
+        """Sums over the steps since the last report."""
+        # Their time was another process's, so they do not count for the speed.
+        self._n_untimed = unreported.n_tokens
         self._tokens = first_tokens
         self._first_elapsed_s = first_elapsed_s
         self._first_step_s: float | None = None
@@ -235,7 +275,7 @@ class RunLogger:
             Diverged: the loss is not finite.
         """
         _check_finite("loss", report.loss_sum, report.step)
-        self._sums.add(report)
+        self.unreported = self.unreported.plus(report)
         self._tokens += report.n_tokens
         if self._first_step_s is None:
             self._first_step_s = self._watch.training_s()
@@ -247,10 +287,11 @@ class RunLogger:
         `train_loss` is per trained token, `learning_rate` the last step's, `elapsed_s` all time
         spent; `tokens_per_second` is without the time of phases.
         """
-        if not self._sums.n_steps:
+        if not self.unreported.n_steps:
             return
         metrics = self._measured()
-        self._sums, self._reported_s = _Sums(), self._watch.training_s()
+        self.unreported, self._n_untimed = Unreported(), 0
+        self._reported_s = self._watch.training_s()
         self._line.print(f"  step {step:>5}  train {self._summary(step, metrics)}")
         self._record(step, metrics)
 
@@ -305,8 +346,9 @@ class RunLogger:
     def _measured(self) -> dict[str, float]:
         """The metrics of the steps since the last report."""
         training_s = self._watch.training_s() - self._reported_s
-        return self._sums.means() | {
-            "tokens_per_second": self._sums.n_tokens / training_s,
+        n_timed = self.unreported.n_tokens - self._n_untimed
+        return self.unreported.means() | {
+            "tokens_per_second": n_timed / training_s,
             "tokens": self._tokens,
             "peak_gb": mx.get_peak_memory() / 1e9,
             "elapsed_s": self._first_elapsed_s + self._watch.elapsed_s(),
@@ -351,30 +393,3 @@ def _check_finite(what: str, value: float, step: int) -> None:
             f"The {what} is {value} at step {step}; lower --learning-rate or --num-layers "
             "(the last checkpoint is kept)"
         )
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Sums over the steps since the last report."""
-
-    n_steps: int = 0
-    n_trained: int = 0
-    n_tokens: int = 0
-    n_padded: int = 0
-    loss: float = 0.0
-    learning_rate: float = 0.0
-
-    def add(self, report: StepReport) -> None:
-        self.n_steps += 1
-        self.n_trained += report.n_trained
-        self.n_tokens += report.n_tokens
-        self.n_padded += report.n_padded
-        self.loss += report.loss_sum
-        self.learning_rate = report.learning_rate
-
-    def means(self) -> dict[str, float]:
-        return {
-            "train_loss": self.loss / self.n_trained,
-            "learning_rate": self.learning_rate,
-            "padding_share": 1 - self.n_tokens / self.n_padded,
-        }

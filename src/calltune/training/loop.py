@@ -231,7 +231,8 @@ class Loop:
                 "--learning-rate (the last checkpoint is kept)"
             )
         elapsed = time.perf_counter() - self._clock
-        self._at = replace(self._at, elapsed_s=elapsed)
+        unreported = self._logger.unreported
+        self._at = replace(self._at, elapsed_s=elapsed, unreported=unreported)
         if self._group.is_rank0:
             self._callbacks.checkpoint(self.trained, self._at)
 

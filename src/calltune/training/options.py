@@ -106,7 +106,9 @@ class TrainOptions(DeviceOption, AdapterOption, DataOption, ModelOption):
         )
         if self.num_layers == 0 or self.num_layers < -1:
             raise OptionError(f"--num-layers is {self.num_layers}; give 1 or more, or -1 for all")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < float("inf"):
             raise OptionError(f"--learning-rate is {self.learning_rate}; it must be above 0")
+        if self.scale == 0 or not abs(self.scale) < float("inf"):
+            raise OptionError(f"--scale is {self.scale}, with which LoRA trains nothing; try 20")
         if self.dropout >= 1:
             raise OptionError(f"--dropout is {self.dropout}; it must be below 1")

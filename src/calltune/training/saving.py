@@ -81,6 +81,7 @@ class _SavedRun:
             shown=is_rank0,
             first_tokens=start.tokens,
             first_elapsed_s=start.elapsed_s,
+            unreported=start.unreported,
         )
 
     def _save(self, trained: TrainState, position: Position) -> None:
