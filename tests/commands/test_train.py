@@ -145,6 +145,14 @@ def test_without_validation_rows_there_is_no_validation(
     assert (ADAPTER / WEIGHTS).exists()
 
 
+@pytest.mark.parametrize("val_batches", [0, 20])
+def test_patience_without_validation_says_that_it_does_nothing(
+    tiny_gemma: Path, capsys: pytest.CaptureFixture[str], val_batches: int
+) -> None:
+    train(tiny_gemma, patience=2, val_batches=val_batches)
+    assert ("--patience has no effect" in capsys.readouterr().out) is (val_batches == 0)
+
+
 def test_one_row_is_enough(tiny_gemma: Path) -> None:
     prepare(1, 1)
     train(tiny_gemma, batch_size=1)

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import mlx.core as mx
@@ -8,6 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
+from calltune import terminal_text
 from calltune.errors import AdapterMismatch, ModelNotFound
 from calltune.models import loading as load_module
 from calltune.models.backend import Backend
@@ -195,3 +197,24 @@ def test_without_its_adapter_a_model_is_the_base_model_and_then_itself_again(
     plain = load(str(tiny_llama), CPU).model
     with disable_adapter(plain):
         assert mx.array_equal(logits(plain), base)
+
+
+def test_a_model_that_loads_for_long_is_not_silent(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(str(tiny_llama), CPU)
+    assert capsys.readouterr() == ("", "")
+    stored, told = load_module.load_stored, Event()
+
+    def slow(folder: Path) -> Any:
+        assert told.wait(10)
+        return stored(folder)
+
+    def write(line: str) -> None:
+        assert line == f"loading {tiny_llama}, 0 s so far"
+        told.set()
+
+    monkeypatch.setattr(terminal_text, "SILENCE_S", 0.01)
+    monkeypatch.setattr(terminal_text.Heartbeat.__init__, "__defaults__", (write,))
+    monkeypatch.setattr(load_module, "load_stored", slow)
+    load(str(tiny_llama), CPU)

@@ -18,10 +18,9 @@ from calltune.types import Json
 
 Bits = Literal["auto", "base", "4", "8", "dense", "float32"]
 """base: each layer as the base model has it; 4 and 8: no layer in more bits; dense: in the model's
-own float type; float32: what runs fast on CPUs; auto: the first of `_TRIED` that keeps the
-adapter's change, and only the layers that the adapter changes are finer than in the base model."""
-_TRIED: tuple[Bits, ...] = ("base", "8", "dense")
-"""What auto tries, the smallest first."""
+own float type; float32: what runs fast on CPUs; auto: base, or where that loses the adapter's
+change the first of `_FINER` that keeps it, for the layers that the adapter changes alone."""
+_FINER: tuple[Bits, ...] = ("8", "dense")
 
 
 class Survival(NamedTuple):
@@ -83,15 +82,17 @@ def fuse(folder: Path, adapter: Path, reference: str, bits: Bits = "base") -> Fu
     """
     if bits != "auto":
         return _fused(folder, adapter, reference, bits)
-    first = found = _fused(folder, adapter, reference, "base")
+    found = _fused(folder, adapter, reference, "base")
+    as_base = found.survival
     # Weights that are floats already are not what loses a change of usual size.
-    is_quantized = "quantization" in first.config
-    for finer in _TRIED[1:]:
+    is_quantized = "quantization" in found.config
+    for finer in _FINER:
         if found.survival.is_good or not is_quantized:
             break
-        # Read again, as the layers of the one before are gone.
+        # Read again, as its layers are no longer the base model's; two would not fit everywhere.
+        found = found._replace(model=None)
         found = _fused(folder, adapter, reference, finer, only_finer=True)
-    return found if found is first else found._replace(survival_as_base=first.survival)
+    return found if found.bits == "base" else found._replace(survival_as_base=as_base)
 
 
 def _fused(

@@ -137,7 +137,8 @@ def _step_of(line: bytes, path: Path, number: int) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{path}, line {number}: no record of a step; repair or remove it"
+            f"{path}, line {number}: no record of a step ({line[:60].decode(errors='replace')}); "
+            "repair or remove it"
         ) from error
 
 

@@ -144,6 +144,8 @@ def build_run(
     if buckets is not None:
         loader = Loader(rows.train, options.batch_size, options.seed, buckets, group)
         plan = replace(plan, loader=loader)
+    if options.patience and not plan.valid_rows:
+        print("--patience has no effect: there are no rows to validate on")
     if machine.device == "cuda":
         split_model.fused = fuse(
             split_model, CudaKernels(), plan.loader.longest([*rows.train, *plan.valid_rows])
