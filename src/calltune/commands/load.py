@@ -13,7 +13,7 @@ from pathlib import Path
 from calltune.data.sources.valid_json import NumberFaults, valid_rows
 from calltune.errors import DataError, OptionError
 from calltune.files import fsync_path, output_error, write_rows
-from calltune.terminal_text import escape_line
+from calltune.terminal_text import Heartbeat, escape_line
 from calltune.types import Json
 
 
@@ -62,7 +62,8 @@ def run(options: LoadOptions) -> Path:
     faults = NumberFaults()
     rows = valid_rows(islice(_rows(options), options.num_examples), faults)
     try:
-        path, count = _write(options, rows)
+        with Heartbeat(f"reading {options.dataset}"):
+            path, count = _write(options, rows)
     finally:
         _print_faults(faults)
     wanted = options.num_examples

@@ -22,7 +22,7 @@ from calltune.data.splits import SPLIT_NAMES, Ratios
 from calltune.errors import DataError, OptionError
 from calltune.files import Line, file_digest, read_lines, write_json, write_rows
 from calltune.formats import FORMATS
-from calltune.terminal_text import escape_line
+from calltune.terminal_text import Heartbeat, escape_line
 from calltune.types import Json
 
 _IDS_KEPT = 5
@@ -110,7 +110,8 @@ def run(options: PrepOptions) -> Path:
         max_tokens=options.max_tokens,
         count_tokens=_token_counter(options),
     )
-    found = prepare_rows(_first_lines(options), options.input_file.stem, rules)
+    with Heartbeat(f"preparing the rows of {options.input_file}"):
+        found = prepare_rows(_first_lines(options), options.input_file.stem, rules)
     from calltune.report.preparation import print_labels, print_preparation
 
     if not found.rows:
