@@ -92,7 +92,7 @@ def test_equal_requests_are_compiled_once() -> None:
 
 def test_a_request_that_is_refused_says_why() -> None:
     async def work(pool: GrammarPool) -> None:
-        with pytest.raises(APIError, match=r"tool paint: .*type"):
+        with pytest.raises(APIError, match=r"paint: .*type"):
             await pool.compile(request(type="string")._replace(strict=("paint",)))
 
     in_pool(work)

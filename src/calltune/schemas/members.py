@@ -11,7 +11,7 @@ from calltune.schemas.exclusion import Unsatisfiable
 from calltune.schemas.keywords import Schema
 from calltune.schemas.lark import LarkGrammar, one_of, repeat
 from calltune.schemas.pattern import UnsupportedPattern
-from calltune.schemas.scalars import MAX_ENFORCED_LENGTH, Scalars
+from calltune.schemas.scalars import MAX_ENFORCED_LENGTH, MAX_ENFORCED_MINIMUM, Scalars
 from calltune.schemas.validate import matches, satisfies
 from calltune.types import Json
 
@@ -158,9 +158,11 @@ def _free_only(
     note: Callable[[str], None],
 ) -> str:
     """Any members of one kind, as many as there may be."""
-    if min_count > MAX_ENFORCED_LENGTH or (max_count or 0) > MAX_ENFORCED_LENGTH:
-        note("minProperties" if min_count > MAX_ENFORCED_LENGTH else "maxProperties")
-        min_count, max_count = min(min_count, 1), None
+    if min_count > MAX_ENFORCED_MINIMUM:
+        note("minProperties")
+        min_count = 1
+    if max_count is not None and max_count > MAX_ENFORCED_LENGTH:
+        max_count = None
     if (max_count is not None and max_count < min_count) or (min_count and not more):
         raise Unsatisfiable
     if not more or max_count == 0:

@@ -21,8 +21,10 @@ from calltune.schemas.number_range import (
 from calltune.schemas.pattern import UnsupportedPattern, translate
 from calltune.types import Json
 
-MAX_ENFORCED_LENGTH = 2_000
-"""Larger lengths and counts are not enforced."""
+MAX_ENFORCED_LENGTH = 1_000_000
+"""No answer has a longer string or more items, so larger limits hold without a grammar."""
+MAX_ENFORCED_MINIMUM = 2_000
+"""Larger smallest lengths and counts are not enforced: they would be written without end."""
 _INTEGER = r"/-?(0|[1-9][0-9]{0,29})/"
 _NUMBER = (
     r"/-?((0|[1-9][0-9]{0,29})(\.[0-9]{1,29})?"
@@ -161,11 +163,10 @@ class Scalars:
             Unsatisfiable: the largest is smaller.
         """
         min_count, max_count = schema.get(min_keyword, 0), schema.get(max_keyword)
-        if min_count > MAX_ENFORCED_LENGTH:
+        if min_count > MAX_ENFORCED_MINIMUM:
             self._note(min_keyword)
             min_count = 0
         if max_count is not None and max_count > MAX_ENFORCED_LENGTH:
-            self._note(max_keyword)
             max_count = None
         if max_count is not None and max_count < min_count:
             raise Unsatisfiable
