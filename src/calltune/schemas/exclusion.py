@@ -67,6 +67,9 @@ def are_disjoint(one: Schema, other: Schema, resolve: Callable[[Json], Schema]) 
         values = _values(listed)
         if values is not None:
             return not any(satisfies(value, rest) for value in values)
+    n_items = max(one.get("minItems", 0), other.get("minItems", 0))
+    if these & those == {"array"} and n_items and not (one | other).keys() & {"prefixItems"}:
+        return _are_disjoint_values(one.get("items", True), other.get("items", True), resolve)
     return these & those == {"object"} and _are_disjoint_objects(one, other, resolve)
 
 
@@ -96,17 +99,26 @@ def _values(schema: Schema) -> Sequence[Json] | None:
 def _are_disjoint_objects(one: Schema, other: Schema, resolve: Callable[[Json], Schema]) -> bool:
     """By a property that both have and that is never the same, or that only one may have."""
     for first, second in ((one, other), (other, one)):
-        properties: Any = second.get("properties") or {}
+        ours, theirs = first.get("properties") or {}, second.get("properties") or {}
         for name in first.get("required") or ():
-            if name in properties:
-                value: Json = (first.get("properties") or {}).get(name, True)
-                if _are_disjoint_values(value, properties[name], resolve):
-                    return True
-            elif second.get("additionalProperties") is False and (
-                "patternProperties" not in second
-            ):
+            if name in theirs and _are_disjoint_values(ours.get(name, True), theirs[name], resolve):
                 return True
-    return False
+        if _lacks_required(second, first) and second.get("additionalProperties") is False:
+            return True
+    return _lacks_required(one, other) and _lacks_required(other, one)
+
+
+def _lacks_required(schema: Schema, other: Schema) -> bool:
+    """Whether objects that a grammar writes for a schema never have all that another requires."""
+    known = (schema.get("properties") or {}).keys() | set(schema.get("required") or ())
+    is_closed = known and not schema.get(
+        "additionalProperties", schema.get("unevaluatedProperties")
+    )
+    return bool(
+        is_closed
+        and "patternProperties" not in schema
+        and not known.issuperset(other.get("required") or ())
+    )
 
 
 def _are_disjoint_values(one: Json, other: Json, resolve: Callable[[Json], Schema]) -> bool:

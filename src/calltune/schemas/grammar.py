@@ -163,13 +163,29 @@ class SchemaCompiler:
 
     def _values(self, schema: Schema) -> str:
         values = [schema["const"]] if "const" in schema else schema["enum"]
-        return self._scalars.fixed(
+        return self._first_possible(
             [
-                value
+                partial(self._constant, value)
                 for value in values
                 if satisfies(value, schema) and not _is_excluded(value, schema)
             ]
         )
+
+    def _constant(self, value: Json) -> str:
+        """The body for one value, in the parts that other objects and arrays have.
+
+        As one text it would hide them: the lexer takes what begins alike for the longer one.
+        """
+        if isinstance(value, dict):
+            members = [
+                f"{self._scalars.literal(dumps(name) + ': ')} {self._constant(part)}"
+                for name, part in value.items()
+            ]
+            return f"{self._literal('{')} {f' {self._comma} '.join(members)} {self._literal('}')}"
+        if isinstance(value, list):
+            items = f" {self._comma} ".join(map(self._constant, value))
+            return f"{self._literal('[')} {items} {self._literal(']')}"
+        return self._scalars.literal(dumps(value))
 
     def _of_type(self, kind: str, schema: Schema, depth: int) -> str:
         match kind:

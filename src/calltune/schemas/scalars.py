@@ -97,11 +97,18 @@ class Scalars:
             Unsatisfiable: there is none.
         """
         counts = self.counts(schema, "minLength", "maxLength")
+        others = self.without([each for each in schema.get(EXCLUDED, ()) if isinstance(each, str)])
         pattern = self._pattern(schema)
-        parts = [] if pattern and counts == (0, None) else [self._of_length(*counts)]
-        parts += [pattern] if pattern else []
-        parts += self.without([each for each in schema.get(EXCLUDED, ()) if isinstance(each, str)])
-        return self._lark.terminal(" & ".join(parts))
+        if pattern is None or counts == (0, None):
+            first = pattern or self._of_length(*counts)
+            return self._lark.terminal(" & ".join([first, *others]))
+        both = " & ".join([self._of_length(*counts), pattern, *others])
+        if is_compilable(both):
+            return self._lark.terminal(both)
+        for keyword in ("minLength", "maxLength"):
+            if keyword in schema:
+                self._note(f"{keyword} (beside this pattern)")
+        return self._lark.terminal(" & ".join([pattern, *others]))
 
     def without(self, texts: Collection[str]) -> list[str]:
         """What to intersect a terminal for strings with to exclude these; none for none."""
