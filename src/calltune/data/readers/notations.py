@@ -42,9 +42,34 @@ def read_turn(text: str, offer: RowTools) -> TurnText:
     Raises:
         UnusableCall: there is a call that cannot be read.
     """
+    closing = _unopened_end(text)
+    if closing is None:
+        return _read_from(text, 0, offer)
+    # The prompt had the opening tag, or a string in a call has this closing one.
+    before = text[: closing.start()]
+    try:
+        whole = _read_from(text, 0, offer)
+    except UnusableCall:
+        begun = next(_openings(before, 0, offer), None)
+        if begun is None or _BODY.search(before, begun.start()):
+            raise
+        return _read_from(text, closing.end(), offer)
+    if whole.calls and _read_from(before, 0, offer).calls:
+        raise UnusableCall("call before the end of thoughts that did not begin", text)
+    return whole
+
+
+def _unopened_end(text: str) -> re.Match[str] | None:
+    """Where thoughts end whose beginning the text does not have."""
+    closing = _END_OF_THOUGHTS.search(text)
+    if closing is None or _BEGIN_OF_THOUGHTS.search(text, 0, closing.start()):
+        return None
+    return closing
+
+
+def _read_from(text: str, start: int, offer: RowTools) -> TurnText:
     if not _MAY_CALL.search(text):
         return TurnText(text, ())
-    start = _end_of_thoughts(text, offer)
     words, calls = [text[:start]], list[ToolCall]()
     at = start
     thoughts = [match.span() for match in _THOUGHTS.finditer(text, start)]
@@ -66,7 +91,7 @@ def read_turn(text: str, offer: RowTools) -> TurnText:
 
 _TAG = (
     # <tool_call>, <functioncall>, <|tool_call_start|>, <｜tool▁calls▁begin｜>, <seed:tool_call> …
-    r"<[|｜]?(?!end[_▁])(?:[\w:｜|-]*[_:▁｜|])?(?:tool|function)s?[_▁ -]?"
+    r"(?!<[\w:]+\|>)<[|｜]?(?!end[_▁])(?:[\w:｜|-]*[_:▁｜|])?(?:tool|function)s?[_▁ -]?"
     r"(?:calls?|use|uses|invoke|request|action)(?:[_▁]section)?s?(?:[_▁](?:begin|start))?[|｜]?>"
 )
 _MARK = re.compile(
@@ -76,11 +101,18 @@ _MARK = re.compile(
     r"|\bfunctools(?=\s*\[)|✿FUNCTION✿:"
     r"|to=functions\.(?=[\w.-])"
     r"|^[ \t]*Action:(?=\s*```|[^\n]*\n\s*Action Input:)"
-    r"|<(?:[｜|]\w+[｜|])?(?=(?:function=|invoke\s+name=))"
-    r"|```tool_(?:code|calls?)\b)",
+    r"|```tool_(?:code|calls?)"
+    # Where one of these is left over, the beginning of a call was damaged.
+    r"|Action Input:|✿ARGS✿|\[ARGS\]|<\|tool_call_argument_begin\|>|<｜tool▁sep｜>"
+    r"|</(?:[｜|]\w+[｜|])?(?:tool_calls?|function_?calls?|function|invoke|parameter|arg_value)>"
+    r"|<(?:[｜|]\w+[｜|])?(?:parameter[ =]|invoke\b(?!\s+name=)|arg_key>|end_function_call>)"
+    r"|<\|constrain\|>|<\|tools_suffix\|>|</TOOLCALL>"
+    r"|<[|｜]/?(?:tool|function)[_▁]calls?[_▁]?(?:section[_▁])?(?:end)?[|｜]>"
+    r"|[\"'](?:arguments|parameters|kwargs|tool_input|action_input)[\"']\s*:\s*[\"'{\[]"
+    r"|(?P<itself><(?:[｜|]\w+[｜|])?(?=function=|invoke\s+name=)))",
     re.IGNORECASE | re.MULTILINE,
 )
-_MARKS = re.compile(rf"(?:{_MARK.pattern}\s*)+", _MARK.flags)
+_MARKS = re.compile(rf"(?:(?:{_TAG}|<\|plugin\|>)\s*)+", re.IGNORECASE)
 _VALUE = re.compile(
     r"(?:^[ \t]*|(?<=:)[ \t]+)(?=[\[{])|```\w*\s*(?=[\[{]|print\(|\w[\w.]*\()", re.MULTILINE
 )
@@ -90,7 +122,7 @@ _DECORATION = re.compile(
 )
 _CLOSING = re.compile(
     r"\s*(?:</[^<>\s]+>|<[|｜]/?[^<>\s]*[|｜]>|<[a-z_]+\|>"
-    r"|<end_[a-z_]+>|<start_function_response>"
+    r"|<end_[a-z_]+>|<start_function_response>|<eos>|Observation:|✿RESULT✿"
     r"|\[/TOOL_[A-Z]+\]|</s>|```)"
 )
 _THOUGHTS = re.compile(
@@ -99,22 +131,11 @@ _THOUGHTS = re.compile(
     r"|<\|channel\|>analysis<\|message\|>.*?<\|end\|>",
     re.DOTALL | re.IGNORECASE,
 )
+_BEGIN_OF_THOUGHTS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
+_BODY = re.compile(r"[{\[(]|<(?:function=|invoke|parameter|arg_)")
+"""How the body of a call begins, behind its marker."""
 _QUOTED = re.compile(r"\"[^\"\n]*\"|`[^`\n]+`|“[^”\n]*”|«[^»\n]*»|(?<!\w)'[^'\n]*'(?!\w)")
-
-
-def _end_of_thoughts(text: str, offer: RowTools) -> int:
-    """Where the answer begins after thoughts whose opening tag the prompt had; else 0."""
-    closing = _END_OF_THOUGHTS.search(text)
-    if closing is None or re.search(r"<think(?:ing)?>", text[: closing.start()], re.IGNORECASE):
-        return 0
-    try:
-        is_call = bool(read_turn(text[: closing.start()], offer).calls)
-    except UnusableCall:
-        is_call = False
-    if is_call:
-        raise UnusableCall("call before the end of thoughts that did not begin", text)
-    return closing.end()
 
 
 def _openings(text: str, at: int, offer: RowTools) -> Iterator[re.Match[str]]:
@@ -150,8 +171,8 @@ def _in_call_position(name: str) -> re.Pattern[str]:
         rf"(?<![\w.-])(?:[A-Za-z_]\w*\.)?{escaped}\("
         rf"|(?:name|tool|function|action|tool_name|function_name|recipient_name)[\"']?\s*[:=]\s*"
         rf"[\"'](?:functions\.)?{escaped}[\"']"
-        rf"|[\"']{escaped}[\"']\s*:\s*\{{"
-        rf"|<{escaped}\s*/?>|=\s*{escaped}\s*>|\bcall:\s*{escaped}\b"
+        rf"|[\"']{escaped}[\"']\s*:\s*\{{|{escaped}\{{"
+        rf"|<{escaped}\s*/?>|{escaped}[\"']?\s*>|\bcall:\s*{escaped}\b"
         rf"|^[ \t]*(?:Action|Tool|Function|Call)\s*:\s*{escaped}\s*$"
         rf"|(?<![\w.-]){escaped}\s*[:=]?\s*(?:```(?:json)?\s*)?\{{\s*[\"'}}]",
         re.MULTILINE,
@@ -168,8 +189,7 @@ def _calls_at(text: str, opening: re.Match[str], offer: RowTools) -> LocatedCall
         return _value_calls(text, opening, offer)
     if opening.re is not _MARK:
         return _calls_by_name(text, opening, offer)
-    begins_itself = text.startswith("<", opening.start()) and opening.end() == opening.start() + 1
-    at = opening.start() if begins_itself or opening[0].startswith("<｜DSML") else opening.end()
+    at = opening.start() if opening["itself"] else opening.end()
     first = _payload_after(text, at, offer)
     if first is None:
         raise UnusableCall(UNREADABLE, text[opening.start() :])
@@ -254,9 +274,9 @@ def _and_following(
         calls.extend(more.calls)
         end = more.end
     rest = text[end:].lstrip()
-    if is_marked and rest and not rest.startswith(("<", "```", "[", "✿", "Observation:")):
+    if is_marked and rest and not (_CLOSING.match(rest) or _MARK.match(rest)):
         raise UnusableCall("text after a call", rest)
-    while (closing := _CLOSING.match(text, end)) is not None and not _MARK.match(
+    while (closing := _CLOSING.match(text, end)) is not None and not _MARKS.match(
         text, closing.start() + len(closing[0]) - len(closing[0].lstrip())
     ):
         end = closing.end()

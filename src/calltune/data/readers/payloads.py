@@ -88,7 +88,9 @@ def xml_calls(text: str, at: int, offer: RowTools) -> LocatedCalls | None:
         if closing is None:
             raise UnusableCall(UNREADABLE, text[at:])
         body, end = text[opening.end() : closing.start()], closing.end()
-    elif (opening := _GLM_NAME.match(text, at)) is not None:
+    elif (opening := _GLM_NAME.match(text, at)) is not None and (
+        opening["has_arguments"] or opening["name"] in offer.by_name
+    ):
         name, parameter = opening["name"], _GLM_PARAMETER
         closing = re.compile(r"</tool_call>|\Z").search(text, opening.end())
         assert closing is not None
@@ -104,7 +106,9 @@ def xml_calls(text: str, at: int, offer: RowTools) -> LocatedCalls | None:
         if key in arguments or _XML_MARK.search(value):
             raise UnusableCall(UNREADABLE, text[at:])
         is_text = found.groupdict().get("string")
-        arguments[key] = _xml_value(value, name, key, is_text, offer)
+        # Qwen puts each value on lines of its own.
+        is_wrapped = found[0].startswith("<parameter=")
+        arguments[key] = _xml_value(value, name, key, is_text, is_wrapped, offer)
     if parameter.sub("", body).strip():
         raise UnusableCall(UNREADABLE, text[at:])
     return LocatedCalls((read_call({"name": name, "arguments": arguments}, offer),), end)
@@ -157,7 +161,9 @@ _PARAMETER = re.compile(
     r"""</(?:[｜|]\w+[｜|])?parameter>""",
     re.DOTALL,
 )
-_GLM_NAME = re.compile(r"(?P<name>[^\s<>{}()\[\]]+)\s*(?=<arg_key>)")
+_GLM_NAME = re.compile(
+    r"(?P<name>[^\s<>{}()\[\]]+)\s*(?=(?P<has_arguments><arg_key>)|</tool_call>)"
+)
 _GLM_PARAMETER = re.compile(
     r"<arg_key>(?P<key>.*?)</arg_key>\s*<arg_value>(?P<value>.*?)</arg_value>", re.DOTALL
 )
@@ -166,7 +172,7 @@ _XML_MARK = re.compile(
 )
 _NAME_THEN_JSON = re.compile(
     r"(?:function(?:<｜tool▁sep｜>|\s+))?"
-    r"(?P<name>[^\s{}\[\]()<>:\"',｜|]+(?::(?!\d)[^\s{}\[\]()<>:]+)?)"
+    r"(?P<name>[^\s{}\[\]()<>:\"',`｜|]+(?::(?!\d)[^\s{}\[\]()<>:]+)?)"
     r"(?::\d+)?"
     r"(?:\s|:|=|```(?:json)?|\[CALL_ID\]\s*[\w-]*|\[ARGS\]|<\|constrain\|>(?:json)?|<\|message\|>"
     r"|<｜tool▁sep｜>|<\|tool_call_argument_begin\|>|<\|content\|>|Action Input:|✿ARGS✿:"
@@ -216,12 +222,16 @@ def _python_value(text: str, call: str) -> Json:
         raise UnusableCall(UNREADABLE, call) from None
 
 
-def _xml_value(text: str, name: str, key: str, is_text: str | None, offer: RowTools) -> Json:
+def _xml_value(
+    text: str, name: str, key: str, is_text: str | None, is_wrapped: bool, offer: RowTools
+) -> Json:
     """The value of a parameter in XML, which says of itself neither that it is text nor not.
 
     The tool's schema says it: what could be both is refused.
     """
-    plain = text.removeprefix("\n").removesuffix("\n")
+    plain = text
+    if is_wrapped and len(text) > 1 and text.startswith("\n") and text.endswith("\n"):
+        plain = text[1:-1]
     if is_text == "true":
         return text
     try:
