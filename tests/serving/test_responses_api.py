@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from pydantic import BaseModel
@@ -29,7 +30,8 @@ def server(tiny_llama: Path) -> Iterator[Running]:
 
 def create(server: Running, **more: Any) -> Any:
     given = {"model": "tiny", "input": "Make the wall nice.", "max_output_tokens": 200} | more
-    return server.client.responses.create(**given)
+    with server.client as client:
+        return client.responses.create(**given)
 
 
 def messages(*items: Any, **more: Any) -> tuple[Message, ...]:
@@ -182,9 +184,8 @@ def test_a_schema_of_text_is_enforced(server: Running) -> None:
 def test_a_stream_builds_the_response(server: Running, more: dict[str, Any]) -> None:
     given: Any = {"tools": [FLAT], "max_output_tokens": 60, "temperature": 0, **more}
     whole = create(server, **given)
-    with server.client.responses.stream(
-        model="tiny", input="Make the wall nice.", **given
-    ) as stream:
+    asked = {"model": "tiny", "input": "Make the wall nice."} | given
+    with server.client as client, client.responses.stream(**asked) as stream:
         events = list(stream)
         built = stream.get_final_response() if whole.status == "completed" else None
     assert [event.sequence_number for event in events if event.type != "response.output_text.done"]
@@ -213,12 +214,17 @@ def test_an_error_in_a_stream_is_raised_by_the_client(
         yield
 
     monkeypatch.setattr(Answers, "events", failing)
-    with create(server, stream=True) as stream, pytest.raises(openai.APIError, match="Too late"):
+    with (
+        server.client as client,
+        client.responses.create(model="tiny", input="a", stream=True) as stream,
+        pytest.raises(openai.APIError, match="Too late"),
+    ):
         list(stream)
 
 
 def test_paths_that_are_not_there_say_what_to_set(server: Running) -> None:
-    with pytest.raises(openai.NotFoundError, match="base URL to end in /v1"):
-        server.client.responses.retrieve("resp_1")
-    with pytest.raises(openai.NotFoundError, match="chat completions or responses"):
-        server.client.embeddings.create(model="tiny", input="a")
+    for path in ("/v1/responses/resp_1", "/v1/embeddings", "/chat/completions"):
+        missing = httpx.get(f"{server.url}{path}")
+        assert missing.status_code == 404
+        message = missing.json()["error"]["message"]
+        assert path in message and "base URL to end in /v1" in message

@@ -85,7 +85,8 @@ def test_the_older_spelling_is_answered_in_its_own(server: Running) -> None:
     assert choice["message"]["function_call"]["name"] == "paint"
     assert "tool_calls" not in choice["message"]
     given: Any = {key: value for key, value in body.items() if key != "stream"}
-    chunks = list(server.client.chat.completions.create(stream=True, **given))
+    with server.client as client:
+        chunks = list(client.chat.completions.create(stream=True, **given))
     parts = [part for chunk in chunks if (part := chunk.choices[0].delta.function_call) is not None]
     assert parts[0].name == "paint"
     arguments = "".join(part.arguments or "" for part in parts)
@@ -125,10 +126,10 @@ def test_a_stream_begins_at_once_and_is_never_silent(
     first = next(index for index, line in enumerate(lines) if line.startswith("data:"))
     assert first >= 3 and all(line.startswith(":") for line in lines[:first])
     assert lines[-1] == "data: [DONE]"
-    stream = server.client.chat.completions.create(
-        model="tiny", messages=ASK, max_tokens=4, stream=True
-    )
-    assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("stop", "length")
+    given: Any = {"model": "tiny", "messages": ASK, "max_tokens": 4, "stream": True}
+    with server.client as client:
+        chunks = list(client.chat.completions.create(**given))
+    assert chunks[-1].choices[0].finish_reason in ("stop", "length")
 
 
 def test_an_error_in_a_stream_that_has_begun_is_its_last_event(
@@ -139,7 +140,8 @@ def test_an_error_in_a_stream_that_has_begun_is_its_last_event(
     assert "answer_off_schema" in text and text.endswith("data: [DONE]\n\n")
     given: Any = {"model": "tiny", "messages": ASK, "stream": True}
     with (
-        server.client.chat.completions.create(**given) as stream,
+        server.client as client,
+        client.chat.completions.create(**given) as stream,
         pytest.raises(openai.APIError, match="The answer is off"),
     ):
         list(stream)

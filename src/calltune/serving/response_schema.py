@@ -226,6 +226,8 @@ class ResponseObject(_Response):
     top_p: float
     truncation: Literal["disabled"]
     usage: ResponseUsage | None
+    note: Note | None = None
+    """Why a call or an answer is returned as text."""
 
 
 class ErrorDetail(_Response):

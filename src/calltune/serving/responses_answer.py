@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 
 from calltune.files import dumps
-from calltune.serving.answer_parser import CompletedCall, Event, Finished, TextDelta
+from calltune.serving.answer_parser import CompletedCall, Event, Finished, SchemaNote, TextDelta
 from calltune.serving.answers import Answers
 from calltune.serving.errors import APIError
 from calltune.serving.response_schema import (
     IncompleteDetails,
     InputTokens,
     ItemStatus,
+    Note,
     OutputCall,
     OutputMessage,
     OutputText,
@@ -43,6 +44,7 @@ class ResponseWriter:
         """The id of the message that is being written, if one is."""
         self._text = ""
         self._is_cut = False
+        self._note: SchemaNote | None = None
         self._n_events = 0
 
     async def whole(self, seconds: float) -> dict[str, Json]:
@@ -86,8 +88,8 @@ class ResponseWriter:
             case CompletedCall(call=call):
                 yield from self._end_message("completed")
                 yield from self._call(call)
-            case Finished(reason=reason):
-                self._is_cut = reason == "length"
+            case Finished(reason=reason, note=note):
+                self._is_cut, self._note = reason == "length", note
                 if not self._output:
                     yield from self._begin_message()
                 yield from self._end_message("incomplete" if self._is_cut else "completed")
@@ -148,31 +150,33 @@ class ResponseWriter:
         text = request.text.format if request.text else None
         is_single = request.parallel_tool_calls is False
         details = IncompleteDetails(reason="max_output_tokens") if self._is_cut else None
-        return to_json(
-            ResponseObject(
-                id=self._id,
-                object="response",
-                created_at=self._created,
-                status=status,
-                error=None,
-                incomplete_details=details,
-                instructions=request.instructions,
-                max_output_tokens=request.max_output_tokens,
-                metadata=request.metadata or {},
-                model=request.model,
-                output=list(self._output),
-                parallel_tool_calls=not is_single,
-                previous_response_id=None,
-                store=False,
-                temperature=request.temperature or 0.0,
-                text={"format": text or {"type": "text"}},
-                tool_choice="auto" if request.tool_choice is None else request.tool_choice,
-                tools=list(request.tools or ()),
-                top_p=1.0 if request.top_p is None else request.top_p,
-                truncation="disabled",
-                usage=None if status == "in_progress" else self._usage(),
-            )
+        response = ResponseObject(
+            id=self._id,
+            object="response",
+            created_at=self._created,
+            status=status,
+            error=None,
+            incomplete_details=details,
+            instructions=request.instructions,
+            max_output_tokens=request.max_output_tokens,
+            metadata=request.metadata or {},
+            model=request.model,
+            output=list(self._output),
+            parallel_tool_calls=not is_single,
+            previous_response_id=None,
+            store=False,
+            temperature=request.temperature or 0.0,
+            text={"format": text or {"type": "text"}},
+            tool_choice="auto" if request.tool_choice is None else request.tool_choice,
+            tools=list(request.tools or ()),
+            top_p=1.0 if request.top_p is None else request.top_p,
+            truncation="disabled",
+            usage=None if status == "in_progress" else self._usage(),
         )
+        if self._note is not None:
+            note = Note(type=self._note.type, message=self._note.message)
+            response = response.model_copy(update={"note": note})
+        return to_json(response)
 
     def _usage(self) -> ResponseUsage:
         usage = self._answers.usage
