@@ -1,8 +1,6 @@
 """OpenAI's Responses API through its Python client, and what of it is refused."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,17 +13,11 @@ from calltune.serving.request_messages import requested_messages
 from calltune.serving.responses_request import ItemStore, read_responses_request
 from calltune.types import Message, ToolCall
 
-from support.running import COLOURS, PAINT, Running, serving
+from support.running import COLOURS, PAINT, Running
 
 FLAT = {"type": "function", **PAINT["function"]}
 CALL = {"type": "function_call", "call_id": "c1", "name": "paint", "arguments": '{"coats": 1}'}
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "done"}
-
-
-@pytest.fixture(scope="module")
-def server(tiny_llama: Path) -> Iterator[Running]:
-    with serving(tiny_llama, "chatml") as running:
-        yield running
 
 
 def create(server: Running, **more: Any) -> Any:
@@ -141,25 +133,29 @@ def test_kept_items_are_the_last_ones() -> None:
     assert items.get("0") is None and items.get("2") == {"id": "2"} and items.get([]) is None
 
 
-def test_a_call_its_result_and_a_text(server: Running) -> None:
+def test_a_call_its_result_and_a_text(small_server: Running) -> None:
     asked = [{"role": "user", "content": "Make the wall nice."}]
-    first = create(server, input=asked, tools=[FLAT], tool_choice="required", instructions="Go.")
+    first = create(
+        small_server, input=asked, tools=[FLAT], tool_choice="required", instructions="Go."
+    )
     (call, *_) = first.output
     assert first.status == "completed" and call.type == "function_call"
     arguments = json.loads(call.arguments)
     assert arguments["colour"] in COLOURS and 1 <= arguments["coats"] <= 3
     assert first.usage.total_tokens == first.usage.input_tokens + first.usage.output_tokens
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
-    sent = create(server, input=[*asked, call.to_dict(), result], max_output_tokens=4)
+    sent = create(small_server, input=[*asked, call.to_dict(), result], max_output_tokens=4)
     # The AI SDK refers to items that it has got from here.
     reference = {"type": "item_reference", "id": call.id}
-    referred = create(server, input=[*asked, reference, result], max_output_tokens=4)
+    referred = create(small_server, input=[*asked, reference, result], max_output_tokens=4)
     assert sent.output_text == referred.output_text and sent.output[0].type == "message"
     assert sent.usage == referred.usage
     assert sent.status == "incomplete" and sent.incomplete_details.reason == "max_output_tokens"
-    forgotten = create(server, store=False, max_output_tokens=2)
+    forgotten = create(small_server, store=False, max_output_tokens=2)
     with pytest.raises(openai.BadRequestError, match="store: false") as refused:
-        create(server, input=[*asked, {"type": "item_reference", "id": forgotten.output[0].id}])
+        create(
+            small_server, input=[*asked, {"type": "item_reference", "id": forgotten.output[0].id}]
+        )
     assert refused.value.param == "input[1].id"
 
 
@@ -168,7 +164,7 @@ class Wall(BaseModel):
     is_wet: bool
 
 
-def test_a_schema_of_text_is_enforced(server: Running) -> None:
+def test_a_schema_of_text_is_enforced(small_server: Running) -> None:
     schema = {
         "type": "object",
         "properties": {"colour": {"enum": COLOURS}, "is_wet": {"type": "boolean"}},
@@ -176,16 +172,16 @@ def test_a_schema_of_text_is_enforced(server: Running) -> None:
         "additionalProperties": False,
     }
     wanted = {"format": {"type": "json_schema", "name": "wall", "strict": True, "schema": schema}}
-    found = create(server, text=wanted, temperature=1.2)
+    found = create(small_server, text=wanted, temperature=1.2)
     assert Wall.model_validate_json(found.output_text).colour in COLOURS
 
 
 @pytest.mark.parametrize("more", [{"tool_choice": "required"}, {"tool_choice": "none"}])
-def test_a_stream_builds_the_response(server: Running, more: dict[str, Any]) -> None:
+def test_a_stream_builds_the_response(small_server: Running, more: dict[str, Any]) -> None:
     given: Any = {"tools": [FLAT], "max_output_tokens": 60, "temperature": 0, **more}
-    whole = create(server, **given)
+    whole = create(small_server, **given)
     asked = {"model": "tiny", "input": "Make the wall nice."} | given
-    with server.client as client, client.responses.stream(**asked) as stream:
+    with small_server.client as client, client.responses.stream(**asked) as stream:
         events = list(stream)
         built = stream.get_final_response() if whole.status == "completed" else None
     assert [event.sequence_number for event in events if event.type != "response.output_text.done"]
@@ -205,7 +201,7 @@ def test_a_stream_builds_the_response(server: Running, more: dict[str, Any]) -> 
 
 
 def test_an_error_in_a_stream_is_raised_by_the_client(
-    server: Running, monkeypatch: pytest.MonkeyPatch
+    small_server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from calltune.serving.answers import Answers
 
@@ -215,16 +211,16 @@ def test_an_error_in_a_stream_is_raised_by_the_client(
 
     monkeypatch.setattr(Answers, "events", failing)
     with (
-        server.client as client,
+        small_server.client as client,
         client.responses.create(model="tiny", input="a", stream=True) as stream,
         pytest.raises(openai.APIError, match="Too late"),
     ):
         list(stream)
 
 
-def test_paths_that_are_not_there_say_what_to_set(server: Running) -> None:
+def test_paths_that_are_not_there_say_what_to_set(small_server: Running) -> None:
     for path in ("/v1/responses/resp_1", "/v1/embeddings", "/chat/completions"):
-        missing = httpx.get(f"{server.url}{path}")
+        missing = httpx.get(f"{small_server.url}{path}")
         assert missing.status_code == 404
         message = missing.json()["error"]["message"]
         assert path in message and "base URL to end in /v1" in message
