@@ -19,7 +19,7 @@ from calltune.errors import OptionError, UnusableAnswer
 from calltune.formats.grammar import OutputSpec
 from calltune.models import cpu_math
 from calltune.tools import from_functions, from_openai
-from calltune.types import Message, ToolCall
+from calltune.types import Json, Message, ToolCall
 
 
 class Color(Enum):
@@ -152,6 +152,29 @@ def test_control_tokens_in_what_is_asked_start_no_turn(
     for marker in caller.prompt_format.markers:
         counts = [prompt.count(marker) for prompt in prompts]
         assert counts[:3] == counts[3:]
+
+
+def test_a_call_that_breaks_what_the_grammar_leaves_out_is_answered_again(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twins: Json = {"type": "array", "items": {"enum": [0, 1]}, "uniqueItems": True}
+    parameters: Json = {"type": "object", "properties": {"x": twins}}
+    tools = from_openai([{"name": "pair", "parameters": parameters}])
+    wrong, right = ToolCall("pair", {"x": [1, 1]}), ToolCall("pair", {"x": [1, 0]})
+    coming = [wrong, right]
+    samplings = []
+
+    def answer(_: Caller, *given: Any) -> str:
+        samplings.append(given[2:])
+        return caller.prompt_format.render_calls([coming.pop(0)])
+
+    monkeypatch.setattr(Caller, "_answer", answer)
+    found = caller.ask("Make a pair.", tools)
+    assert found.calls == (right,) and len(samplings) == 2 and samplings[0] != samplings[1]
+    assert found.notes == ("Not enforced while answering: pair: uniqueItems",)
+    coming = [wrong, wrong]
+    with pytest.raises(UnusableAnswer, match="pair do not keep to its schema"):
+        caller.call("Make a pair.", tools)
 
 
 def test_calls_before_a_cut_are_kept_and_the_cut_is_told(

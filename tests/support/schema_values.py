@@ -196,10 +196,9 @@ class ValueMaker:
             case "boolean":
                 return choose([True, False])
             case "array":
-                fixed = [self.value(part, depth - 1) for part in schema.get("prefixItems", ())]
-                return fixed + [
-                    self.value(schema["items"], depth - 1) for _ in range(choose((0, 1, 2)))
-                ]
+                rest = [schema.get("items", True)] * choose((0, 1, 2))
+                parts = [*schema.get("prefixItems", ()), *rest]
+                return [self.value(part, depth - 1) for part in parts]
             case "object":
                 return self._object(schema, depth)
         return None

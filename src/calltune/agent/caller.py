@@ -18,7 +18,7 @@ from calltune.files import dumps
 from calltune.formats.grammar import ANY_CALLS, OutputSpec
 from calltune.formats.repeats import NewCalls, repeats_text
 from calltune.generation.engine import complete
-from calltune.generation.sequence import Prompt
+from calltune.generation.sequence import Prompt, Sampling
 from calltune.models.backend import choose
 from calltune.models.loading import base_model_of, context_length, disable_adapter, load
 from calltune.models.options import CallerOptions
@@ -29,6 +29,8 @@ from calltune.types import Message, Tool, ToolCall
 Function = Callable[..., Any]
 CALLS_OR_TEXT = OutputSpec(allows_text=True)
 """Tool calls, or a text instead of them."""
+SECOND_ATTEMPT = Sampling(0.8)
+"""How a question is answered again after a call that breaks its schema."""
 
 log = logging.getLogger("calltune.agent")
 
@@ -163,7 +165,13 @@ class Caller:
         messages = [Message("user", query)] if isinstance(query, str) else list(query)
         fitting = self._fit(messages, toolset.tools)
         notes = [left_out_text(fitting)] if fitting.left_out else []
-        text = self._answer(self._prompt(messages, fitting.tools), fitting.tools)
+        by_name = {tool.name: tool for tool in toolset.tools}
+        prompt = self._prompt(messages, fitting.tools)
+        text = self._answer(prompt, fitting.tools)
+        if self._breaks_schema(text, by_name):
+            # Greedily the same call would come again.
+            text = self._answer(prompt, fitting.tools, ANY_CALLS, SECOND_ATTEMPT)
+        notes += self._left_out_of_grammar(fitting.tools)
         parser = self.prompt_format.parser()
         calls: Sequence[ToolCall] = parser.feed(text)
         is_beginning = not parser.is_broken
@@ -183,7 +191,6 @@ class Caller:
                 f"The answer was cut after {len(calls)} complete calls; allow more than "
                 f"{self._max_tokens} tokens for the others"
             )
-        by_name = {tool.name: tool for tool in toolset.tools}
         for call in calls:
             if problem := call_problem(call, by_name):
                 raise UnusableAnswer(
@@ -264,7 +271,27 @@ class Caller:
 
         return fit_prompt(tools, escaped, self.prompt_format, count_tokens, self._context_tokens)
 
-    def _answer(self, prompt: str, tools: Sequence[Tool], output: OutputSpec = ANY_CALLS) -> str:
+    def _breaks_schema(self, text: str, by_name: Mapping[str, Tool]) -> bool:
+        """Whether a complete call in an answer breaks what the grammar leaves out."""
+        calls = self.prompt_format.parser().feed(text)
+        return any(call_problem(call, by_name) is not None for call in calls)
+
+    def _left_out_of_grammar(self, tools: Sequence[Tool]) -> list[str]:
+        if self._constrainer is None:
+            return []
+        left_out = self._constrainer.constrain(tools).unenforced_keywords
+        return [f"Not enforced while answering: {'; '.join(left_out)}"] if left_out else []
+
+    def _answer(
+        self,
+        prompt: str,
+        tools: Sequence[Tool],
+        output: OutputSpec = ANY_CALLS,
+        sampling: Sampling | None = None,
+    ) -> str:
+        constraint = None
+        if self._constrainer is not None:
+            constraint = self._constrainer.constrain(tools, output).constraint
         tokens = prompt_tokens(self._loaded.tokenizer, prompt, self.prompt_format)
         context_tokens = self._context_tokens or len(tokens) + self._max_tokens
         room = context_tokens - len(tokens)
@@ -278,7 +305,7 @@ class Caller:
             constraint = self._constrainer.constrain(tools, output).constraint
         (completion,) = complete(
             self._loaded.model,
-            [Prompt("", tokens, constraint)],
+            [Prompt("", tokens, constraint, sampling)],
             stop_tokens=self._stop_tokens,
             max_tokens=min(self._max_tokens, room),
             batch_size=1,
