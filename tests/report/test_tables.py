@@ -156,6 +156,19 @@ def test_examples_left_out_are_counted(capsys: pytest.CaptureFixture[str]) -> No
     assert "1 example is in the base results only: left out." in shown(capsys)
 
 
+def test_a_source_that_looks_like_markup_is_shown_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`[/x]` once ended the command with an error, and `[red]` was lost."""
+    made = [
+        record_json(True, id=f"e{i}", source=source)
+        for i, source in enumerate(("a[red]b", "[/x]", ":smile:"))
+    ]
+    print_details(compare(results("a", *made), results("b", *made)))
+    shown = capsys.readouterr().out
+    assert all(source in shown for source in ("a[red]b", "[/x]", ":smile:"))
+
+
 @pytest.mark.slow
 def test_large_counts_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
     print_comparison(comparison([False] * 12_345, [True] * 12_345, n_tools=3))

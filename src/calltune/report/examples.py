@@ -31,7 +31,7 @@ def print_changed(comparison: Comparison, base: Results, tuned: Results) -> None
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     before, after = base.records, tuned.records
     for what, ids in (("Fixed", comparison.fixed), ("Broken", comparison.broken)):
         for number, id in enumerate(ids, start=1):

@@ -26,9 +26,9 @@ def progress_of(title: str, verbose: bool) -> Iterator[Show]:
         TimeRemainingColumn,
     )
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[right]} right"),
@@ -37,7 +37,7 @@ def progress_of(title: str, verbose: bool) -> Iterator[Show]:
     n_new, right, so_far = 0, 0, f"{title}: no answer yet"
 
     def print_line(line: str) -> None:
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
     with ExitStack() as stack:
         is_live = console.is_interactive

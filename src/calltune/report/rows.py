@@ -19,7 +19,7 @@ def print_row(row: TokenRow, tokenizer: Any) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     trained = len(row.tokens) - row.completion_start
     title = f"{escape_line(row.id)}: {len(row.tokens)} tokens, {trained} trained on"
     console.rule(Text(title), align="left", style="dim")
@@ -34,7 +34,7 @@ def print_lengths(rows: Sequence[TokenRow], too_long: Sequence[str], limit: int)
     """Print how long the rows are, and how many are dropped or near the limit of tokens."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     lengths = sorted(len(row.tokens) for row in rows)
     if lengths:
         trained = sum(len(row.tokens) - row.completion_start for row in rows) / sum(lengths)
@@ -46,7 +46,7 @@ def print_lengths(rows: Sequence[TokenRow], too_long: Sequence[str], limit: int)
     console.print(f"Limit {limit} tokens: {len(too_long)} rows dropped, {near} rows near it")
     if too_long:
         named = escape_line(", ".join(too_long[:5])) + (", …" if too_long[5:] else "")
-        console.print(f"  dropped: {named}", markup=False)
+        console.print(f"  dropped: {named}")
 
 
 def print_text_row(row: PreparedRow) -> None:
@@ -54,7 +54,7 @@ def print_text_row(row: PreparedRow) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     trained = len(row.completion)
     title = f"{escape_line(row.id)}: {len(row.text)} characters, {trained} trained on"
     console.rule(Text(title), align="left", style="dim")
@@ -68,14 +68,14 @@ def print_text_lengths(rows: Sequence[PreparedRow]) -> None:
     """Print how long the rows are, in characters, and how to see tokens."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     lengths = sorted(len(row.text) for row in rows)
     trained = sum(len(row.completion) for row in rows) / sum(lengths)
     console.print(
         f"{len(rows)} rows: shortest {lengths[0]}, median {lengths[len(lengths) // 2]}, "
         f"longest {lengths[-1]} characters; {trained:.0%} of all characters are trained on"
     )
-    console.print("Give --model for tokens and the limit of a training run", markup=False)
+    console.print("Give --model for tokens and the limit of a training run")
 
 
 def _as_text(tokens: Sequence[int], tokenizer: Any, style: str) -> "Text":

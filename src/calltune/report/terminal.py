@@ -16,10 +16,10 @@ MAX_PATH_LENGTH = 1200
 
 
 def open_console() -> "Console":
-    """A console that highlights nothing by itself."""
+    """A console that shows text as it is: it highlights nothing, and takes nothing for markup."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def plain_table(*headings: str) -> "Table":

@@ -33,7 +33,7 @@ class ProgressBar:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self._console = Console(highlight=False, markup=False, quiet=not shown)
+        self._console = Console(highlight=False, markup=False, emoji=False, quiet=not shown)
         is_live = shown and self._console.is_interactive
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
