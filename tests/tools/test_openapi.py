@@ -207,7 +207,7 @@ def test_what_cannot_be_expressed_is_named() -> None:
     assert [(tool.name, list(tool.parameters["properties"])) for tool in toolset.tools] == [
         ("get", ["far", "odd"])
     ]
-    assert [": ".join(note) for note in toolset.notes] == [
+    assert [f"{note.tool}: {note.text}" for note in toolset.notes] == [
         ": webhooks are left out: the server calls them",
         "get: callbacks are left out: the server calls them",
         "get: reference #/components/parameters/none leads nowhere here; left out",

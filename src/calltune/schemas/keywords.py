@@ -1,9 +1,10 @@
 """JSON Schema's keywords: which of them hold other schemas, and the rewrites that go through these.
 
-Every other module asks here where the parts of a schema are. Three descend on their own and say
-why: the grammar compiler (`schemas/grammar.py`), which carries a depth and merges as it goes; the
-search for references in OpenAPI documents (`schemas/openapi_dialect.py`), which are more than
-schemas; and `tools/openapi.py`, which joins the objects of `allOf` alone.
+Every other module asks here where the parts of a schema are. Some descend on their own and say
+why: the grammar compiler (`schemas/grammar.py`), which carries a depth and merges as it goes;
+`schemas/repair.py`, which carries the path; the searches for references (`schemas/references.py`,
+`schemas/openapi_dialect.py`), in documents that are more than schemas; and `schemas/flatten.py`,
+which joins the objects of `allOf` alone.
 
 Source: JSON Schema draft 2020-12, https://json-schema.org/draft/2020-12 (core, chapters 8 to 10;
 validation, chapter 9), with the older drafts' spellings `definitions` and `additionalItems`.

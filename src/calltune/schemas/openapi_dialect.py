@@ -4,17 +4,13 @@ Source: the Schema Object of OpenAPI 3.0 (a dialect of its own: `nullable`, bool
 `exclusiveMinimum`, `example`) and 3.1 (JSON Schema draft 2020-12), https://spec.openapis.org/oas.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from calltune.schemas.keywords import (
-    ANNOTATIONS,
-    HOLD_LIST,
-    HOLD_SCHEMAS,
-    Schema,
-    map_subschemas,
-)
+from calltune.schemas.dialects import is_nullable, modernized, or_null
+from calltune.schemas.keywords import ANNOTATIONS, HOLD_SCHEMAS, Schema, map_subschemas
 from calltune.schemas.names import sanitize_names
 from calltune.schemas.references import resolve_pointer
+from calltune.schemas.remarks import Noting
 from calltune.types import Json
 
 _MAX_INLINED = 2_000
@@ -54,7 +50,7 @@ class OpenAPIDocument:
 class SchemaConverter:
     """Converts the schemas of one tool, and collects the definitions that they refer to."""
 
-    def __init__(self, document: OpenAPIDocument, note: Callable[[str], None]) -> None:
+    def __init__(self, document: OpenAPIDocument, note: Noting) -> None:
         self.read_only: dict[str, None] = {}
         """Properties left out because only responses have them."""
         self._document = document
@@ -68,15 +64,27 @@ class SchemaConverter:
 
         None, with a note, where the reference leads nowhere in this document, or in a circle.
         """
+        return self._resolved(part, keeps_beside=False)
+
+    def resolve_beside(self, part: Json) -> Schema | None:
+        """As `resolve`, with what stands beside a reference kept: a path item's own operations."""
+        return self._resolved(part, keeps_beside=True)
+
+    def _resolved(self, part: Json, keeps_beside: bool) -> Schema | None:
         seen: set[str] = set()
+        beside: Schema = {}
         while isinstance(part, dict) and isinstance(reference := part.get("$ref"), str):
             found = None if reference in seen else self._found(reference)
             seen.add(reference)
             if found is None:
-                self._note(f"reference {reference} leads nowhere here; left out")
-                return None
+                kind = "references that lead nowhere here are left out"
+                text = f"reference {reference} leads nowhere here; left out"
+                self._note(text, kind, is_loss=True)
+                return beside or None
+            if keeps_beside:
+                beside = {key: value for key, value in part.items() if key != "$ref"} | beside
             part = found
-        return part if isinstance(part, dict) else None
+        return part | beside if isinstance(part, dict) else None
 
     def schema(self, written: Json) -> Schema:
         """A schema as draft 2020-12 writes it; what is not a schema allows any value."""
@@ -103,7 +111,9 @@ class SchemaConverter:
     def _target(self, reference: str) -> Schema:
         found = self._found(reference)
         if found is None:
-            self._note(f"reference {reference} leads nowhere here; any value is allowed")
+            kind = "references that lead nowhere here; any value is allowed"
+            text = f"reference {reference} leads nowhere here; any value is allowed"
+            self._note(text, kind, is_loss=True)
             return {}
         has_room = self._depth < _MAX_DEPTH and self._n_inlined < _MAX_INLINED
         if has_room and not self._document.is_recursive(reference):
@@ -157,19 +167,5 @@ def _modern(schema: Schema, written: Schema) -> Schema:
     modern = {k: v for k, v in schema.items() if k not in _DROPPED and not k.startswith("x-")}
     if "example" in written and "examples" not in modern:
         modern["examples"] = [written["example"]]
-    for bound in ("Minimum", "Maximum"):
-        if isinstance(is_exclusive := modern.get(f"exclusive{bound}"), bool):
-            del modern[f"exclusive{bound}"]
-            if is_exclusive and bound.lower() in modern:
-                modern[f"exclusive{bound}"] = modern.pop(bound.lower())
-    return _or_null(modern) if written.get("nullable") is True else modern
-
-
-def _or_null(schema: Schema) -> Schema:
-    if isinstance(kind := schema.get("type"), str) and not schema.keys() & HOLD_LIST:
-        if isinstance(values := schema.get("enum"), list) and None not in values:
-            schema = schema | {"enum": [*values, None]}
-        return schema | {"type": [kind, "null"]}
-    about = {key: value for key, value in schema.items() if key in _ABOUT}
-    rest = {key: value for key, value in schema.items() if key not in _ABOUT}
-    return about | {"anyOf": [rest, {"type": "null"}]} if rest else schema
+    modern = modernized(modern)
+    return or_null(modern) if is_nullable(written) else modern

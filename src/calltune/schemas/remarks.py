@@ -1,7 +1,14 @@
 """Remarks: what was repaired or left out in a schema, once for each kind of fault."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+
+class Noting(Protocol):
+    """Takes notes of what was changed or left out."""
+
+    def __call__(self, text: str, kind: str = "", *, is_loss: bool = False) -> None:
+        """Note `text`; `kind` is what many such notes have in common, where `text` says more."""
 
 
 class Remark(NamedTuple):

@@ -60,6 +60,7 @@ _ROOM_FOR_OTHERS = (
 """Keywords that may say what a property is that `properties` does not name."""
 SAY_NOTHING = ANNOTATIONS | {"$comment", "format", "deprecated", "readOnly", "writeOnly"}
 """Keywords that refuse no value."""
+_CONDITIONS = (("if",), ("then",), ("else",), ("not",))
 _CLOSING = {
     "properties": ("additionalProperties", "unevaluatedProperties"),
     "patternProperties": ("additionalProperties", "unevaluatedProperties"),
@@ -188,7 +189,9 @@ class _Repair:
             schema = schema | {"enum": [*schema["enum"], None]}
         if is_nullable(written):
             schema = or_null(schema)
-        return _with_required(schema, self.remarks, path) if path else schema
+        is_part = path[-2:-1] in (("allOf",), ("dependentSchemas",)) or path[-1:] in _CONDITIONS
+        # A part of a whole need not say what it requires, nor is the root done yet.
+        return schema if is_part or not path else _with_required(schema, self.remarks, path)
 
     def _keyword(self, key: str, value: Json, path: Path, depth: int) -> Schema:
         """The keyword as it stays: none where it is left out, several where a type brings them."""
