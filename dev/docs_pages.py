@@ -104,7 +104,8 @@ def recipes_page() -> str:
         "# Recipe keys",
         "A recipe is a TOML file with one table for each command. `calltune COMMAND --config "
         "FILE` reads the table with the command's name (`plan` reads that of `train`, and `bench "
-        "bfcl` reads `[bench.bfcl]`); a flag overrides the file, and an unknown key is an error. "
+        "bfcl` reads `[bench.bfcl]`); a flag overrides the file. A table or key that is unknown is "
+        "an error before anything runs, wherever it stands. "
         f"`calltune quickstart --recipe FILE` runs the commands that have a table, in this order: "
         f"{', '.join(f'`{stage}`' for stage in STAGES)}.",
         "Keys are the option names with underscores. What each one does is in the [command "

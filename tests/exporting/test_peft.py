@@ -18,7 +18,7 @@ from calltune.exporting.peft import (
 )
 from calltune.exporting.targets import open_tuned
 from calltune.models.backend import Backend
-from calltune.models.loading import load
+from calltune.models.loading import base_model_of, load
 from calltune.training.adapter import Kind
 
 from support import tiny
@@ -226,8 +226,17 @@ def test_an_adapter_of_peft_elsewhere_is_told_what_it_needs(
     tiny_llama: Path, tmp_path: Path, there: Path
 ) -> None:
     write_peft(tiny.write_adapter(tiny_llama, tmp_path / "adapter"), there, "tiny")
-    with pytest.raises(ModelNotFound, match="Face's PEFT; convert it with calltune export"):
-        load(str(tiny_llama), CPU, there)
+    for use in (lambda: load(str(tiny_llama), CPU, there), lambda: base_model_of(there)):
+        with pytest.raises(ModelNotFound, match="Face's PEFT; convert it with calltune export"):
+            use()
+    (there / PEFT_WEIGHTS).rename(there / "adapter_model.bin")
+    with pytest.raises(
+        ModelNotFound, match=f"adapter_model.bin.*save the adapter .*{PEFT_WEIGHTS}"
+    ):
+        check_peft(there)
+    (there / "adapter_model.bin").unlink()
+    with pytest.raises(ModelNotFound, match="missing, cut short or no safetensors file"):
+        open_tuned(there, str(tiny_llama), None, tmp_path)
 
 
 def test_layers_of_another_model_and_broken_files_are_told(

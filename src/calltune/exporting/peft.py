@@ -59,6 +59,11 @@ def check_peft(folder: Path) -> None:
             it uses what mlx_lm cannot express.
     """
     config = _config(folder / CONFIG)
+    if not (folder / PEFT_WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+        raise ModelNotFound(
+            f"{folder} has adapter_model.bin, which is not read, as loading it may run code; save "
+            f"the adapter again as {PEFT_WEIGHTS}"
+        )
     if config.get("peft_type") != "LORA":
         raise OptionError(f"{folder} is a {config.get('peft_type')} adapter; only LoRA can be read")
     _refuse_changed_base(folder, config)

@@ -127,17 +127,24 @@ def check_adapter(adapter: Path) -> None:
     Raises:
         ModelNotFound: a file is missing.
     """
-    if not (adapter / WEIGHTS).is_file() and any(adapter.glob("adapter_model.*")):
-        raise ModelNotFound(
-            f"The adapter in {adapter} is one of Hugging Face's PEFT; convert it with calltune "
-            f"export --to adapter --adapter-path {adapter} --output FOLDER, and give that folder"
-        )
+    _refuse_peft(adapter)
     for name in (WEIGHTS, CONFIG):
         if not (adapter / name).is_file():
             raise ModelNotFound(
                 f"No {name} in {adapter}; train first with calltune train --adapter-path "
                 f"{adapter}, or pass the --adapter-path of a finished training"
             )
+
+
+def _refuse_peft(adapter: Path) -> None:
+    if (adapter / WEIGHTS).is_file():
+        return
+    config = read_json(adapter / CONFIG) if (adapter / CONFIG).is_file() else {}
+    if any(adapter.glob("adapter_model.*")) or (isinstance(config, dict) and "peft_type" in config):
+        raise ModelNotFound(
+            f"The adapter in {adapter} is one of Hugging Face's PEFT; convert it with calltune "
+            f"export --to adapter --adapter-path {adapter} --output FOLDER, and give that folder"
+        )
 
 
 def base_model_of(adapter: Path) -> str:
@@ -153,6 +160,7 @@ def base_model_of(adapter: Path) -> str:
             f"No adapter in {adapter} ({CONFIG} is missing); train first, or "
             "give its folder with --adapter-path"
         )
+    _refuse_peft(adapter)
     config = read_json(config_file)
     if not isinstance(config, dict) or not isinstance(config.get("model"), str):
         raise ModelNotFound(f"{config_file} names no model; give the base model with --model")
