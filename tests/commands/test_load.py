@@ -120,6 +120,58 @@ def test_a_value_that_json_does_not_have_is_a_data_error(tmp_path: Path) -> None
         load(source, tmp_path / "out")
 
 
+def test_what_is_written_is_valid_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "numbers.jsonl"
+    digits = "9" * 5000
+    source.write_text(
+        f'{{"id": "a", "score": NaN, "x": 1}}\n{{"id": "b", "x": {{"y": [NaN]}}}}\n'
+        f'{{"id": "c", "x": 1e999}}\n{{"id": "d", "x": -{digits}}}\n{{"id": "e", "x": "NaN"}}\n'
+    )
+    written = load(source, tmp_path / "out")
+    kept = [{"id": "a", "score": None, "x": 1}, {"id": "e", "x": "NaN"}]
+    lines_written = written.read_text().splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail) for line in lines_written] == kept
+    printed = capsys.readouterr().out
+    assert "Wrote null for NaN in column score, 1 times" in printed
+    assert "Left out 3 rows with a number that JSON does not have: row 2 (b): nan" in printed
+    assert "row 4 (d): -9999" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", json.dumps(ROWS[0], indent=2)),
+        ("a.jsonl", json.dumps(ROWS[0], indent=2)),
+        ("a.json", "\n".join(json.dumps(row, indent=2) for row in ROWS)),
+        ("a.jsonl", ",\n".join(json.dumps(row) for row in ROWS)),
+        ("a.json", "".join(json.dumps(row) for row in ROWS)),
+        ("a.json", json.dumps({"version": 1, "rows": ROWS})),
+        ("a.json", json.dumps({"test": ROWS[:1], "train": ROWS}, indent=1)),
+        ("a.json", json.dumps({"rows": [{"row_idx": 0, "row": ROWS[0]}]})),
+    ],
+    ids=["one", "lines", "objects", "commas", "one line", "wrapped", "splits", "viewer"],
+)
+def test_json_is_read_however_it_is_laid_out(tmp_path: Path, name: str, content: str) -> None:
+    source = tmp_path / name
+    source.write_text(content)
+    found = rows_in(load(source, tmp_path / "out"))
+    assert found in (ROWS, ROWS[:1])
+    assert len(found) == (5 if content.count('"query"') >= 5 else 1)
+
+
+def test_a_json_file_may_hold_its_splits(tmp_path: Path) -> None:
+    source = tmp_path / "a.json"
+    source.write_text(json.dumps({"train": ROWS, "test": ROWS[:1]}))
+    assert rows_in(load(source, tmp_path / "out", split="test")) == ROWS[:1]
+    with pytest.raises(DataError, match="only split is train, not dev"):
+        load(source, tmp_path / "out", split="dev")
+
+
+def test_only_datasets_on_the_hub_have_subsets(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--subset is a"):
+        LoadOptions(dataset=str(tmp_path), subset="a")
+
+
 @pytest.mark.parametrize("name", ["missing.jsonl", "./missing", "folder/deep/id"])
 def test_a_missing_file_is_not_looked_for_on_the_hub(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError):

@@ -23,10 +23,10 @@ import sys
 from pathlib import Path
 from calltune.errors import CalltuneError
 from calltune.commands.load import LoadOptions, run
-split, count, out = sys.argv[1:]
+split, count, out, subset = sys.argv[1:]
 try:
     run(LoadOptions(dataset=DATASET, split=split, num_examples=int(count) or None,
-                    output_dir=Path(out)))
+                    output_dir=Path(out), subset=subset or None))
 except CalltuneError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -60,7 +60,12 @@ ARRAY = {"data/train.json": json.dumps(ROWS, indent=1).encode()}
 
 
 def load(
-    hub: Hub, folder: Path, count: int = 0, split: str = "train", token: str = ""
+    hub: Hub,
+    folder: Path,
+    count: int = 0,
+    split: str = "train",
+    token: str = "",
+    subset: str = "",
 ) -> subprocess.CompletedProcess[str]:
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))
@@ -70,7 +75,7 @@ def load(
         environment["HF_TOKEN"] = token
     program = PROGRAM.replace("DATASET", repr(DATASET))
     return subprocess.run(
-        [sys.executable, "-c", program, split, str(count), str(folder / "out")],
+        [sys.executable, "-c", program, split, str(count), str(folder / "out"), subset],
         env=environment,
         capture_output=True,
         text=True,
@@ -150,3 +155,33 @@ def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"DataError: {DATASET} has no split dev; it has train"
     assert hub.bytes_sent == 0
+
+
+SUBSETS = {
+    "README.md": b"""---
+configs:
+- config_name: easy
+  data_files: easy.jsonl
+- config_name: hard
+  data_files: hard.jsonl
+---
+""",
+    "easy.jsonl": json.dumps(ROWS[0]).encode(),
+    "hard.jsonl": json.dumps(ROWS[1]).encode(),
+}
+
+
+@pytest.mark.slow
+def test_a_subset_can_be_named(tmp_path: Path) -> None:
+    with serving(Hub(SUBSETS)) as hub:
+        done = load(hub, tmp_path, subset="hard")
+    assert done.returncode == 0, done.stderr
+    assert written(tmp_path) == {"xlam-shaped_hard_train_1examples": [ROWS[1]]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subset", ["", "none"])
+def test_the_subsets_are_listed_where_one_must_be_named(tmp_path: Path, subset: str) -> None:
+    with serving(Hub(SUBSETS)) as hub:
+        done = load(hub, tmp_path, subset=subset)
+    assert "has the subsets easy, hard; choose one with --subset" in done.stderr

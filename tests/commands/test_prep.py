@@ -147,6 +147,7 @@ def test_num_examples_takes_the_first_rows(tmp_path: Path) -> None:
     [
         ({"train_ratio": 0.5}, "add up to 0.7"),
         ({"train_ratio": 1.1, "val_ratio": -0.1, "test_ratio": 0.0}, "negative"),
+        ({"train_ratio": 0.0, "val_ratio": 0.0, "test_ratio": 0.0}, "add up to 0"),
         ({"num_examples": 0}, "at least 1"),
         ({"format": "klingon"}, "No format klingon"),
         ({"max_tokens": 300}, "go together"),
@@ -292,3 +293,121 @@ def test_masked_training_rows_leave_the_test_rows_as_they_are(tmp_path: Path) ->
 def test_shares_lie_between_0_and_1(tmp_path: Path, name: str) -> None:
     with pytest.raises(OptionError, match=f"--{name} is 1.5"):
         PrepOptions(input_file=tmp_path, **{name: 1.5})
+
+
+@pytest.mark.parametrize(
+    ("ratios", "sizes"),
+    [((0, 0, 1), {"test": 20}), ((0, 0.5, 0.5), {"valid": 10, "test": 10})],
+)
+def test_there_need_be_no_training_set(
+    tmp_path: Path, ratios: tuple[float, float, float], sizes: dict[str, int]
+) -> None:
+    train, val, test = ratios
+    rows = [xlam_row(i) for i in range(20)]
+    folder = prepare(tmp_path, rows, train_ratio=train, val_ratio=val, test_ratio=test)
+    found = {path.stem: len(read(path)) for path in folder.glob("*.jsonl")}
+    assert found == sizes
+    # Nothing is new to a model that nothing was trained on.
+    assert not any("unseen_tools" in row for row in read(folder / "test.jsonl"))
+
+
+def conversation(name: str, n_turns: int) -> list[dict[str, Any]]:
+    """The messages of a conversation with a call in each turn."""
+    messages: list[dict[str, Any]] = []
+    for turn in range(n_turns):
+        call = {"id": "c", "function": {"name": "get_weather", "arguments": {"location": name}}}
+        messages += [
+            {"role": "user", "content": f"{name}, day {turn}?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "sun"},
+        ]
+    return messages
+
+
+@pytest.mark.parametrize("is_one_row", [True, False])
+@pytest.mark.parametrize("n_conversations", [3, 12])
+def test_a_conversation_stays_in_one_split(
+    tmp_path: Path, is_one_row: bool, n_conversations: int
+) -> None:
+    rows = [
+        {"messages": conversation(f"City {number}", 4)[:end], "tools": [TOOL]}
+        for number in range(n_conversations)
+        for end in ((12,) if is_one_row else (3, 6, 9, 12))
+    ]
+    if not is_one_row:
+        # Each row is a turn, with the turns before it for context.
+        for row in rows:
+            for message in row["messages"][:-3]:
+                message["weight"] = 0
+    folder = prepare(tmp_path, rows)
+    splits = {name: read(folder / f"{name}.jsonl") for name in ("train", "valid", "test")}
+    assert sum(map(len, splits.values())) == 4 * n_conversations
+    cities = {name: {row["query"].split(",")[0] for row in rows} for name, rows in splits.items()}
+    assert all(cities.values())
+    assert sum(map(len, cities.values())) == n_conversations
+
+
+def test_a_table_tells_what_the_rows_of_each_format_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = json.dumps([{"name": "get_weather", "arguments": {"location": city}} for city in "ab"])
+    rows = [
+        *(xlam_row(number) for number in range(8)),
+        xlam_row(8, answers=two),
+        xlam_row(9, answers="[]"),
+        {"messages": conversation("Wyk", 2), "tools": [TOOL]},
+        {"text": "no dataset format"},
+    ]
+    folder = prepare(tmp_path, rows)
+    by_format = json.loads((folder / "prep.json").read_text())["by_format"]
+    assert list(by_format) == ["xlam", "openai", "unknown"]
+    assert list(by_format["xlam"].values()) == [10, 10, 9, 1, 1, 0]
+    printed = capsys.readouterr().out
+    table = [line.split() for line in printed.splitlines()]
+    assert ["xlam", "10", "10", "9", "1", "1"] in table
+    assert ["openai", "1", "2", "2", "0", "0"] in table
+    assert ["all", "12", "12", "11", "1", "1"] in table
+    assert "Warning" not in printed
+
+
+def test_rows_that_teach_not_to_call_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = [xlam_row(number, answers="[]") for number in range(7)]
+    prepare(tmp_path, [*quiet, *(xlam_row(number) for number in range(7, 12))])
+    assert "Warning: 7 of 12 examples call nothing" in capsys.readouterr().out
+    broken = [xlam_row(number, answers='[{"name": "lost"}]') for number in range(20, 24)]
+    prepare(tmp_path, [*quiet, *broken, *(xlam_row(number) for number in range(7, 19))])
+    printed = capsys.readouterr().out
+    assert "Warning: rows dropped that call something: 4, examples kept" in printed
+    assert "call nothing; a model" not in printed
+
+
+def test_what_was_dropped_is_told_even_where_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [xlam_row(1), xlam_row(2, answers="[{'name': 'other'}]")]
+    with pytest.raises(DataError, match="1 different rows are left for 3 splits"):
+        prepare(tmp_path, rows)
+    printed = capsys.readouterr().out
+    assert "dropped 1: call to a tool that is not offered (line 2 (2)): other" in printed
+
+
+def test_look_shows_rows_without_a_model_and_what_was_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from calltune.commands.look import LookOptions
+    from calltune.commands.look import run as look
+
+    def no_network(*_: Any) -> None:
+        raise AssertionError("look went to the network")
+
+    folder = prepare(tmp_path, [xlam_row(0, query=""), *(xlam_row(i) for i in range(1, 20))])
+    capsys.readouterr()
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    assert look(LookOptions(data=folder, num_examples=1)) == folder / "train.jsonl"
+    printed = capsys.readouterr().out
+    first = read(folder / "train.jsonl")[0]
+    assert f"{first['id']}: {len(first['text'])} characters" in printed
+    assert "trained from here on" in printed and first["query"] in printed
+    assert "dropped 1: no query (line 1 (0))" in printed

@@ -52,3 +52,9 @@ def test_the_seed_decides_and_every_asked_for_split_gets_a_row() -> None:
     )
     assert split_sizes(3, Ratios(0.98, 0.01, 0.01)) == {"train": 1, "valid": 1, "test": 1}
     assert split_sizes(10, Ratios(1.0, 0.0, 0.0)) == {"train": 10, "valid": 0, "test": 0}
+
+
+def test_a_split_that_is_wanted_gets_a_group_however_large_they_are() -> None:
+    groups = [[f"{group}{item}" for item in range(5)] for group in "abc"]
+    parts = assign_groups(groups, {"train": 11, "valid": 2, "test": 2}, seed=0)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 5, "valid": 5, "test": 5}
