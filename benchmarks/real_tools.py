@@ -8,6 +8,7 @@ The line goes to benchmarks/results.jsonl. See README.md beside this file.
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections import Counter
@@ -23,6 +24,8 @@ from tool_lists import LISTS, ToolList, install
 import report
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
 MODEL = "pip:smollm2-135m"
 FORMAT = "chatml"
 READ_S = 60
@@ -44,11 +47,14 @@ class Asked(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Try all lists; exit status 0 if each was read, compiled and its question answered."""
     given = _parsed(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chosen = [each for each in LISTS if given.only is None or given.only in each.name]
     install(given.packages)
     rows = []
+    adapter = given.adapter or _adapter(given.packages / "adapter")
     flags = ["--max-tokens", str(given.max_tokens), "--timeout", "600"]
-    server = Server("calltune", MODEL, given.adapter, given.packages / "serve.log", flags)
+    flags += ["--max-context", str(given.max_context), "--batch-size", "1"]
+    server = Server("calltune", MODEL, adapter, given.packages / "serve.log", flags)
     try:
         server.wait_until_ready()
         compiler = _Compiler()
@@ -57,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     finally:
         server.stop()
-    line = {"benchmark": "real_tools", "model": MODEL, "adapter": given.adapter is not None}
-    line |= {"max_tokens": given.max_tokens, "lists": rows}
+    line = {"benchmark": "real_tools", "model": MODEL, "max_tokens": given.max_tokens}
+    line |= {"max_context": given.max_context, "lists": rows}
     if given.results is not None:
         report.append(given.results, line | report.surroundings(given.commit))
     print(table(rows))
@@ -170,18 +176,28 @@ def _ask(server: Server, tools: list[Any], question: str) -> Asked:
     seconds = time.perf_counter() - started
     if response.status_code != 200:
         return Asked(seconds, response.status_code, [], response.json()["error"]["message"])
-    message = response.json()["choices"][0]["message"]
-    calls = [call["function"] for call in message.get("tool_calls") or []]
-    said = {n: v for n, v in response.headers.items() if n.startswith("x-calltune")}
-    return Asked(seconds, 200, calls, "; ".join(said.values()))
+    (choice,) = response.json()["choices"]
+    calls = [call["function"] for call in choice["message"].get("tool_calls") or []]
+    said = [f"{n}: {v}" for n, v in response.headers.items() if n.startswith("x-calltune")]
+    said += ["cut by the token limit"] if choice["finish_reason"] == "length" else []
+    return Asked(seconds, 200, calls, "; ".join(said))
+
+
+def _adapter(folder: Path) -> str:
+    """The adapter of the tests, which was taught two other tools: its answers come to an end."""
+    from support.tuned import train_adapter
+
+    folder.mkdir(exist_ok=True)
+    return str(train_adapter(folder))
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--only", help="part of the names of the lists to try")
-    add("--adapter", help="folder of an adapter of SmolLM2 135M, which then answers")
-    add("--max-tokens", type=int, default=400, help="longest answer")
+    add("--adapter", help="folder of an adapter of SmolLM2 135M; the tests' own unless given")
+    add("--max-tokens", type=int, default=200, help="longest answer")
+    add("--max-context", type=int, default=4096, help="longest prompt with its answer")
     add("--packages", type=Path, default=Path(".bench/real_tools").resolve())
     add("--results", type=Path, default=HERE / "results.jsonl")
     add("--no-record", dest="results", action="store_const", const=None)
