@@ -23,7 +23,7 @@ from calltune.models.backend import choose
 from calltune.models.loading import base_model_of, context_length, disable_adapter, load
 from calltune.models.options import CallerOptions
 from calltune.tools import Toolset, from_functions
-from calltune.tools.shortlist import Shortlist, fit_prompt, left_out_text
+from calltune.tools.shortlist import Shortlist, count_tokens, fit_prompt, left_out_text
 from calltune.types import Message, Tool, ToolCall
 
 Function = Callable[..., Any]
@@ -265,11 +265,13 @@ class Caller:
         if self._context_tokens is None:
             return Shortlist(tuple(tools))
         escaped = [self.prompt_format.escape_control_tokens(each) for each in messages]
-
-        def count_tokens(text: str) -> int:
-            return len(prompt_tokens(self._loaded.tokenizer, text, self.prompt_format))
-
-        return fit_prompt(tools, escaped, self.prompt_format, count_tokens, self._context_tokens)
+        return fit_prompt(
+            tools,
+            escaped,
+            self.prompt_format,
+            lambda text: count_tokens(self._loaded.tokenizer, text),
+            self._context_tokens,
+        )
 
     def _breaks_schema(self, text: str, by_name: Mapping[str, Tool]) -> bool:
         """Whether a complete call in an answer breaks what the grammar leaves out."""

@@ -31,7 +31,7 @@ from calltune.serving.request_options import (
 from calltune.serving.request_schema import ChatRequest
 from calltune.serving.tool_list import left_out_headers
 from calltune.serving.unenforced import unenforced_headers
-from calltune.tools.shortlist import MAX_CHARACTERS_PER_TOKEN, Shortlist, fit_prompt
+from calltune.tools.shortlist import MAX_CHARACTERS_PER_TOKEN, Shortlist, count_tokens, fit_prompt
 from calltune.types import Json, Message, Tool
 
 FREE_TEXT = CompileResult((), {}, None)
@@ -133,7 +133,7 @@ class Service:
             tools,
             messages,
             self.prompt_format,
-            lambda text: len(prompt_tokens(self.tokenizer, text, self.prompt_format)),
+            lambda text: count_tokens(self.tokenizer, text),
             self.limits.context_tokens,
         )
 

@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from calltune.files import dumps
 from calltune.formats import Format
@@ -92,6 +92,12 @@ def fit_prompt(
         tool_tokens=lambda tool: count(dumps(tool.raw)) + _TOOL_OVERHEAD,
     )
     return found if found.tools else Shortlist(tuple(tools))
+
+
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """How many tokens a tokenizer of transformers makes of a text, however long it is."""
+    # Otherwise it warns of texts beyond the context, which is what is to be found out here.
+    return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
 def fit_tools(
