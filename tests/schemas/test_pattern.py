@@ -39,6 +39,12 @@ def test_escapes_of_javascript_mean_the_same(is_quoted: bool) -> None:
     assert grammar.accepts("É\x01éA7") and not grammar.accepts("é\x01éA7")
 
 
+def test_a_hyphen_beside_a_class_is_one() -> None:
+    grammar = grammar_of({"type": "string", "pattern": r"^[\w-.]+@[a-\d]$"})
+    assert not grammar.notes
+    assert all(map(grammar.accepts, ("a-b.c@a", "é@-", "7@7"))) and not grammar.accepts("a+b@a")
+
+
 @pytest.mark.parametrize("is_quoted", [False, True])
 def test_a_pattern_holds_together_with_lengths(is_quoted: bool) -> None:
     schema = {"type": "string", "pattern": "^[a-z\n]+$", "minLength": 2, "maxLength": 3}

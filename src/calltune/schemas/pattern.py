@@ -222,7 +222,7 @@ class _Parser:
             first = self._class_part()
             if self._next == "-" and self._text[self._at + 1 : self._at + 2] not in ("", "]"):
                 self._take()
-                items.append(_range(first, self._class_part()))
+                items += _range(first, self._class_part())
             else:
                 items.append(first if isinstance(first, _Item) else _one(first))
         return _Class(tuple(items), is_negated)
@@ -337,11 +337,15 @@ def _one(character: str) -> _Item:
     return _Item(_code(character), escaped, not escaped)
 
 
-def _range(first: str | _Item, last: str | _Item) -> _Item:
-    if isinstance(first, _Item) or isinstance(last, _Item) or first > last:
+def _range(first: str | _Item, last: str | _Item) -> list[_Item]:
+    if isinstance(first, _Item) or isinstance(last, _Item):
+        # Beside a class a hyphen is one.
+        ends = (each if isinstance(each, _Item) else _one(each) for each in (first, last))
+        return [*ends, _one("-")]
+    if first > last:
         raise UnsupportedPattern("a range that is none")
     within = frozenset(c for c in _ESCAPED if first <= c <= last)
-    return _Item(f"{_code(first)}-{_code(last)}", within, last > "\x1f" and first + last != '""')
+    return [_Item(f"{_code(first)}-{_code(last)}", within, last > "\x1f" and first + last != '""')]
 
 
 @cache
