@@ -73,3 +73,10 @@ def test_types_are_those_of_all_alternatives() -> None:
         "null",
     ]
     assert list(declared_types({"anyOf": [{"type": "string"}, {}]})) == []
+    assert list(declared_types({"oneOf": [{"type": "integer"}, {"type": "null"}]})) == [
+        "integer",
+        "null",
+    ]
+    assert list(declared_types({"allOf": [{"minimum": 1}, {"type": "integer"}]})) == ["integer"]
+    both = {"type": "integer", "anyOf": [{"minimum": 5}, {"maximum": 1}]}
+    assert list(declared_types(both)) == ["integer"]

@@ -95,11 +95,17 @@ def items_schema(schema: Json) -> Json:
 
 
 def declared_types(schema: Json) -> Sequence[str]:
-    """The names of the types that a schema allows, `anyOf` included; none where it does not say."""
+    """The names of the types that a schema allows; none where it does not say.
+
+    It says by `type`, or by every part of `anyOf` or `oneOf`, or by a part of `allOf`.
+    """
     if not isinstance(schema, dict):
         return ()
-    if isinstance(schema.get("anyOf"), list):
-        parts = [declared_types(part) for part in schema["anyOf"]]
-        return [name for part in parts for name in part] if all(parts) else ()
-    kinds = schema.get("type", [])
-    return kinds if isinstance(kinds, list) else [kinds]
+    if (kinds := schema.get("type")) is not None:
+        return kinds if isinstance(kinds, list) else [kinds]
+    for keyword in ("anyOf", "oneOf"):
+        if isinstance(schema.get(keyword), list):
+            parts = [declared_types(part) for part in schema[keyword]]
+            return [name for part in parts for name in part] if all(parts) else ()
+    parts = [declared_types(part) for part in schema.get("allOf") or []]
+    return next(filter(None, parts), ())
