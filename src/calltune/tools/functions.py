@@ -4,7 +4,7 @@ Source: pydantic makes JSON Schema (draft 2020-12) of type hints; docstring_pars
 NumPy's, Sphinx's and Epydoc's styles.
 """
 
-import functools
+import contextlib
 import inspect
 import json
 import typing
@@ -12,10 +12,16 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from calltune.tools.toolset import Note, ToolDraft, Toolset, build_toolset
+from calltune.tools.type_hints import Function, hints_of, unwrapped
 from calltune.types import Json
 
 if TYPE_CHECKING:
+    from docstring_parser import Docstring
     from pydantic.json_schema import GenerateJsonSchema
+
+
+_SECTIONS = ("Keyword Args", "Keyword Arguments", "Other Parameters", "Other Args", "Kwargs")
+"""Sections of Google's style that describe arguments, beyond those that docstring_parser knows."""
 
 
 class Argument(NamedTuple):
@@ -123,9 +129,6 @@ def _generator(argument: str, note: Callable[[str], None]) -> type["GenerateJson
     return Plain
 
 
-Function = Callable[..., Any]
-
-
 class Docs(NamedTuple):
     """What a docstring says about a function."""
 
@@ -161,21 +164,38 @@ def from_named_functions(functions: Iterable[tuple[str, Function]]) -> Toolset:
 
 def read_docs(text: str | None) -> Docs:
     """The description and arguments in a docstring; one in an unknown style is all description."""
-    from docstring_parser import ParseError, parse
-
     if not text:
         return Docs("", {})
     text = inspect.cleandoc(text)
-    try:
-        found = parse(text)
-    except ParseError:
+    found = _parsed(text)
+    if found is None:
         return Docs(text, {})
     arguments = {
-        each.arg_name.lstrip("*"): " ".join(each.description.split())
+        # NumPy's style describes several at once, and people put a space before Google's colon.
+        name.strip().lstrip("*"): " ".join(each.description.split())
         for each in found.params
         if each.description
+        for name in each.arg_name.split(",")
     }
     return Docs((found.description or "").strip(), arguments)
+
+
+def _parsed(text: str) -> "Docstring | None":
+    """The docstring in the style that finds most in it; None where it is in none."""
+    from docstring_parser import ParseError, epydoc, google, numpydoc, rest
+
+    more = [google.Section(title, "param", google.SectionType.MULTIPLE) for title in _SECTIONS]
+    styles = (
+        rest.parse,
+        google.GoogleParser([*google.DEFAULT_SECTIONS, *more]).parse,
+        numpydoc.parse,
+        epydoc.parse,
+    )
+    found = []
+    for parse in styles:
+        with contextlib.suppress(ParseError):
+            found.append(parse(text))
+    return max(found, key=lambda each: len(each.meta), default=None)
 
 
 class _NotATool(Exception):
@@ -183,8 +203,11 @@ class _NotATool(Exception):
 
 
 def _draft(name: str, function: Function, notes: list[Note]) -> ToolDraft:
-    docs = read_docs(inspect.getdoc(_unwrapped(function)))
+    docs = read_docs(inspect.getdoc(unwrapped(function)))
     arguments = _arguments(name, function, docs, notes)
+    if others := [each for each in docs.arguments if each not in {a.name for a in arguments}]:
+        text = f"its docstring describes {', '.join(others)}, which calls cannot give"
+        notes.append(Note(name, text, "docstrings describe what calls cannot give"))
     schemas = argument_schemas(arguments, lambda text: notes.append(Note(name, text)))
     _check_schemas(arguments, schemas, name, notes)
     parameters: dict[str, Json] = {
@@ -214,14 +237,17 @@ def _arguments(name: str, function: Function, docs: Docs, notes: list[Note]) -> 
     arguments = []
     for parameter in _signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            notes.append(Note(name, f"{parameter} is left out: calls give names"))
+            text = f"{parameter} is left out: calls give names"
+            notes.append(Note(name, text, "arguments without a name are left out"))
         elif parameter.kind is parameter.POSITIONAL_ONLY:
             if parameter.default is parameter.empty:
                 raise _NotATool(f"{parameter.name} is positional-only, and calls give names")
             notes.append(Note(name, f"{parameter.name} is left out: calls give names"))
         else:
             if parameter.name not in hints:
-                notes.append(Note(name, f"{parameter.name} has no type hint; any value is allowed"))
+                text = f"{parameter.name} has no type hint; any value is allowed"
+                kind = "arguments without a type hint; any value is allowed"
+                notes.append(Note(name, text, kind))
             arguments.append(_argument(parameter, hints.get(parameter.name, Any), docs))
     return arguments
 
@@ -247,15 +273,7 @@ def _signature(function: Function) -> inspect.Signature:
 
 def _hints(function: Function) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(_unwrapped(function), include_extras=True)
+        return hints_of(function)
     except Exception as error:
         # Hints are expressions, and may raise whatever expressions raise.
         raise _NotATool(f"its type hints cannot be read ({error})") from None
-
-
-def _unwrapped(function: Function) -> Function:
-    """The function under decorators and `partial`, or an object's `__call__`."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = inspect.unwrap(function)
-    return function if inspect.isroutine(function) else type(function).__call__

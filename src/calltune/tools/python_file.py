@@ -1,6 +1,7 @@
 """A Python file as a tool source: its functions as tools, and calls to them."""
 
 import asyncio
+import functools
 import importlib.util
 import inspect
 import sys
@@ -12,8 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from calltune.errors import DataError
-from calltune.tools.functions import Function, from_named_functions
+from calltune.tools.functions import from_named_functions
 from calltune.tools.toolset import Toolset
+from calltune.tools.type_hints import Function, call_with, unwrapped
 from calltune.types import Json
 
 
@@ -55,6 +57,8 @@ def _module_name(path: Path) -> str:
 
 
 def _is_public(name: str, member: Any, path: Path) -> bool:
+    if isinstance(member, functools.partial):
+        member = unwrapped(member)
     is_function = callable(member) and inspect.isroutine(inspect.unwrap(member))
     defined_here = getattr(member, "__module__", None) == _module_name(path)
     return is_function and defined_here and not name.startswith("_")
@@ -106,10 +110,9 @@ def run_function(function: Callable[..., Any], arguments: dict[str, Json]) -> Js
     Arguments are converted to its type hints by pydantic (dataclasses, enums and so on are made of
     their JSON). An async function is run to its end. What has no JSON is returned as text.
     """
-    from pydantic import validate_call
     from pydantic_core import to_jsonable_python
 
-    returned = validate_call(function)(**arguments)
+    returned = call_with(function, arguments)
     if inspect.isawaitable(returned):
         returned = asyncio.run(_awaited(returned))
     return to_jsonable_python(returned, fallback=str, inf_nan_mode="strings")
