@@ -86,6 +86,18 @@ EXACT: dict[str, tuple[Json, list[Any], list[Any]]] = {
         [{"kind": "name"}, {"kind": "id", "id": 1}],
         [{"kind": "id"}],
     ),
+    "many conditions": (
+        obj(
+            properties={"kind": {"enum": list("abcdefghijkl")}, "n": {"enum": [1]}},
+            required=["kind"],
+            allOf=[
+                {"if": {"properties": {"kind": {"const": kind}}}, "then": {"required": ["n"]}}
+                for kind in "abcdefghij"
+            ],
+        ),
+        [{"kind": "k"}, {"kind": "c", "n": 1}, {"kind": "l", "n": 1}],
+        [{"kind": "a"}, {"kind": "j"}, {}],
+    ),
     "not these values": (
         {"type": ["string", "integer", "boolean", "null"], "not": {"enum": ["a", 1, None]}},
         ["b", 2, True, False, "", "aa"],

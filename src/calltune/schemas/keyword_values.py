@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from calltune.schemas.keywords import HOLD_LIST, HOLD_MAP, HOLD_ONE
+from calltune.schemas.pattern import can_translate
 from calltune.types import Json
 
 NO_VALUE: Final = object()
@@ -102,7 +103,8 @@ def can_compile(pattern: str) -> bool:
     try:
         regex.compile(to_python(pattern))
     except (regex.error, RecursionError, OverflowError, ValueError):
-        return False
+        # Such as \cA, which a grammar can hold though nothing checks it.
+        return can_translate(pattern)
     return True
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from calltune.schemas.exclusion import Unsatisfiable
 from calltune.schemas.keywords import Schema
 from calltune.schemas.lark import LarkGrammar, one_of, repeat
-from calltune.schemas.pattern import UnsupportedPattern
+from calltune.schemas.pattern_parser import UnsupportedPattern
 from calltune.schemas.scalars import MAX_ENFORCED_LENGTH, MAX_ENFORCED_MINIMUM, Scalars
 from calltune.schemas.validate import matches, satisfies
 from calltune.types import Json

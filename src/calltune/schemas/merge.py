@@ -7,13 +7,20 @@ Of two keywords that cannot be merged the first is kept, and the second noted.
 from collections.abc import Callable
 from typing import Any
 
-from calltune.schemas.exclusion import EXCLUDED, Unsatisfiable, UnsupportedSchema, negate
+from calltune.schemas.exclusion import (
+    EXCLUDED,
+    Unsatisfiable,
+    UnsupportedSchema,
+    are_disjoint,
+    negate,
+)
 from calltune.schemas.keywords import ANNOTATIONS, IDENTIFIERS, Schema
 from calltune.schemas.references import resolve_pointer
 from calltune.schemas.validate import matches
 from calltune.types import Json
 
 MAX_ALTERNATIVES = 64
+MAX_PAIRS = 1_024
 _LARGEST = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
 _SMALLEST = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
 _CHOICES = ("anyOf", "oneOf")
@@ -58,6 +65,11 @@ class Merger:
                 self._note("prefixItems and items in different parts")
                 return self.merge(listing, {k: v for k, v in rest.items() if k != "items"})
         result = self._within(one, other)
+        if choices := {key for key in _CHOICES if key in one and key in other}:
+            required = [*one.get("required", ()), *other.get("required", ())]
+            for key in choices:
+                result[key] = self._combined(key, one[key], other[key], required)
+            other = {key: value for key, value in other.items() if key not in choices}
         for key, value in self._within(other, one).items():
             result[key] = self._both(key, result[key], value) if key in result else value
         return result
@@ -150,10 +162,37 @@ class Merger:
             return [value for value in one if value in other]
         if key in ("items", "additionalProperties", "propertyNames", "unevaluatedProperties"):
             return {"allOf": [one, other]}
-        if key in _CHOICES and len(one) * len(other) <= MAX_ALTERNATIVES:
-            return [{"allOf": [a, b]} for a in one for b in other]
-        self._note(f"{key} twice, in too many combinations" if key in _CHOICES else f"{key} twice")
+        self._note(f"{key} twice")
         return one
+
+    def _combined(
+        self, key: str, one: list[Json], other: list[Json], required: list[str]
+    ) -> list[Json]:
+        """The alternatives of two choices that both apply, as one; `required` is known to apply.
+
+        Those that no value satisfies are left out: of conditions on one property's value, which
+        would be hundreds together, few are left.
+        """
+        if one == other:
+            return one
+        pairs: list[Json] = []
+        if len(one) * len(other) <= MAX_PAIRS:
+            for a in one:
+                pairs += [{"allOf": [a, b]} for b in other if not self._exclude(a, b, required)]
+        if pairs and len(pairs) <= MAX_ALTERNATIVES:
+            return pairs
+        self._note(f"{key} twice, in too many combinations")
+        return one
+
+    def _exclude(self, one: Json, other: Json, required: list[str]) -> bool:
+        try:
+            this = self.resolve({"allOf": [one, {"required": required}]})
+            that = self.resolve({"allOf": [other, {"required": required}]})
+            return are_disjoint(this, that, self.resolve)
+        except Unsatisfiable:
+            return True
+        except UnsupportedSchema:
+            return False
 
     def _target(self, reference: Json) -> Json:
         if not isinstance(reference, str) or not reference.startswith("#"):

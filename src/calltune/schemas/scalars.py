@@ -18,7 +18,8 @@ from calltune.schemas.number_range import (
     multiple_regex,
     whole_bound,
 )
-from calltune.schemas.pattern import UnsupportedPattern, translate
+from calltune.schemas.pattern import translate
+from calltune.schemas.pattern_parser import UnsupportedPattern
 from calltune.types import Json
 
 MAX_ENFORCED_LENGTH = 1_000_000
