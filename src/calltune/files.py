@@ -20,29 +20,46 @@ from calltune.types import Json
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class _TooManyDigits(float):
-    """A whole number of more digits than Python converts: an infinity that shows its digits."""
+class NotKept(float):
+    """A value that cannot be kept as it was written, in its place: NaN, so that nothing uses it.
 
-    def __new__(cls, digits: str) -> Self:
-        """The infinity of the number's sign."""
-        return super().__new__(cls, "-inf" if digits.startswith("-") else "inf")
+    Its `repr` is what was written.
+    """
 
-    def __init__(self, digits: str) -> None:
-        self._digits = digits
+    reason: str
+    """Why it cannot be kept, in a short phrase."""
+
+    def __new__(cls, reason: str, written: str) -> Self:
+        """NaN with a reason and what was written."""
+        self = super().__new__(cls, "nan")
+        self.reason = reason
+        self._written = written
+        return self
 
     def __repr__(self) -> str:
-        return self._digits
+        return self._written
 
 
 def _whole_number(digits: str) -> int | float:
     try:
         return int(digits)
     except ValueError:
-        return _TooManyDigits(digits)
+        return NotKept("number of too many digits", digits)
 
 
-LENIENT_JSON = json.JSONDecoder(parse_int=_whole_number)
-"""Python's decoder, for rows: one number of thousands of digits is no reason to refuse a file."""
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # Which of the values is meant, nobody knows; only equal ones do no harm.
+        for key, value in pairs:
+            if found[key] != value:
+                written = [shown for name, shown in pairs if name == key]
+                return found | {key: NotKept("a key twice in one object", f"{key}: {written}")}
+    return found
+
+
+LENIENT_JSON = json.JSONDecoder(parse_int=_whole_number, object_pairs_hook=_object)
+"""Python's decoder, for rows: what cannot be kept costs its row, and not the file."""
 
 
 class Line(NamedTuple):

@@ -133,7 +133,7 @@ def test_what_is_written_is_valid_json(tmp_path: Path, capsys: pytest.CaptureFix
     assert [json.loads(line, parse_constant=pytest.fail) for line in lines_written] == kept
     printed = capsys.readouterr().out
     assert "Wrote null for NaN in column score, 1 times" in printed
-    assert "Left out 3 rows with a number that JSON does not have: row 2 (b): nan" in printed
+    assert "Left out 3 rows with a value that cannot be kept: row 2 (b): nan" in printed
     assert "row 4 (d): -9999" in printed
 
 

@@ -223,7 +223,7 @@ def test_control_tokens_in_an_answer_are_caught(
     rows, report = prepared(tmp_path, source, format=prompt_format)
     assert set(by_id(rows)) == kept
     (drop,) = report["dropped"].values()
-    assert all("in the answer" in value for value in drop["values"])
+    assert all(" in the answer, save_note: text: " in value for value in drop["values"])
 
 
 @pytest.mark.parametrize("place", ["call", "result", "words"])
@@ -256,7 +256,22 @@ def test_one_number_of_5000_digits_costs_one_row(tmp_path: Path) -> None:
     alone: dict[str, Any] = {"train_ratio": 0, "val_ratio": 0, "test_ratio": 1}
     folder = prep(PrepOptions(input_file=source, output_dir=tmp_path / "direct", **alone))
     ((reason, drop),) = json.loads((folder / "prep.json").read_text())["dropped"].items()
-    assert reason == "number that JSON does not have" and drop["values"][0].startswith("9999")
+    assert reason == "number of too many digits" and drop["values"][0].startswith("9999")
+
+
+def test_a_key_twice_in_one_object_costs_its_row(tmp_path: Path) -> None:
+    good = {"query": "q", "tools": [TIDES], "answers": []}
+    twice = json.dumps(good).replace(
+        "[]", '[{"name": "tide_table", "arguments": {"harbour": "Bonn", "harbour": "Ulm"}}]'
+    )
+    source = tmp_path / "rows.jsonl"
+    source.write_text(json.dumps(good) + "\n" + twice + "\n")
+    rows, _ = prepared(tmp_path, source)
+    assert len(rows) == 1
+    alone: dict[str, Any] = {"train_ratio": 0, "val_ratio": 0, "test_ratio": 1}
+    folder = prep(PrepOptions(input_file=source, output_dir=tmp_path / "direct", **alone))
+    dropped = json.loads((folder / "prep.json").read_text())["dropped"]
+    assert dropped["a key twice in one object"]["values"] == ["harbour: ['Bonn', 'Ulm']"]
 
 
 def test_each_role_is_read_or_told(tmp_path: Path) -> None:
@@ -289,7 +304,7 @@ def test_answers_that_break_their_own_schema_are_counted_and_shown(
     assert sum(drop["count"] for drop in report["dropped"].values()) == 2
     printed = capsys.readouterr().out
     assert "kept 3 whose answer breaks its own schema (line 4" in printed
-    assert "tide_table: harbour" in printed
+    assert "tide_table: harbour: Buesum" in printed
 
 
 @pytest.mark.parametrize("name", ["concatenated", "pretty_object", "wrapped"])

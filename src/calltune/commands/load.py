@@ -1,6 +1,6 @@
 """The load command: rows of a dataset -> one JSON Lines file, unchanged.
 
-Rows with a number that JSON does not have are left out, and told.
+Rows with a value that JSON cannot hold are left out, and told.
 """
 
 import os
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from calltune.data.sources.valid_json import NumberFaults, valid_rows
+from calltune.data.sources.valid_json import ValueFaults, valid_rows
 from calltune.errors import DataError, OptionError
 from calltune.files import fsync_path, output_error, write_rows
 from calltune.terminal_text import Heartbeat, escape_line
@@ -59,7 +59,7 @@ def run(options: LoadOptions) -> Path:
         DataError: no such dataset, file or split, or it is empty or broken.
         FetchError: the dataset could not be downloaded completely.
     """
-    faults = NumberFaults()
+    faults = ValueFaults()
     rows = valid_rows(islice(_rows(options), options.num_examples), faults)
     try:
         with Heartbeat(f"reading {options.dataset}"):
@@ -72,12 +72,12 @@ def run(options: LoadOptions) -> Path:
     return path
 
 
-def _print_faults(faults: NumberFaults) -> None:
+def _print_faults(faults: ValueFaults) -> None:
     for column, n_rows in faults.emptied.items():
         print(escape_line(f"Wrote null for NaN in column {column}, {n_rows} times"))
     if n_left_out := len(faults.left_out):
         shown = "; ".join(faults.left_out[:5]) + ("; …" if n_left_out > 5 else "")
-        told = f"Left out {n_left_out} rows with a number that JSON does not have: {shown}"
+        told = f"Left out {n_left_out} rows with a value that cannot be kept: {shown}"
         print(escape_line(told))
 
 

@@ -13,6 +13,8 @@ from calltune.files import Line, dumps, read_json, read_lines
 from calltune.formats import FORMATS, Format
 from calltune.schemas.tools import UnusableRow
 from calltune.types import (
+    AcceptableArgument,
+    AcceptableValue,
     Answer,
     Example,
     Json,
@@ -165,7 +167,18 @@ def _texts(row: PreparedRow, messages: Sequence[Message]) -> Iterator[tuple[str,
             yield f"a call of {place}", f"{call.name} {dumps(call.arguments)}"
     for tool in row.tools:
         yield f"the tool {tool.get('name')}", dumps(tool)
-    yield "the answer", dumps(answers_to_json(row.answers or ()))
+    for answer in row.answers or ():
+        yield "the answer", answer.name
+        for key, choice in answer.arguments.items():
+            yield f"the answer's call of {answer.name}", key
+            for value in choice.values:
+                place = f"the answer, {answer.name}: {key}"
+                yield place, value if isinstance(value, str) else _written(value)
+
+
+def _written(value: AcceptableValue) -> str:
+    answer = Answer("", {"": AcceptableArgument((value,))})
+    return dumps(answers_to_json((answer,))[0]["arguments"][""]["values"][0])
 
 
 def _check_version(path: Path) -> None:

@@ -53,7 +53,7 @@ def print_drops(report: dict[str, Json]) -> None:
     if broken["count"]:
         _print_faults(f"kept {broken['count']} whose answer breaks its own schema", broken)
     for note, count in report.get("notes", {}).items():
-        print(escape_line(f"  note, {count} times: {note}"))
+        print(escape_line(f"  note, {'once' if count == 1 else f'{count} times'}: {note}"))
 
 
 def warnings(by_format: dict[str, dict[str, int]]) -> list[str]:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
+from calltune.files import NotKept
 from calltune.schemas.parameters import read_parameters
 from calltune.schemas.tool_shapes import NotATool, WrittenTool, find_tools
 from calltune.types import MAX_DEPTH, Json, Tool
@@ -70,7 +71,9 @@ def check_json(value: Json) -> Json:
         if isinstance(item, str):
             _refuse_broken(item)
         elif isinstance(item, float) and not math.isfinite(item):
-            raise UnusableRow("number that JSON does not have", item)
+            raise UnusableRow(
+                item.reason if isinstance(item, NotKept) else "number that JSON does not have", item
+            )
         elif isinstance(item, dict | list) and depth == MAX_DEPTH:
             raise UnusableRow("nested too deeply")
         elif isinstance(item, dict):

@@ -6,8 +6,6 @@ Source: the calls of OpenAI's API (`arguments`), Llama (`parameters`), LangChain
 `tool_input`, `action_input`), Anthropic and Bedrock (`input`), Gemini (`args`) and Cohere.
 """
 
-from collections.abc import Iterable
-
 from calltune.data.readers.arrow_nulls import has_foreign_null, without_nulls
 from calltune.data.readers.offer import RowTools
 from calltune.data.readers.values import decode_text
@@ -18,7 +16,7 @@ from calltune.types import Json, Tool, ToolCall
 NAME_KEYS = ("name", "tool_name", "function_name", "tool", "function", "action", "recipient_name")
 ARGUMENT_KEYS = (
     *("arguments", "parameters", "args", "input", "kwargs", "params"),
-    *("tool_input", "action_input", "function_args", "tool_arguments"),
+    *("tool_input", "action_input", "function_args", "tool_arguments", "tool_args"),
 )
 WRAPPERS = (
     *("function", "function_call", "functionCall", "tool_call", "toolCall"),
@@ -93,7 +91,7 @@ def is_call(value: Json, offer: RowTools) -> bool:
     return _offered_name(name, offer) in offer.by_name or has_arguments
 
 
-def check_call(name: str, arguments: Iterable[str], offer: RowTools) -> Tool:
+def check_call(name: str, arguments: dict[str, Json], offer: RowTools) -> Tool:
     """The tool that a call is to.
 
     Raises:
@@ -102,9 +100,10 @@ def check_call(name: str, arguments: Iterable[str], offer: RowTools) -> Tool:
     tool = offer.by_name.get(name)
     if tool is None:
         raise UnusableCall("call to a tool that is not offered", name)
-    for argument in arguments:
+    for argument, value in arguments.items():
         if not allows(tool.parameters, argument):
-            raise UnusableCall("argument the tool does not have", f"{name}: {shortened(argument)}")
+            told = f"{name}: {shortened(argument, 40)}: {shortened(value, 40)}"
+            raise UnusableCall("argument the tool does not have", told)
     return tool
 
 
