@@ -100,7 +100,12 @@ def _answer(written: Json, offer: RowTools) -> tuple[Answer, ...]:
         raise UnusableCall("arguments are not an object", arguments)
     arguments = {key: values for key, values in arguments.items() if values is not None}
     properties = check_call(name, arguments, offer).parameters["properties"]
-    choices = {key: _choice(values, properties.get(key, {})) for key, values in arguments.items()}
+    choices: dict[str, AcceptableArgument] = {}
+    for key, values in arguments.items():
+        try:
+            choices[key] = _choice(values, properties.get(key, {}))
+        except UnusableRow as unusable:
+            raise unusable.within(f"{name}: {key}") from None
     return (Answer(name, choices),)
 
 
