@@ -63,6 +63,12 @@ def xlam_row(text: str) -> dict[str, Json]:
     return {"query": "q", "tools": TOOLS, "answers": text}
 
 
+def bfcl_row(text: str) -> dict[str, Json]:
+    question = [[{"role": "user", "content": "q"}]]
+    tools = [tool["function"] for tool in TOOLS]
+    return {"id": "exec_1", "question": question, "function": tools, "ground_truth": [text]}
+
+
 READERS: dict[str, Callable[[str], dict[str, Json]]] = {
     "openai": openai_row,
     "sharegpt": sharegpt_row,
@@ -70,6 +76,7 @@ READERS: dict[str, Callable[[str], dict[str, Json]]] = {
     "tools in text": tools_in_text_row,
     "glaive": glaive_row,
     "xlam": xlam_row,
+    "bfcl": bfcl_row,
 }
 WORDS = st.text() | st.sampled_from(
     [

@@ -7,12 +7,14 @@ Source: `<tools>` of Hermes, https://huggingface.co/datasets/NousResearch/hermes
 lists in the text of Glaive (one object after the other), ToolACE and ToolBench (a list).
 """
 
+import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from calltune.data.readers.arrow_nulls import tools_without_nulls
 from calltune.data.readers.values import decode_text, locate_value
-from calltune.schemas.tools import UnusableRow, read_tools
+from calltune.schemas.tools import OfferedTools, UnusableRow, read_tools
 from calltune.types import Json, Tool
 
 _NAMED = re.compile(r"""(?:\[\s*)?\{\s*["'](?:name|type|function|description)["']\s*:""")
@@ -61,11 +63,28 @@ def read_offer(written: Json) -> RowTools:
             for item in written
         ]
     cleaned = tools_without_nulls(written)
-    offer = read_tools(cleaned)
+    offer = _read_all(cleaned)
     remarks = dict.fromkeys(offer.notes)
     if cleaned is not written:
         remarks["keys that are null are left out of tools"] = None
     return RowTools(offer.by_name, remarks)
+
+
+def _read_all(tools: Json) -> OfferedTools:
+    """As `read_tools`; a tool that earlier rows offered is not read again."""
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        return read_tools(tools)
+    parts = [_read_one(json.dumps(tool)) for tool in tools]
+    names = [name for part in parts for name in part.by_name]
+    if len(set(names)) < len(tools) or len(names) != len(tools):
+        return read_tools(tools)
+    notes = dict.fromkeys(note for part in parts for note in part.notes)
+    return OfferedTools({n: t for part in parts for n, t in part.by_name.items()}, tuple(notes))
+
+
+@lru_cache(maxsize=10_000)
+def _read_one(text: str) -> OfferedTools:
+    return read_tools([json.loads(text)])
 
 
 def tagged_tools(text: str) -> list[Json]:
