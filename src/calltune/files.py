@@ -28,6 +28,7 @@ class NotKept(float):
 
     reason: str
     """Why it cannot be kept, in a short phrase."""
+    _written: str
 
     def __new__(cls, reason: str, written: str) -> Self:
         """NaN with a reason and what was written."""

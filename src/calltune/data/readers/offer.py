@@ -72,7 +72,7 @@ def read_offer(written: Json) -> RowTools:
 
 def _read_all(tools: Json) -> OfferedTools:
     """As `read_tools`; a tool that earlier rows offered is not read again."""
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+    if not isinstance(tools, list) or not tools or not all(isinstance(t, dict) for t in tools):
         return read_tools(tools)
     parts = [_read_one(json.dumps(tool)) for tool in tools]
     names = [name for part in parts for name in part.by_name]
