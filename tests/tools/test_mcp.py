@@ -162,3 +162,21 @@ def test_without_the_client_the_line_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(OptionError, match='install it with python -m pip install "mcp>=2"'):
         from_mcp(COMMAND)
+
+
+def test_a_tool_that_breaks_the_protocol_costs_no_more_than_itself() -> None:
+    odd = shlex.join([sys.executable, str(SERVER.with_name("odd_mcp_server.py"))])
+    with mcp.connect(odd) as session:
+        found = {tool.name: list(tool.parameters["properties"]) for tool in session.toolset.tools}
+        assert found == {
+            "good": ["a"],
+            "no_type": ["a"],
+            "no_schema": [],
+            "null_schema": [],
+            "odd_output": [],
+            "anthropic": ["b"],
+        }
+        left_out = [note.tool for note in session.toolset.notes if note.is_loss]
+        assert left_out == ["text_schema", "tool 6", "tool 9"]
+        for name in ("good", "anthropic", "odd_output"):
+            assert session.call(name, {"a": 1}) == '{"a": 1}'

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from calltune.errors import FetchError, OptionError
+from calltune.tools.mcp_listing import ListedTools
 from calltune.tools.openai import from_openai
 from calltune.tools.toolset import Toolset
 from calltune.types import Json
@@ -86,7 +87,9 @@ def connect(
     with tempfile.TemporaryFile("w+", errors="replace") as stderr, closing(stack):
         try:
             portal = stack.enter_context(start_blocking_portal())
-            connecting = _connected(_client(server, stderr, headers), timeout_s)
+            listed = ListedTools()
+            client = _client(server, stderr, headers, listed)
+            connecting = _connected(client, timeout_s, listed)
             found = stack.enter_context(portal.wrap_async_context_manager(connecting))
         except OptionError:
             raise
@@ -114,20 +117,23 @@ class _Connection(NamedTuple):
 
 
 @asynccontextmanager
-async def _connected(client: "Client", timeout_s: float) -> AsyncIterator[_Connection]:
+async def _connected(
+    client: "Client", timeout_s: float, listed: ListedTools
+) -> AsyncIterator[_Connection]:
     async with AsyncExitStack() as stack:
         async with asyncio.timeout(timeout_s):
             entered = await stack.enter_async_context(client)
-            listed = await _listed(entered)
-        yield _Connection(entered, listed)
+            tools = await _all_tools(entered, listed)
+        yield _Connection(entered, tools)
 
 
-async def _listed(client: "Client") -> list[Json]:
+async def _all_tools(client: "Client", listed: ListedTools) -> list[Json]:
     tools: list[Json] = []
     cursor: str | None = None
     for _ in range(_MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
-        tools += [_to_json(tool) for tool in page.tools]
+        written = listed.last_page({tool.name for tool in page.tools})
+        tools += [_cleaned(tool) for tool in written or map(_to_json, page.tools)]
         cursor = page.next_cursor
         if cursor is None:
             return tools
@@ -135,9 +141,18 @@ async def _listed(client: "Client") -> list[Json]:
 
 
 def _to_json(tool: "Tool") -> Json:
+    return {
+        "name": tool.name,
+        "description": tool.description or "",
+        "parameters": tool.input_schema,
+    }
+
+
+def _cleaned(tool: Json) -> Json:
+    if not isinstance(tool, dict) or not isinstance(text := tool.get("description"), str):
+        return tool
     # Servers in Python send docstrings as they are indented.
-    description = inspect.cleandoc(tool.description or "")
-    return {"name": tool.name, "description": description, "parameters": tool.input_schema}
+    return tool | {"description": inspect.cleandoc(text)}
 
 
 def _call(
@@ -168,17 +183,19 @@ def _returned(result: "CallToolResult") -> Json:
     return "\n".join(parts)
 
 
-def _client(server: str, stderr: TextIO, headers: Mapping[str, str]) -> "Client":
+def _client(
+    server: str, stderr: TextIO, headers: Mapping[str, str], listed: ListedTools
+) -> "Client":
     from mcp import Client, StdioServerParameters, stdio_client
 
     if server.startswith(("http://", "https://")):
-        return Client(_over_http(server, headers)) if headers else Client(server)
+        return Client(listed.over(_over_http(server, headers)))
     try:
         command, *arguments = shlex.split(server)
     except ValueError as error:
         raise OptionError(f"No command {server!r} ({error}); give a program to run") from None
     parameters = StdioServerParameters(command=command, args=arguments, env=dict(os.environ))
-    return Client(stdio_client(parameters, errlog=stderr))
+    return Client(listed.over(stdio_client(parameters, errlog=stderr)))
 
 
 @asynccontextmanager
@@ -186,6 +203,10 @@ async def _over_http(address: str, headers: Mapping[str, str]) -> AsyncIterator[
     from httpx2 import AsyncClient, Timeout
     from mcp.client.streamable_http import streamable_http_client
 
+    if not headers:
+        async with streamable_http_client(address) as streams:
+            yield streams
+        return
     # A server may hold a stream of answers open for long.
     async with (
         AsyncClient(headers=dict(headers), timeout=Timeout(30.0, read=300.0)) as http,
