@@ -188,6 +188,8 @@ def test_calls_before_a_cut_are_kept_and_the_cut_is_told(
     assert "cut after 1 complete calls" in caplog.text
     with pytest.raises(UnusableAnswer, match="cut after 1"):
         caller.run("Paint.", [paint])
+    turn = caller.next_turn([Message("user", "Paint.")], from_functions([paint]))
+    assert turn.calls == (first,) and "cut after 1" in turn.notes[0]
     # What is broken is no cut.
     answers(text=f"{whole} and so on")
     with pytest.raises(UnusableAnswer, match="cannot be read"):

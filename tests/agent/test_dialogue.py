@@ -185,3 +185,16 @@ def test_an_answer_that_cannot_be_read_is_reported_and_followed_by_a_text() -> N
     found = answer(ScriptedModel([ModelTurn((), "", "unclosed brace: '['")]), runner)
     assert found == Reply("words", (Message("assistant", "words"),))
     assert runner.warnings == ["The model's calls cannot be read (unclosed brace: '[')"]
+
+
+def test_what_the_user_should_know_is_told_once() -> None:
+    model = ScriptedModel(
+        [
+            ModelTurn((ONE,), notes=("3 tools do not fit",)),
+            ModelTurn((TWO,), notes=("3 tools do not fit", "cut")),
+            ModelTurn(()),
+        ]
+    )
+    runner = RecordingRunner()
+    answer(model, runner)
+    assert runner.warnings == ["3 tools do not fit", "cut"]

@@ -35,6 +35,10 @@ SECOND_ATTEMPT = Sampling(0.8)
 log = logging.getLogger("calltune.agent")
 
 
+class ContextTooShort(OptionError):
+    """A conversation is longer than the model's context, even with the fewest tools."""
+
+
 class ModelTurn(NamedTuple):
     """One turn of the model in a conversation: calls, or a text, or neither."""
 
@@ -63,6 +67,14 @@ class Outcome(NamedTuple):
 
     call: ToolCall
     value: Any
+
+
+class _ReadAnswer(NamedTuple):
+    calls: tuple[ToolCall, ...]
+    notes: tuple[str, ...] = ()
+    is_cut: bool = False
+    problem: str | None = None
+    """Why there are no calls to be read."""
 
 
 class Caller:
@@ -146,7 +158,7 @@ class Caller:
             user should know of them is logged.
 
         Raises:
-            OptionError: question and tools are longer than the model's context.
+            ContextTooShort: question and tools are longer than the model's context.
             UnusableAnswer: the answer cannot be parsed, or a call does not satisfy its schema.
         """
         answer = self.ask(query, tools)
@@ -172,25 +184,14 @@ class Caller:
             # Greedily the same call would come again.
             text = self._answer(prompt, fitting.tools, ANY_CALLS, SECOND_ATTEMPT)
         notes += self._left_out_of_grammar(fitting.tools)
-        parser = self.prompt_format.parser()
-        calls: Sequence[ToolCall] = parser.feed(text)
-        is_beginning = not parser.is_broken
-        parsed = parser.finish()
-        if parsed.problem is not None and not (is_beginning and calls):
+        read = self._read(text)
+        if read.problem is not None:
             raise UnusableAnswer(
-                f"The answer cannot be read ({parsed.problem}): {text[:200]!r}; allow more "
+                f"The answer cannot be read ({read.problem}): {text[:200]!r}; allow more "
                 "tokens, or train the model for longer"
             )
-        is_cut = parsed.problem is not None
-        new_calls = NewCalls(drops_repeats=self._drops_repeats)
-        calls = [call for call in calls if new_calls.is_new(call)]
-        if new_calls.n_dropped:
-            notes.append(repeats_text(new_calls.n_dropped))
-        if is_cut:
-            notes.append(
-                f"The answer was cut after {len(calls)} complete calls; allow more than "
-                f"{self._max_tokens} tokens for the others"
-            )
+        calls = read.calls
+        notes += read.notes
         for call in calls:
             if problem := call_problem(call, by_name):
                 raise UnusableAnswer(
@@ -198,7 +199,7 @@ class Caller:
                     "for longer"
                 )
         originals = tuple(toolset.original_call(call) for call in calls)
-        return CallerAnswer(originals, tuple(notes), is_cut)
+        return CallerAnswer(originals, tuple(notes), read.is_cut)
 
     def run(self, query: str | Sequence[Message], tools: Sequence[Function]) -> list[Outcome]:
         """Ask for calls and run them in order; each call with what its function returned.
@@ -233,16 +234,12 @@ class Caller:
         fitting = self._fit(messages, tools.tools)
         notes = [left_out_text(fitting)] if fitting.left_out else []
         answer = self._answer(self._prompt(messages, fitting.tools), fitting.tools, output)
-        parsed = self.prompt_format.parse(answer)
-        if parsed.problem is None:
-            new_calls = NewCalls(drops_repeats=self._drops_repeats)
-            calls = tuple(call for call in parsed.calls if new_calls.is_new(call))
-            if new_calls.n_dropped:
-                notes.append(repeats_text(new_calls.n_dropped))
-            return ModelTurn(calls, notes=tuple(notes))
+        read = self._read(answer)
+        if read.problem is None:
+            return ModelTurn(read.calls, notes=(*notes, *read.notes))
         if output.allows_text and self.prompt_format.call_prefix not in answer:
             return ModelTurn((), answer.strip(), notes=tuple(notes))
-        return ModelTurn((), "", f"{parsed.problem}: {answer[:200]!r}", tuple(notes))
+        return ModelTurn((), "", f"{read.problem}: {answer[:200]!r}", tuple(notes))
 
     def next_text(self, messages: Sequence[Message], *, use_adapter: bool = False) -> str:
         """The next turn as text, with no tools in the prompt.
@@ -259,6 +256,25 @@ class Caller:
         return self.prompt_format.render_prompt(
             [self.prompt_format.escape_control_tokens(each) for each in messages], tools
         )
+
+    def _read(self, text: str) -> "_ReadAnswer":
+        """The calls in an answer: those before a cut, and each once where repeats are dropped."""
+        parser = self.prompt_format.parser()
+        complete = parser.feed(text)
+        is_beginning = not parser.is_broken
+        parsed = parser.finish()
+        is_cut = parsed.problem is not None and is_beginning and bool(complete)
+        if parsed.problem is not None and not is_cut:
+            return _ReadAnswer((), problem=parsed.problem)
+        new_calls = NewCalls(drops_repeats=self._drops_repeats)
+        calls = tuple(call for call in complete if new_calls.is_new(call))
+        notes = [repeats_text(new_calls.n_dropped)] if new_calls.n_dropped else []
+        if is_cut:
+            notes.append(
+                f"The answer was cut after {len(calls)} complete calls; allow more than "
+                f"{self._max_tokens} tokens for the others"
+            )
+        return _ReadAnswer(calls, tuple(notes), is_cut)
 
     def _fit(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Shortlist:
         """The tools that the model's context can hold, with the conversation."""
@@ -298,9 +314,9 @@ class Caller:
         context_tokens = self._context_tokens or len(tokens) + self._max_tokens
         room = context_tokens - len(tokens)
         if room < 1:
-            raise OptionError(
-                f"The question and its tools take {len(tokens)} tokens, and the model's context is "
-                f"{context_tokens}; ask for less, or use a model with a longer context"
+            raise ContextTooShort(
+                f"The conversation takes {len(tokens)} tokens with its tools, and the model's "
+                f"context is {context_tokens}"
             )
         constraint = None
         if self._constrainer is not None:

@@ -76,6 +76,7 @@ def talk(model: "ChatModel", tools: "RunnableTools", screen: Screen, options: Ch
 
     Ctrl-C drops the current question with its calls; `/new` starts a new conversation.
     """
+    from calltune.agent.caller import ContextTooShort
     from calltune.agent.dialogue import reply
 
     runner = _ConfirmingRunner(tools, screen, options.yes)
@@ -97,6 +98,9 @@ def talk(model: "ChatModel", tools: "RunnableTools", screen: Screen, options: Ch
             )
         except KeyboardInterrupt:
             screen.warn("Interrupted; this question is dropped")
+            continue
+        except ContextTooShort as error:
+            screen.warn(f"{error}; this question is dropped, and /new starts a new conversation")
             continue
         if options.words == "none":
             screen.warn("The model calls nothing more" if answer.messages else "It calls nothing")
