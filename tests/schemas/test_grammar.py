@@ -113,6 +113,16 @@ EXACT: dict[str, tuple[Json, list[Any], list[Any]]] = {
         [{}, {"name": "x"}, {"id": 1, "name": "x"}],
         [{"id": 1}],
     ),
+    "a named property beside a free one": (
+        {"anyOf": [obj(properties={"a": {"enum": [1]}}), obj(additionalProperties={"enum": [2]})]},
+        [{"a": 1}, {"a": 2}, {"a": 2, "b": 2}, {"b": 2}],
+        [{"a": 1, "b": 2}, {"b": 1}],
+    ),
+    "fixed objects beside others": (
+        {"anyOf": [{"enum": [{"a": [1]}, [2, 3]]}, obj(properties={"a": {"enum": [1]}})]},
+        [{"a": [1]}, [2, 3], {"a": 1}, {}],
+        [{"a": [2]}, [2]],
+    ),
     "required beyond properties": (
         obj(properties={"a": {"enum": [1]}}, required=["a", "b"]),
         [{"a": 1, "b": "any"}, {"a": 1, "b": {"c": [1]}}],

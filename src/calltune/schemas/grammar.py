@@ -177,10 +177,7 @@ class SchemaCompiler:
         As one text it would hide them: the lexer takes what begins alike for the longer one.
         """
         if isinstance(value, dict):
-            members = [
-                f"{self._scalars.literal(dumps(name) + ': ')} {self._constant(part)}"
-                for name, part in value.items()
-            ]
+            members = [f"{self._key(name)} {self._constant(part)}" for name, part in value.items()]
             return f"{self._literal('{')} {f' {self._comma} '.join(members)} {self._literal('}')}"
         if isinstance(value, list):
             items = f" {self._comma} ".join(map(self._constant, value))
@@ -214,7 +211,7 @@ class SchemaCompiler:
         for name, part in declared.items():
             try:
                 value = self._value(part, depth - 1)
-                body = f"{self._scalars.literal(dumps(name) + ': ')} {value}"
+                body = f"{self._key(name)} {value}"
             except Unsatisfiable:
                 if name in required:
                     raise
@@ -223,6 +220,10 @@ class SchemaCompiler:
         more = self._free_member(free.choices(list(declared)), depth)
         inside = chain_members(self._lark, self._comma, members, more, schema, self._note)
         return f"{self._literal('{')} {inside} {self._literal('}')}"
+
+    def _key(self, name: str) -> str:
+        # The colon apart, as after a free name: else the lexer would take the longer text for this.
+        return f"{self._scalars.literal(dumps(name))} {self._literal(': ')}"
 
     def _free_member(self, choices: Sequence[tuple[str, Json]], depth: int) -> str | None:
         """A member whose name the schema does not list; None where there can be none."""
