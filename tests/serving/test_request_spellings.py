@@ -108,6 +108,12 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: Any)
     assert refused(**{field: value}, **more) == field
 
 
+def test_the_reason_is_that_of_the_type_that_was_given() -> None:
+    with pytest.raises(APIError, match="at most 4"):
+        read(stop=["a"] * 5)
+    assert output_without_tools(read(format="json")).schema == {"type": "object"}
+
+
 def test_top_k_is_refused_where_it_would_matter() -> None:
     assert refused(top_k=40, temperature=1) == "top_k"
     assert read(top_k=40, temperature=1, top_p=0)
@@ -273,6 +279,7 @@ def test_a_schema_is_enforced_wherever_it_is_written(more: dict[str, Any]) -> No
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": "yaml"}, "response_format.type"),
         ({"guided_json": []}, "guided_json"),
+        ({"format": "xml"}, "format"),
         ({"structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
         ({"structured_outputs": 5}, "structured_outputs"),
         (

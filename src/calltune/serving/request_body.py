@@ -74,8 +74,10 @@ def checked(model: type[T], data: Mapping[str, Json]) -> T:
         return model.model_validate(data)
     except ValidationError as error:
         faults: list[Any] = error.errors(include_url=False)
-    # Of a union's alternatives, the one that fitted furthest.
-    fault = max(faults, key=lambda each: len(_field(each, data)))
+    # Of a union's alternatives, the one that fitted furthest: the right type above all.
+    fault = max(
+        faults, key=lambda each: (len(_field(each, data)), not each["type"].endswith("_type"))
+    )
     field = _field(fault, data) or None
     raise APIError(400, f"{field or 'The request'}: {_reason(fault)}", field)
 

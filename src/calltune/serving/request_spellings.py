@@ -7,7 +7,8 @@ is refused here in a sentence; values without effect are dropped.
 Sources: https://platform.openai.com/docs/api-reference/chat/create;
 https://docs.vllm.ai/en/latest/features/structured_outputs.html (`guided_json`,
 `structured_outputs`); https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
-(`json_schema`, `response_format.schema`); https://docs.anthropic.com/en/api/messages (`any`).
+(`json_schema`, `response_format.schema`); https://docs.ollama.com/api/chat (`format`);
+https://docs.anthropic.com/en/api/messages (`any`).
 """
 
 import json
@@ -38,7 +39,7 @@ _NEUTRAL: Mapping[str, Sequence[Json]] = {
 """Fields that are not supported, each with its values that have no effect; null is one of each."""
 _NEUTRAL_WITHOUT_SAMPLING: Mapping[str, Sequence[Json]] = {"top_k": (0, -1), "min_p": (0,)}
 """The same, for fields that have no effect either on answers that are not sampled."""
-_SCHEMA_FIELDS = ("guided_json", "json_schema")
+_SCHEMA_FIELDS = ("guided_json", "json_schema", "format")
 _CHOICES = {"any": "required", "required": "required", "auto": "auto", "none": "none"}
 
 
@@ -162,6 +163,8 @@ def _output(request: Mapping[str, Json]) -> Json:
     options = request.get("structured_outputs")
     if options is not None:
         given |= _structured_outputs(options)
+    if given.get("format") == "json":
+        given["format"] = {"type": "object"}
     found = {field: _of_schema(_decoded(value, field), field) for field, value in given.items()}
     if request.get("response_format") is not None:
         standard = _response_format(request["response_format"])
