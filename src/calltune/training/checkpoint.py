@@ -23,7 +23,8 @@ from calltune.files import (
     write_json,
 )
 from calltune.provenance import describe_changes
-from calltune.training.logging import Unreported, truncate_metrics
+from calltune.training.logging import Unreported
+from calltune.training.metrics_file import truncate_metrics
 from calltune.training.step import TrainState
 from calltune.types import Json
 

@@ -1,9 +1,5 @@
-"""What a training run logs: a progress bar, printed lines, metrics.jsonl, and trackers.
+"""What a training run logs: a progress bar, printed lines, metrics.jsonl, and trackers."""
 
-metrics.jsonl holds one JSON object a line, each with its step.
-"""
-
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +10,10 @@ from typing import Self
 
 import mlx.core as mx
 
-from calltune.errors import CalltuneError, DataError
-from calltune.files import atomic_write, dumps, output_error
+from calltune.errors import CalltuneError
 from calltune.terminal_text import Heartbeat
+from calltune.training.metrics_file import append_metrics
 from calltune.training.trackers import Tracker
-from calltune.types import Json
 
 
 class ProgressBar:
@@ -93,53 +88,6 @@ class ProgressBar:
             self._bar.remove_task(other)
             for task in shown:
                 self._bar.update(task, visible=True)
-
-
-def append_metrics(path: Path, record: dict[str, Json]) -> None:
-    """Append a record to a metrics file in one write: a killed run truncates at most the last one.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(dumps(record).encode() + b"\n")
-    except OSError as error:
-        raise output_error(path, error) from error
-
-
-def truncate_metrics(metrics_file: Path, step: int) -> int:
-    """Remove what was recorded after `step` from a metrics file; the number of lines removed.
-
-    A last line that was truncated is removed too. A missing file is left missing.
-
-    Raises:
-        DataError: a complete line is no record of a step.
-        OutputError: the file cannot be written.
-    """
-    if not metrics_file.exists():
-        return 0
-    lines = metrics_file.read_bytes().splitlines(keepends=True)
-    kept = [
-        line
-        for number, line in enumerate(lines, start=1)
-        if line.endswith(b"\n") and _step_of(line, metrics_file, number) <= step
-    ]
-    if len(kept) < len(lines):
-        with atomic_write(metrics_file) as file:
-            file.writelines(kept)
-    return len(lines) - len(kept)
-
-
-def _step_of(line: bytes, path: Path, number: int) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path}, line {number}: no record of a step ({line[:60].decode(errors='replace')}); "
-            "repair or remove it"
-        ) from error
 
 
 class Stopwatch:
