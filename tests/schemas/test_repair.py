@@ -275,3 +275,14 @@ def test_patterns_are_ecmascripts(monkeypatch: pytest.MonkeyPatch) -> None:
     # A pattern that takes too long refuses nothing, and the rest is checked all the same.
     slow = {"pattern": "^(a|a)*(a|a)*(a|a)*$", "maxLength": 10}
     assert not satisfies("a" * 40 + "b", slow)
+
+
+def test_a_root_of_one_keyword_is_a_schema() -> None:
+    assert read_parameters({"required": ["title"]}).schema["properties"] == {"title": {}}
+    assert read_parameters({"minProperties": 1}).schema["minProperties"] == 1
+    assert read_parameters({"required": None}).schema["properties"] == {}
+
+
+def test_required_may_be_json_in_a_string() -> None:
+    for flat in ({"a": {"type": "str"}, "b": {"type": "str"}}, {"a": "str", "b": "str"}):
+        assert read_parameters({**flat, "required": '["a"]'}).schema["required"] == ["a"]

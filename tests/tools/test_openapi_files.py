@@ -183,3 +183,20 @@ def test_a_broken_file_beside_the_document_costs_what_refers_to_it(tmp_path: Pat
     assert list(tools(toolset)) == ["b"] and "broken.yaml" in toolset.notes[0].text
     with pytest.raises(DataError, match=r"broken.yaml is not YAML"):
         read_document(tmp_path / "broken.yaml")
+
+
+def test_a_schema_with_an_identifier_may_refer_to_itself() -> None:
+    ticket = {
+        "$id": "https://x.test/ticket",
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "self": {"$ref": "#"}},
+    }
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Ticket"}}}}
+    paths = {"/t": {"post": {"operationId": "file", "requestBody": {"required": True, **body}}}}
+    toolset = from_openapi(
+        {"openapi": "3.1.0", "paths": paths, "components": {"schemas": {"Ticket": ticket}}}
+    )
+    assert toolset.notes == ()
+    (parameters,) = tools(toolset).values()
+    assert satisfies({"body": {"self": {"n": 1}}}, parameters)
+    assert not satisfies({"body": {"self": {"n": "1"}}}, parameters)

@@ -3,6 +3,7 @@
 Source: the meta-schemas of JSON Schema draft 2020-12, https://json-schema.org/draft/2020-12/schema.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -54,6 +55,16 @@ def type_of(value: Json) -> str:
         return "integer"
     names = {str: "string", float: "number", list: "array", dict: "object"}
     return names.get(type(value), "null")
+
+
+def read_names(value: Json) -> Json:
+    """The list of names in JSON text such as `["a"]`; what is none stays as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def read_keyword(keyword: str, value: Json) -> Json:
@@ -115,6 +126,7 @@ def to_python(pattern: str) -> str:
 
 
 def _names(value: Json) -> Json:
+    value = read_names(value)
     if not isinstance(value, list):
         return NO_VALUE
     return list(dict.fromkeys(name for name in value if isinstance(name, str)))

@@ -20,7 +20,11 @@ _MAX_DEPTH = 12
 _KEYWORDS = HOLD_SCHEMAS - {"additionalItems", "definitions"}
 """Those of draft 2020-12: older spellings mean nothing in OpenAPI."""
 _ABOUT = ANNOTATIONS | {"deprecated", "example", "readOnly"}
-_DROPPED = ("xml", "externalDocs", "discriminator", "nullable", "example", "readOnly", "writeOnly")
+_DROPPED = (
+    # References are pointers already, which a base of its own would lead astray.
+    *("$id", "$anchor", "$dynamicAnchor", "$schema"),
+    *("xml", "externalDocs", "discriminator", "nullable", "example", "readOnly", "writeOnly"),
+)
 """Keywords that do not constrain a value, or that JSON Schema spells differently."""
 
 

@@ -4,7 +4,7 @@ Two forms are read: a JSON Schema, in any spelling that `repair` reads, and the 
 xlam-function-calling-60k, `{argument: {"type": "str, optional", "description": …, "default": …}}`.
 """
 
-from calltune.schemas.keyword_values import TYPES, read_truth
+from calltune.schemas.keyword_values import TYPES, read_names, read_truth
 from calltune.schemas.keywords import HOLD_SCHEMAS, Schema
 from calltune.schemas.python_types import read_type
 from calltune.schemas.repair import ParsedSchema, repair_schema
@@ -67,7 +67,9 @@ def is_schema(written: Schema) -> bool:
         are_types = all(isinstance(v, str) and read_type(v).is_understood for v in written.values())
         is_of_keywords = written.keys() <= _KEYWORDS and not any(map(_describes, written.values()))
         return is_of_keywords and (len(written) == 1 or not are_types)
-    return all(value is None for value in written.values())
+    # Such as `required` alone: no description of an argument is a list, a number or null.
+    are_bare = all(v is None or isinstance(v, list | int | float) for v in written.values())
+    return are_bare and written.keys() <= _KEYWORDS
 
 
 def _names_object(kind: Json) -> bool:
@@ -96,7 +98,7 @@ def _describes(value: Json) -> bool:
 def _flat(written: Schema) -> Schema:
     """The JSON Schema of parameters in the flat form, not repaired yet."""
     arguments = {key: value for key, value in written.items() if not key.startswith("$")}
-    listed = arguments.get("required", ())
+    listed = read_names(arguments.get("required", ()))
     if listed is None:
         del arguments["required"]
     others = arguments.keys() - {"required"}

@@ -214,7 +214,7 @@ class _Repair:
             return {}
         if isinstance(value, str) and not isinstance(read, str):
             self.remarks.add("numbers and truths in quotes are read as what they say", _place(path))
-        if key == "required" and len(read) < len(value):
+        if key == "required" and isinstance(value, list) and len(read) < len(value):
             self.remarks.add("names in required that are twice, or no text", _place(path))
         if key == "$ref":
             return self._reference(key, value, path)
