@@ -178,8 +178,13 @@ def _ask(server: Server, tools: list[Any], question: str) -> Asked:
         return Asked(seconds, response.status_code, [], response.json()["error"]["message"])
     (choice,) = response.json()["choices"]
     calls = [call["function"] for call in choice["message"].get("tool_calls") or []]
-    said = [f"{n}: {v}" for n, v in response.headers.items() if n.startswith("x-calltune")]
-    said += ["cut by the token limit"] if choice["finish_reason"] == "length" else []
+    said = []
+    if left_out := response.headers.get("x-calltune-tools-left-out"):
+        said.append(f"{left_out.partition(':')[0]} tools left out by the question")
+    if unenforced := response.headers.get("x-calltune-unenforced"):
+        said.append(f"checked afterwards: {unenforced}")
+    if choice["finish_reason"] == "length":
+        said.append("cut by the token limit")
     return Asked(seconds, 200, calls, "; ".join(said))
 
 
@@ -197,7 +202,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--only", help="part of the names of the lists to try")
     add("--adapter", help="folder of an adapter of SmolLM2 135M; the tests' own unless given")
     add("--max-tokens", type=int, default=200, help="longest answer")
-    add("--max-context", type=int, default=4096, help="longest prompt with its answer")
+    add("--max-context", type=int, default=2048, help="longest prompt with its answer")
     add("--packages", type=Path, default=Path(".bench/real_tools").resolve())
     add("--results", type=Path, default=HERE / "results.jsonl")
     add("--no-record", dest="results", action="store_const", const=None)
