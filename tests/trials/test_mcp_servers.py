@@ -19,8 +19,6 @@ from support.running import ASK, Running
 pytestmark = [pytest.mark.real, pytest.mark.slow, NEEDS_NODE]
 
 N_TOOLS = {"filesystem": 14, "everything": 13}
-N_TAKEN = {"filesystem": 1, "everything": 5}
-"""Calls that random weights finish, at the least: they do not end their texts."""
 
 
 @pytest.fixture(params=N_TOOLS)
@@ -33,7 +31,7 @@ def session(
     argument = str(tmp_path) if request.param == "filesystem" else "stdio"
     command = ["node", str(folder / "dist" / "index.js"), argument]
     with mcp.connect(shlex.join(command)) as opened:
-        assert len(opened.toolset.tools) == N_TOOLS[request.param]
+        assert len(opened.toolset.tools) >= N_TOOLS[request.param]
         yield opened
 
 
@@ -56,15 +54,15 @@ def test_a_call_to_each_tool_is_one_that_the_server_takes(
             (call,) = choice["message"]["tool_calls"]
             arguments = json.loads(call["function"]["arguments"])
             assert satisfies(arguments, tool.parameters), (tool.name, arguments)
-            n_taken += was_taken(session, tool.name, arguments)
+            check_call(session, tool.name, arguments)
+            n_taken += 1
     assert n_taken > 2
 
 
-def was_taken(session: MCPSession, name: str, arguments: dict[str, Any]) -> bool:
-    """Whether the server found nothing wrong with the arguments' form."""
+def check_call(session: MCPSession, name: str, arguments: dict[str, Any]) -> None:
+    """The server finds nothing wrong with the form of the arguments."""
     try:
         session.call(name, arguments)
     except mcp.ToolFailed as reason:
         # That a file is not there, or a place forbidden, is no matter of form.
         assert "Input validation error" not in str(reason), (name, arguments, str(reason))
-    return True
