@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for tools in chosen:
             rows.append(_tried(tools, given.packages, compiler, server))
             print(table(rows[-1:]).splitlines()[-1], flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(rows)} of {len(chosen)} lists")
     finally:
         server.stop()
     line = {"benchmark": "real_tools", "model": MODEL, "max_tokens": given.max_tokens}
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.results is not None:
         report.append(given.results, line | report.surroundings(given.commit))
     print(table(rows))
-    return 0 if all(is_well(row) for row in rows) else 1
+    return 0 if len(rows) == len(chosen) and all(is_well(row) for row in rows) else 1
 
 
 def is_well(row: dict[str, Any]) -> bool:
