@@ -72,7 +72,7 @@ def _read_from(text: str, start: int, offer: RowTools) -> TurnText:
         return TurnText(text, ())
     words, calls = [text[:start]], list[ToolCall]()
     at = start
-    thoughts = [match.span() for match in _THOUGHTS.finditer(text, start)]
+    thoughts = _thoughts(text, start)
     for opening in _openings(text, start, offer):
         # What looks like thoughts within a call's string is none.
         if opening.start() < at or any(at <= s <= opening.start() < e for s, e in thoughts):
@@ -125,17 +125,40 @@ _CLOSING = re.compile(
     r"|<end_[a-z_]+>|<start_function_response>|<eos>|Observation:|✿RESULT✿"
     r"|\[/TOOL_[A-Z]+\]|</s>|```)"
 )
-_THOUGHTS = re.compile(
-    r"<(?P<tag>think|thinking|thought|thoughts|reasoning|reflection|scratch_?pad|analysis)>.*?"
-    r"</(?P=tag)>|\[THINK\].*?\[/THINK\]|<\|START_THINKING\|>.*?<\|END_THINKING\|>"
-    r"|<\|channel\|>analysis<\|message\|>.*?<\|end\|>",
-    re.DOTALL | re.IGNORECASE,
-)
+_THOUGHTS = {
+    **{
+        f"<{tag}>": f"</{tag}>"
+        for tag in ("think", "thinking", "thought", "thoughts", "reasoning", "reflection")
+        + ("scratchpad", "scratch_pad", "analysis")
+    },
+    "[think]": "[/think]",
+    "<|start_thinking|>": "<|end_thinking|>",
+    "<|channel|>analysis<|message|>": "<|end|>",
+}
+"""What thoughts begin with, in lower case, and what they end with."""
+_THOUGHTS_BEGIN = re.compile("|".join(map(re.escape, _THOUGHTS)), re.IGNORECASE)
 _BEGIN_OF_THOUGHTS = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
 _END_OF_THOUGHTS = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _BODY = re.compile(r"[{\[(]|<(?:function=|invoke|parameter|arg_)")
 """How the body of a call begins, behind its marker."""
 _QUOTED = re.compile(r"\"[^\"\n]*\"|`[^`\n]+`|“[^”\n]*”|«[^»\n]*»|(?<!\w)'[^'\n]*'(?!\w)")
+
+
+def _thoughts(text: str, at: int) -> list[tuple[int, int]]:
+    """Where thoughts begin and end; those that do not end are none."""
+    found: list[tuple[int, int]] = []
+    unclosed: set[str] = set()
+    while (opening := _THOUGHTS_BEGIN.search(text, at)) is not None:
+        mark, at = _THOUGHTS[opening[0].lower()], opening.end()
+        if mark in unclosed:
+            continue
+        closing = re.compile(re.escape(mark), re.IGNORECASE).search(text, at)
+        if closing is None:
+            unclosed.add(mark)
+        else:
+            at = closing.end()
+            found.append((opening.start(), at))
+    return found
 
 
 def _openings(text: str, at: int, offer: RowTools) -> Iterator[re.Match[str]]:
@@ -213,10 +236,10 @@ def _payload_after(text: str, at: int, offer: RowTools) -> LocatedCalls | None:
 def _value_calls(text: str, opening: re.Match[str], offer: RowTools) -> LocatedCalls | None:
     """Calls as JSON or Python that begin a line or a fenced block."""
     found = json_calls(text, opening.end(), offer)
-    if found is None and (names := [n for n in offer.by_name if f"{n}(" in text]):
+    if found is None:
         start = re.compile(r"\s*(?:print\s*\()?\s*\[?\s*").match(text, opening.end())
         assert start is not None
-        if any(text.startswith(f"{name}(", start.end()) for name in names):
+        if any(text.startswith(f"{name}(", start.end()) for name in offer.by_name):
             found = python_calls(text, opening.end(), offer)
     if found is None or not found.calls:
         return None
