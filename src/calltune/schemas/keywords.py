@@ -36,6 +36,8 @@ HOLD_DATA = frozenset({"const", "default", "enum", "examples"})
 """Keywords whose value is data: what looks like a schema in it is none."""
 ANNOTATIONS = frozenset({"title", "description", "default", "examples"})
 """Keywords that describe and do not constrain."""
+SAY_NOTHING = ANNOTATIONS | {"$comment", "format", "deprecated", "readOnly", "writeOnly"}
+"""Keywords that refuse no value."""
 IDENTIFIERS = frozenset({"$schema", "$id", "$defs", "definitions"})
 """Keywords that constrain nothing where they stand: they name the dialect, or hold definitions."""
 

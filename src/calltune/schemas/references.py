@@ -5,12 +5,12 @@ Source: RFC 6901 (pointers), RFC 3986 (how references are joined to a base), JSO
 which write `id`, and an anchor as the identifier `#name`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import unquote, urldefrag, urljoin
 
-from calltune.schemas.keywords import HOLD_DATA, HOLD_MAP
+from calltune.schemas.keywords import HOLD_DATA, HOLD_LIST, HOLD_MAP, HOLD_ONE
 from calltune.types import Json
 
 Path = tuple[str | int, ...]
@@ -180,3 +180,37 @@ def _joined(base: str, reference: str) -> str:
     return (
         urldefrag(base).url + reference if reference.startswith("#") else urljoin(base, reference)
     )
+
+
+def is_place_of_schema(path: Path) -> bool:
+    """Whether a path leads through keywords that hold schemas alone."""
+    keys = list(path)
+    while keys:
+        key = keys.pop(0)
+        if key in HOLD_LIST or key in HOLD_MAP or key == "dependencies":
+            if not keys:
+                return False
+            keys.pop(0)
+        elif key == "items" and keys and isinstance(keys[0], int):
+            keys.pop(0)
+        elif key not in HOLD_ONE:
+            return False
+    return True
+
+
+def without_references(schema: Json, lost: Collection[Path], path: Path) -> Json:
+    """A copy of the schema without the references that stand at the paths in `lost`."""
+    if isinstance(schema, list):
+        return [without_references(each, lost, (*path, i)) for i, each in enumerate(schema)]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: without_references(value, lost, (*path, key))
+        for key, value in schema.items()
+        if not (key == "$ref" and path in lost)
+    }
+
+
+def place(path: Path) -> str:
+    """A path as people read it, such as `properties/city/type`."""
+    return "/".join(map(str, path))

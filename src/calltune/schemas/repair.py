@@ -7,7 +7,7 @@ keyword that would refuse more once another is gone goes as well (see `loosening
 It descends on its own: it carries the path, which references and remarks need.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from calltune.schemas.dialects import (
@@ -23,11 +23,11 @@ from calltune.schemas.dialects import (
 from calltune.schemas.flatten import with_root_inlined
 from calltune.schemas.keyword_values import NO_VALUE, can_compile, read_keyword, read_truth, type_of
 from calltune.schemas.keywords import (
-    ANNOTATIONS,
     HOLD_LIST,
     HOLD_MAP,
     HOLD_ONE,
     HOLD_SCHEMAS,
+    SAY_NOTHING,
     Schema,
 )
 from calltune.schemas.loosening import weakened_keywords
@@ -35,31 +35,23 @@ from calltune.schemas.names import sanitize_names
 from calltune.schemas.references import (
     Path,
     ReferenceIndex,
+    is_place_of_schema,
     part_at,
+    place,
     references_in,
     resolve_pointer,
     to_reference,
+    without_references,
 )
 from calltune.schemas.remarks import Remark, RemarkList
-from calltune.schemas.type_keyword import read_types
+from calltune.schemas.required import with_marked_required, with_properties_for_required
+from calltune.schemas.type_keyword import forgets_null, read_types
 from calltune.types import Json
 
 MAX_SCHEMA_DEPTH = 64
 """Schemas nested deeper than this allow any value, with a remark."""
 _MAY_BE_NULL = frozenset({"const", "default", "example", "x-example"})
 """Keywords for which null is a value like any other."""
-_ROOM_FOR_OTHERS = (
-    "$ref",
-    "allOf",
-    "anyOf",
-    "oneOf",
-    "if",
-    "dependentSchemas",
-    "patternProperties",
-)
-"""Keywords that may say what a property is that `properties` does not name."""
-SAY_NOTHING = ANNOTATIONS | {"$comment", "format", "deprecated", "readOnly", "writeOnly"}
-"""Keywords that refuse no value."""
 _CONDITIONS = (("if",), ("then",), ("else",), ("not",))
 _CLOSING = {
     "properties": ("additionalProperties", "unevaluatedProperties"),
@@ -95,7 +87,7 @@ def repair_schema(written: Schema) -> ParsedSchema:
         found.add(kind, str(written["type"])[:60], is_loss=True)
     found.extend(remarks)
     first: Schema = {"type": "object", "properties": {}, "required": []}
-    whole = _with_required(with_root_inlined(first | schema), found, ())
+    whole = with_properties_for_required(with_root_inlined(first | schema), found, ())
     # In this order, with type first whatever a definition put there.
     return ParsedSchema(first | whole | {"type": "object"}, found.all())
 
@@ -161,7 +153,7 @@ class _Repair:
         ignored = ignored_beside_reference(written, self._draft)
         if ignored:
             kind = f"keywords beside $ref, which draft-0{self._draft} ignores, are left out"
-            self.remarks.add(kind, _place((*path, ignored[0])))
+            self.remarks.add(kind, place((*path, ignored[0])))
         weakened = self._weakened(written, path)
         modern = modernized(written)
         schema: Schema = {}
@@ -183,15 +175,19 @@ class _Repair:
             schema |= {"allOf": [*schema.get("allOf", ()), any_of]} if "anyOf" in schema else any_of
         for keyword in _CLOSING.keys() & {str(where[-1]) for where in self._lost_at(path)}:
             schema = self._opened(schema, keyword, path)
-        schema = self._named_as_required(schema, modern.get("properties"), path)
+        schema = with_marked_required(schema, modern.get("properties"), self.remarks, path)
         schema = self._with_types_of_values(schema, path)
-        if _forgets_null(written, schema) and None not in schema["enum"]:
+        if forgets_null(written, schema) and None not in schema["enum"]:
             schema = schema | {"enum": [*schema["enum"], None]}
         if is_nullable(written):
             schema = or_null(schema)
         is_part = path[-2:-1] in (("allOf",), ("dependentSchemas",)) or path[-1:] in _CONDITIONS
         # A part of a whole need not say what it requires, nor is the root done yet.
-        return schema if is_part or not path else _with_required(schema, self.remarks, path)
+        return (
+            schema
+            if is_part or not path
+            else with_properties_for_required(schema, self.remarks, path)
+        )
 
     def _keyword(self, key: str, value: Json, path: Path, depth: int) -> Schema:
         """The keyword as it stays: none where it is left out, several where a type brings them."""
@@ -213,9 +209,9 @@ class _Repair:
             self._lose(kind, path, is_loss=does_say, is_loosening=does_say)
             return {}
         if isinstance(value, str) and not isinstance(read, str):
-            self.remarks.add("numbers and truths in quotes are read as what they say", _place(path))
+            self.remarks.add("numbers and truths in quotes are read as what they say", place(path))
         if key == "required" and isinstance(value, list) and len(read) < len(value):
-            self.remarks.add("names in required that are twice, or no text", _place(path))
+            self.remarks.add("names in required that are twice, or no text", place(path))
         if key == "$ref":
             return self._reference(key, value, path)
         parts = self._parts(key, read, path, depth)
@@ -264,13 +260,13 @@ class _Repair:
             self._lose(
                 f"{key} that leads nowhere is left out",
                 path,
-                example=f"{str(value)[:100]} in {_place(holder) or 'the root'}",
+                example=f"{str(value)[:100]} in {place(holder) or 'the root'}",
             )
             return {}
         return {"$ref": self._pointer(target)}
 
     def _pointer(self, target: Path) -> str:
-        if _is_place_of_schema(target):
+        if is_place_of_schema(target):
             return to_reference(modern_path(target, self._root))
         if target not in self._definitions:
             taken = self._root.get("$defs") if isinstance(self._root, dict) else None
@@ -293,23 +289,6 @@ class _Repair:
             self.loose.add((*path, key))
         return {key: value for key, value in schema.items() if key not in closing}
 
-    def _named_as_required(self, schema: Schema, parts: Json, path: Path) -> Schema:
-        """With the properties that say themselves that they are required, as draft 3 has them."""
-        if not isinstance(parts, dict):
-            return schema
-        marked = [
-            name
-            for name, part in parts.items()
-            if isinstance(part, dict) and read_truth(part.get("required")) is True
-        ]
-        required = schema.get("required", [])
-        new = [name for name in marked if name not in required]
-        if not marked:
-            return schema
-        first = _place((*path, "properties", marked[0]))
-        self.remarks.add("required: true in a property makes it required", first, len(marked))
-        return schema | {"required": [*required, *new]}
-
     def _with_types_of_values(self, schema: Schema, path: Path) -> Schema:
         """With the types of the values that `enum` or `const` lists against its type."""
         kinds = schema.get("type")
@@ -324,7 +303,7 @@ class _Repair:
             return schema
         self.loose.add((*path, "type"))
         keyword = "enum" if "enum" in schema else "const"
-        self.remarks.add(f"values of {keyword} are of another type than type", _place(path))
+        self.remarks.add(f"values of {keyword} are of another type than type", place(path))
         fitting = [
             kind for kind in listed if kind in used or (kind == "number" and "integer" in used)
         ]
@@ -338,9 +317,9 @@ class _Repair:
             return schema
         for path in lost:
             reference = part_at(schema, path)["$ref"]
-            example = f"{reference} in {_place(path) or 'the root'}"
+            example = f"{reference} in {place(path) or 'the root'}"
             self._lose("$ref that leads nowhere is left out", (*path, "$ref"), example=example)
-        sound: Schema = _without_references(schema, lost, ())
+        sound: Schema = without_references(schema, lost, ())
         return sound
 
     def _lose(
@@ -354,7 +333,7 @@ class _Repair:
     ) -> None:
         if is_loosening:
             self.loose.add(path)
-        self.remarks.add(kind, example or _place(path), is_loss=is_loss)
+        self.remarks.add(kind, example or place(path), is_loss=is_loss)
 
     def _lost_at(self, path: Path) -> Iterator[Path]:
         """The keywords lost directly in the schema at a path, and patterns of its properties."""
@@ -363,59 +342,3 @@ class _Repair:
                 yield where
             elif where[:-2] == path and where[-2:-1] == ("patternProperties",):
                 yield where[:-1]
-
-
-def _with_required(schema: Schema, remarks: RemarkList, path: Path) -> Schema:
-    """With any value for the required properties that `properties` does not name."""
-    properties, rest = schema.get("properties"), schema.get("additionalProperties", True)
-    if properties is None and rest is not False:
-        return schema
-    missing = [name for name in schema.get("required", ()) if name not in (properties or {})]
-    if not missing or any(keyword in schema for keyword in _ROOM_FOR_OTHERS):
-        return schema
-    first = _place((*path, "required")) + f": {missing[0]}"
-    remarks.add("required names without a property take any value", first, len(missing))
-    value = rest if isinstance(rest, dict) else {}
-    return schema | {"properties": (properties or {}) | dict.fromkeys(missing, value)}
-
-
-def _forgets_null(written: Schema, schema: Schema) -> bool:
-    """Whether null is a type and the default, or the type is `Optional[…]`, and `enum` forgets."""
-    if "enum" not in schema:
-        return False
-    if isinstance(kind := written.get("type"), str):
-        return {"type": "null"} in read_types(kind).keywords.get("anyOf", ())
-    has_default = "default" in schema and schema["default"] is None
-    return has_default and isinstance(kind, list) and read_types(kind).may_be("null")
-
-
-def _is_place_of_schema(path: Path) -> bool:
-    """Whether a path leads through keywords that hold schemas alone."""
-    keys = list(path)
-    while keys:
-        key = keys.pop(0)
-        if key in HOLD_LIST or key in HOLD_MAP or key == "dependencies":
-            if not keys:
-                return False
-            keys.pop(0)
-        elif key == "items" and keys and isinstance(keys[0], int):
-            keys.pop(0)
-        elif key not in HOLD_ONE:
-            return False
-    return True
-
-
-def _without_references(schema: Json, lost: Collection[Path], path: Path) -> Json:
-    if isinstance(schema, list):
-        return [_without_references(each, lost, (*path, i)) for i, each in enumerate(schema)]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: _without_references(value, lost, (*path, key))
-        for key, value in schema.items()
-        if not (key == "$ref" and path in lost)
-    }
-
-
-def _place(path: Path) -> str:
-    return "/".join(map(str, path))

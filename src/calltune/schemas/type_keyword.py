@@ -72,3 +72,13 @@ def _named(name: str) -> Schema | None:
 
 def _listed(kinds: Json) -> list[str]:
     return kinds if isinstance(kinds, list) else [kinds]
+
+
+def forgets_null(written: Schema, schema: Schema) -> bool:
+    """Whether null is a type and the default, or the type is `Optional[…]`, and `enum` forgets."""
+    if "enum" not in schema:
+        return False
+    if isinstance(kind := written.get("type"), str):
+        return {"type": "null"} in read_types(kind).keywords.get("anyOf", ())
+    has_default = "default" in schema and schema["default"] is None
+    return has_default and isinstance(kind, list) and read_types(kind).may_be("null")
