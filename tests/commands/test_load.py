@@ -36,6 +36,14 @@ def test_rows_of_a_file_are_written_as_they_came(tmp_path: Path) -> None:
     assert rows_in(path) == ROWS
 
 
+def test_of_several_lists_of_rows_none_is_left_out_in_silence(tmp_path: Path) -> None:
+    source = tmp_path / "calls.json"
+    source.write_text(json.dumps({"positives": ROWS[:1], "negatives": ROWS[1:]}))
+    with pytest.raises(DataError, match="positives, negatives; name one with --split"):
+        load(source, tmp_path / "out")
+    assert rows_in(load(source, tmp_path / "out", split="negatives")) == ROWS[1:]
+
+
 def test_the_name_tells_the_rows_that_were_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,18 +61,27 @@ def wrapped_rows(written: dict[str, Json], split: str) -> list[dict[str, Json]] 
 
     None where the object is a row itself, or has no list of rows of a known dataset format. The
     list that has the name of the split comes before others.
+
+    Raises:
+        DataError: there are several lists, and none has the name of the split.
     """
     if split == "train" and format_name(written) != "unknown":
         return None
-    lists = {split: written.get(split)} | (written if split == "train" else {})
-    for items in lists.values():
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            continue
-        # The hub's viewer puts each row in an object with its index.
-        rows = [item["row"] if isinstance(item.get("row"), dict) else item for item in items]
-        if rows and format_name(rows[0]) != "unknown":
-            return rows
-    return None
+    if (rows := _listed_rows(written.get(split))) is not None or split != "train":
+        return rows
+    found = {key: rows for key, items in written.items() if (rows := _listed_rows(items))}
+    if len(found) > 1:
+        names = ", ".join(found)
+        raise DataError(f"The file has several lists of rows: {names}; name one with --split")
+    return next(iter(found.values()), None)
+
+
+def _listed_rows(items: Json) -> list[dict[str, Json]] | None:
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        return None
+    # The hub's viewer puts each row in an object with its index.
+    rows = [item["row"] if isinstance(item.get("row"), dict) else item for item in items]
+    return rows if rows and format_name(rows[0]) != "unknown" else None
 
 
 def parquet_rows(file: BinaryIO) -> Iterator[dict[str, Json]]:
