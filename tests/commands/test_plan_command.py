@@ -39,7 +39,10 @@ def predicted_gb(output: str) -> float:
     [
         ("--batch-size", "8", "--num-layers", "2"),
         pytest.param(("--batch-size", "4", "--num-layers", "-1"), marks=pytest.mark.slow),
-        ("--batch-size", "8", "--num-layers", "3", "--prefix-cache", "off", "--rank", "16"),
+        pytest.param(
+            ("--batch-size", "8", "--num-layers", "3", "--prefix-cache", "off", "--rank", "16"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_prediction_is_within_15_percent_of_a_training(

@@ -110,6 +110,7 @@ def test_a_server_says_where_it_is_and_ends_when_it_is_told_to(
         process.communicate()
 
 
+@pytest.mark.slow
 def test_an_address_that_is_taken_is_one_clear_line(tiny_llama: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -68,7 +68,7 @@ def test_without_a_token_nothing_is_done(adapter: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("token", "breaks_at", "message"),
     [
-        ("hf_bad", "", "refuses to write"),
+        pytest.param("hf_bad", "", "refuses to write", marks=pytest.mark.slow),
         pytest.param(GOOD_TOKEN, "/commit/", "could not be uploaded", marks=pytest.mark.slow),
     ],
 )

@@ -73,6 +73,7 @@ def test_gemma_continues_a_list_of_colours() -> None:
     assert generate(gemma.model, gemma.tokenizer, prompt, max_tokens=8).startswith(" red, ")
 
 
+@pytest.mark.slow
 def test_smollm_knows_the_capital_of_france() -> None:
     smollm = loaded("pip:smollm2-135m")
     assert smollm.tokenizer.eos_token_ids == {2}

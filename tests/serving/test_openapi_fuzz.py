@@ -39,7 +39,7 @@ def server(tiny_llama: Path) -> Iterator[Running]:
 @pytest.mark.both_tiers
 @schemathesis.openapi.from_dict(described()).parametrize()
 @settings(
-    max_examples=cases(10, 40),
+    max_examples=cases(5, 40),
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -16,8 +16,8 @@ from calltune.training.logging import (
     RunLogger,
     StepReport,
     Unreported,
-    truncate_metrics,
 )
+from calltune.training.metrics_file import truncate_metrics
 
 RECORDS = b'{"step": 0, "val_loss": 2.0}\n{"step": 10, "train_loss": 1.0}\n{"step": 20}\n'
 
