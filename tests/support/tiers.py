@@ -2,7 +2,7 @@
 
 `pytest` proves every law on few cases; `pytest -m slow` proves those marked `both_tiers`, and every
 property test of Hypothesis, again on many. The default tier leaves nothing out but what cannot be
-small.
+small, or needs more than Python.
 """
 
 import pytest
@@ -23,9 +23,12 @@ def cases(few: int, many: int) -> int:
 
 
 def add_to_slow_tier(items: list[pytest.Item]) -> None:
-    """Let -m slow select what is marked `both_tiers`, and every property test of Hypothesis."""
-    if _is_slow:
-        for item in items:
-            is_property = is_hypothesis_test(getattr(item, "obj", None))
-            if is_property or item.get_closest_marker("both_tiers"):
-                item.add_marker("slow")
+    """Mark as slow what needs a command beyond Python, so that the default tier needs none.
+
+    In the slow tier, what is marked `both_tiers` and every property test of Hypothesis too.
+    """
+    for item in items:
+        is_property = is_hypothesis_test(getattr(item, "obj", None))
+        in_both = is_property or item.get_closest_marker("both_tiers")
+        if item.get_closest_marker("needs_command") or (_is_slow and in_both):
+            item.add_marker("slow")
