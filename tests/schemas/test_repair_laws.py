@@ -165,7 +165,9 @@ def older_tuples(schema: dict[str, Any]) -> None:
 def required_in_properties(schema: dict[str, Any]) -> None:
     parts = schema.get("properties", {})
     required = schema.get("required", [])
-    if required and all("required" not in parts.get(name, {"required": 1}) for name in required):
+    # A property may have been marked already.
+    is_list = isinstance(required, list) and required
+    if is_list and all("required" not in parts.get(name, {"required": 1}) for name in required):
         for name in schema.pop("required"):
             parts[name]["required"] = True if name == "a" else "true"
 

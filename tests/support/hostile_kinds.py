@@ -140,7 +140,7 @@ def _impossible() -> Iterator[Any]:
             {"allOf": [{"type": "integer"}, {"type": "string"}]},
             {"type": "integer", "minimum": 5, "maximum": 4},
             {"type": "string", "minLength": 5, "maxLength": 4},
-            {"type": "string", "enum": [1, 2]},
+            {"allOf": [{"type": "string"}, {"enum": [1, 2]}]},
             {"enum": []},
             {"const": 1, "enum": [2]},
             {"not": {}},
