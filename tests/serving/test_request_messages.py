@@ -57,6 +57,7 @@ def test_what_clients_write_in_place_of_a_string_is_read() -> None:
         {"type": "input_text", "text": "a"},
         {"type": "output_text", "text": "b", "annotations": []},
         {"type": "refusal", "refusal": "c"},
+        {"type": "thinking", "thinking": "Hm."},
         "d",
     ]
     assert messages(

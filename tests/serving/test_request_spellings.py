@@ -104,8 +104,7 @@ def test_values_without_effect_are_accepted(more: dict[str, Any]) -> None:
     ],
 )
 def test_what_would_change_the_answer_is_refused_by_name(field: str, value: Any) -> None:
-    more = {"functions": [G]} if field == "function_call" else {}
-    assert refused(**{field: value}, **more) == field
+    assert refused(**{field: value}) == field
 
 
 def test_the_reason_is_that_of_the_type_that_was_given() -> None:
@@ -180,6 +179,7 @@ def test_each_choice_of_tools_is_understood(choice: Any, offered: str, calls: An
         ({"type": "function", "function": {}}, "tool_choice.function.name"),
         ({"type": "file_search"}, "tool_choice"),
         ({"type": "allowed_tools"}, "tool_choice"),
+        ({"type": "allowed_tools", "mode": "required", "tools": []}, "tool_choice"),
         ({"type": "allowed_tools", "tools": [{"name": "unknown"}]}, "tool_choice"),
         ({"type": "allowed_tools", "mode": "x", "tools": []}, "tool_choice.allowed_tools.mode"),
     ],
@@ -249,6 +249,9 @@ def test_what_is_no_function_is_refused(tools: Any, param: str | None) -> None:
         {"response_format": {"type": "json_schema", "json_schema": SCHEMA}},
         {"response_format": {"type": "json_schema", "json_schema": {"schema": json.dumps(SCHEMA)}}},
         {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {"response_format": {"type": "json_object", "json_schema": {"schema": SCHEMA}}},
+        {"response_format": {"type": "json", "value": SCHEMA}},
+        {"extra_body": {"guided_json": SCHEMA}},
         {"guided_json": SCHEMA},
         {"guided_json": json.dumps(SCHEMA), "response_format": {"type": "text"}},
         {"json_schema": SCHEMA},
@@ -277,6 +280,7 @@ def test_a_schema_is_enforced_wherever_it_is_written(more: dict[str, Any]) -> No
             "response_format.json_schema",
         ),
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"type": "text", "schema": SCHEMA}}, "response_format.type"),
         ({"response_format": "yaml"}, "response_format.type"),
         ({"guided_json": []}, "guided_json"),
         ({"format": "xml"}, "format"),

@@ -51,8 +51,8 @@ def requested_choice(request: ChatRequest) -> ToolChoice:
     unknown = sorted((choice.names or frozenset()) - names)
     if unknown:
         raise APIError(400, f"{field} names {unknown[0]!r:.80}, which is not offered", field)
-    if choice.is_required and not names:
-        raise APIError(400, f"{field} requires a call, and no tool is offered", field)
+    if choice.is_required and not (names if choice.names is None else choice.names):
+        raise APIError(400, f"{field} requires a call, and no tool may be called", field)
     return choice
 
 
@@ -127,7 +127,7 @@ def requested_stop_strings(request: ChatRequest) -> list[str]:
 
 def _tool_choice(request: ChatRequest) -> tuple[str, ToolChoice]:
     """The field that the choice is in, and the choice."""
-    if request.tool_choice is not None or not request.is_older_spelling:
+    if request.tool_choice is not None or request.function_call is None:
         match request.tool_choice:
             case "none":
                 choice = ToolChoice(frozenset())
@@ -137,7 +137,8 @@ def _tool_choice(request: ChatRequest) -> tuple[str, ToolChoice]:
                 names = frozenset(tool.function.name for tool in allowed.tools)
                 choice = ToolChoice(names, allowed.mode == "required")
             case other:
-                choice = ToolChoice(is_required=other == "required")
+                is_single = request.is_older_spelling
+                choice = ToolChoice(is_required=other == "required", is_single=is_single)
         return "tool_choice", choice
     match request.function_call:
         case "none":

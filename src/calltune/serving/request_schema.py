@@ -18,6 +18,8 @@ MAX_STOPS = 4
 MAX_STOP_LENGTH = 200
 _TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Where a part of a message's content has its text, by the type of the part."""
+_SKIPPED_PARTS = ("thinking", "redacted_thinking", "reasoning")
+"""Thoughts of other models, which prompts have no place for."""
 _CONTENT_SCHEMA: dict[str, Json] = {
     "anyOf": [
         {"type": "string"},
@@ -51,6 +53,8 @@ def _part_text(part: Json, index: int) -> str:
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, dict) else None
+    if kind in _SKIPPED_PARTS:
+        return ""
     if not isinstance(kind, str) or kind not in _TEXT_KEYS:
         raise PydanticCustomError(
             "content_part",

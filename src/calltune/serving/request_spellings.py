@@ -40,6 +40,7 @@ _NEUTRAL: Mapping[str, Sequence[Json]] = {
 _NEUTRAL_WITHOUT_SAMPLING: Mapping[str, Sequence[Json]] = {"top_k": (0, -1), "min_p": (0,)}
 """The same, for fields that have no effect either on answers that are not sampled."""
 _SCHEMA_FIELDS = ("guided_json", "json_schema", "format")
+_SCHEMA_KEYS = ("schema", "value", "json_schema")
 _CHOICES = {"any": "required", "required": "required", "auto": "auto", "none": "none"}
 
 
@@ -50,6 +51,9 @@ def standard_request(body: Mapping[str, Json]) -> dict[str, Json]:
         APIError: a field would change the answer and is not supported, or two of them contradict
             each other (400).
     """
+    if isinstance(more := body.get("extra_body"), dict):
+        # OpenAI's Python client puts these beside the others; some send them as they are.
+        body = {**more, **body}
     request = _without_neutral(body)
     if isinstance(tools := request.get("tools"), list):
         places = ((f"tools[{i}]", tool) for i, tool in enumerate(tools))
@@ -198,8 +202,17 @@ def _response_format(written: Json) -> Json:
     if not isinstance(written, dict):
         return written
     match written.get("type"):
-        case "json_object" if written.get("schema") is not None:
-            return _of_schema(written["schema"], f"{field}.schema")
+        case "json_object" | "json" | "text" as kind:
+            # llama.cpp's server and others take a schema with json_object, TGI as its value.
+            keys = [key for key in _SCHEMA_KEYS if written.get(key) is not None]
+            if keys and kind == "text":
+                text = f"{field}.type is 'text', and there is a schema; give json_schema"
+                raise APIError(400, text, f"{field}.type")
+            if keys == ["json_schema"]:
+                return _response_format({**written, "type": "json_schema"})
+            if keys:
+                place = f"{field}.{keys[0]}"
+                return _of_schema(_decoded(written[keys[0]], place), place, written)
         case "json_schema":
             # Beside the type in the Responses API, and in llama.cpp's server.
             named = written.get("json_schema", written)
